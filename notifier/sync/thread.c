@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Threads of the libraries. The only file that knows what runs below a struct kthread.
+ */
+#include "notifier/sync/thread.h"
+
+#include <stdio.h>
+
+#include "notifier/sync/atomic.h"
+#include "notifier/sync/bug.h"
+#include "notifier/sync/lockdep.h"
+
+__thread struct thread_state gnomon_thread_state;
+
+uint64_t thread_id(void)
+{
+	static uint64_t last_id;
+	struct thread_state *self = current_thread();
+
+	if (!self->id)
+		self->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
+	return self->id;
+}
+
+static void *kthread_main(void *arg)
+{
+	struct kthread *t = arg;
+
+	/* Fails only for a name that is too long, and kthread_run cut it. */
+	pthread_setname_np(pthread_self(), t->name);
+	t->fn(t->arg);
+	lockdep_thread_exit();
+	return NULL;
+}
+
+int kthread_run(struct kthread *t, const char *name, void (*fn)(void *arg), void *arg)
+{
+	t->fn = fn;
+	t->arg = arg;
+	snprintf(t->name, sizeof(t->name), "%s", name);
+	return -pthread_create(&t->handle, NULL, kthread_main, t);
+}
+
+void kthread_join(struct kthread *t)
+{
+	int err;
+
+	might_sleep();
+	err = pthread_join(t->handle, NULL);
+	ASSERT(!err, "joining thread %s: error %d (joined twice, or joining itself?)", t->name,
+	       err);
+}

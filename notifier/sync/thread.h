@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Threads, and the state that each one carries.
+ *
+ * current_thread() is the one door to per-thread state: nothing else in the project says __thread,
+ * so that whoever runs many logical threads on one real one has a single place to change.
+ */
+#ifndef NOTIFIER_SYNC_THREAD_H
+#define NOTIFIER_SYNC_THREAD_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+struct held_lock;
+struct srcu_domain;
+
+/* All zeroes is a new thread; only the thread itself touches it. Kept small: it is static TLS. */
+struct thread_state {
+	uint64_t id; /* by thread_id(): never reused, unlike a pthread_t or a TLS address */
+
+	/* lockdep.c: the locks that this thread holds, innermost last. Debug builds only. */
+	struct held_lock *held;
+	unsigned int nr_held, max_held;
+	unsigned int nr_spinlocks; /* how many of them forbid sleeping */
+
+	/* srcu_callback.c: the domain whose callbacks this thread is running, or NULL. */
+	struct srcu_domain *srcu_running;
+};
+
+/* initial-exec: one load, no call, also from a shared library. */
+extern __thread struct thread_state gnomon_thread_state __attribute__((tls_model("initial-exec")));
+
+static inline struct thread_state *current_thread(void)
+{
+	struct thread_state *self = &gnomon_thread_state;
+
+	/*
+	 * Hides where self comes from. UBSan tests it for NULL by the flags of the addition that
+	 * made it (gcc 12), and the linker then turns that addition into a lea, which sets none.
+	 */
+	__asm__("" : "+r"(self));
+	return self;
+}
+
+/* A number for the calling thread that no other thread of the process ever had. Not 0. */
+uint64_t thread_id(void);
+
+/* Owned by the caller, who keeps it until kthread_join. */
+struct kthread {
+	pthread_t handle;
+	void (*fn)(void *arg);
+	void *arg;
+	char name[16]; /* what the kernel shows: 15 characters */
+};
+
+/*
+ * Start a thread that runs @fn(@arg). It inherits the signal mask and the CPU affinity of the
+ * caller, as pthread_create has it: whoever wants signals elsewhere blocks them around this call.
+ * Returns 0 or -errno. @fn must have dropped every lock when it returns.
+ */
+int kthread_run(struct kthread *t, const char *name, void (*fn)(void *arg), void *arg);
+
+/* Wait until @t has returned. Sleeps. */
+void kthread_join(struct kthread *t);
+
+#endif

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Where SRCU control blocks come from: a pool that only grows. A block goes from free to in use and
+ * back, and is a struct srcu_domain all the time: that is what lets the last unlock look for
+ * somebody to wake after it let a cleanup through. Nothing is reset in between. The counts of an
+ * idle domain are equal by index, and equal is all that they have to be.
+ */
+#include <errno.h>
+#include <stdint.h>
+
+#include "notifier/srcu_internal.h"
+#include "notifier/sync/alloc.h"
+#include "notifier/sync/thread.h"
+
+#define CHUNK_DOMAINS 16
+
+struct chunk {
+	struct chunk *next;
+	struct srcu_domain *domains; /* [CHUNK_DOMAINS], aligned, in the same allocation */
+};
+
+static struct {
+	struct mutex lock;
+	struct chunk *chunks;
+	struct srcu_domain *free;
+	unsigned int nr_domains;
+} srcu_pool;
+
+static int pool_grow(void)
+{
+	struct chunk *chunk;
+	uintptr_t start;
+
+	if (srcu_pool.nr_domains + CHUNK_DOMAINS > SRCU_MAX_DOMAINS)
+		return -ENOMEM;
+	chunk = kzalloc(sizeof(*chunk) + (CHUNK_DOMAINS + 1) * sizeof(struct srcu_domain),
+			GFP_KERNEL);
+	if (!chunk)
+		return -ENOMEM;
+	start = (uintptr_t)(chunk + 1) + _Alignof(struct srcu_domain) - 1;
+	chunk->domains = (struct srcu_domain *)(start & -(uintptr_t) _Alignof(struct srcu_domain));
+	chunk->next = srcu_pool.chunks;
+	srcu_pool.chunks = chunk;
+
+	/* Backwards, so that low numbers are handed out first. */
+	for (int i = CHUNK_DOMAINS - 1; i >= 0; i--) {
+		struct srcu_domain *d = &chunk->domains[i];
+
+		d->number = srcu_pool.nr_domains + (unsigned int)i;
+		d->waiting = SRCU_NOBODY;
+		srcu_callbacks_init(d);
+		d->next_free = srcu_pool.free;
+		srcu_pool.free = d;
+	}
+	srcu_pool.nr_domains += CHUNK_DOMAINS;
+	return 0;
+}
+
+void srcu_for_each_domain(void (*fn)(struct srcu_domain *d))
+{
+	mutex_lock(&srcu_pool.lock);
+	for (struct chunk *chunk = srcu_pool.chunks; chunk; chunk = chunk->next)
+		for (int i = 0; i < CHUNK_DOMAINS; i++)
+			fn(&chunk->domains[i]);
+	mutex_unlock(&srcu_pool.lock);
+}
+
+int init_srcu_struct(struct srcu_struct *ssp)
+{
+	int ret = 0;
+
+	ssp->d = NULL;
+	mutex_lock(&srcu_pool.lock);
+	if (!srcu_pool.free)
+		ret = pool_grow();
+	if (!ret) {
+		ssp->d = srcu_pool.free;
+		srcu_pool.free = ssp->d->next_free;
+	}
+	mutex_unlock(&srcu_pool.lock);
+	return ret;
+}
+
+static int refuse_cleanup(struct srcu_domain *d)
+{
+	WARN(true, "SRCU domain %u is cleaned up with a reader inside: it is leaked", d->number);
+	return -EBUSY;
+}
+
+int cleanup_srcu_struct(struct srcu_struct *ssp)
+{
+	struct srcu_domain *d = srcu_domain(ssp);
+
+	might_sleep();
+	ASSERT(current_thread()->srcu_running != d,
+	       "domain %u is cleaned up by one of its own callbacks", d->number);
+	/* First, as callbacks would wait for that reader. */
+	if (srcu_readers_active(d))
+		return refuse_cleanup(d);
+	/* More than once only if callbacks queue callbacks. */
+	while (atomic64_read_acquire(&d->nr_callbacks))
+		srcu_barrier(ssp);
+	/* ssp->d stays: the late reader has to find its way out, after which this may be repeated.
+	 */
+	if (srcu_readers_active(d))
+		return refuse_cleanup(d);
+
+	ssp->d = NULL;
+	mutex_lock(&srcu_pool.lock);
+	d->next_free = srcu_pool.free;
+	srcu_pool.free = d;
+	mutex_unlock(&srcu_pool.lock);
+	return 0;
+}

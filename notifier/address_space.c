@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The page cache of a shared object: which frame holds which page, and the frames' home. Mappings
+ * come and go above it; a page leaves its slot only for another frame (migration), or when the
+ * object goes.
+ *
+ * How to find a page for good: read the slot, lock the frame it names, read the slot again. The
+ * second look counts:
+ *
+ *   fault                                     migration of page 7, frame A to frame B
+ *   -----                                     ------------------------------------
+ *                                             lock A, lock B
+ *   slot 7 says A                             freeze A, copy
+ *   lock A ... waits                          slot 7 := B
+ *                                             unlock B, unlock A
+ *   has the lock of A                         put A: free, poisoned, perhaps someone else's now
+ *   slot 7 says B: not A
+ *   unlock A, start again with B
+ *
+ * No reference is needed to lock a frame, only to use it. With the frame locked and the slot naming
+ * it, the slot's own reference keeps it: slots change only with their frame locked.
+ */
+#include <errno.h>
+
+#include "notifier/frame.h"
+#include "notifier/mm_internal.h"
+#include "notifier/sync/alloc.h"
+#include "notifier/sync/atomic.h"
+#include "notifier/sync/bug.h"
+#include "notifier/sync/lock.h"
+#include "notifier/sync/util.h"
+
+struct address_space *address_space_create(struct phys *phys, uint64_t nr_pages)
+{
+	struct address_space *mapping = kzalloc(sizeof(*mapping), GFP_KERNEL);
+
+	if (!mapping)
+		return NULL;
+	mapping->slots = kvcalloc(max(nr_pages, (uint64_t)1), sizeof(*mapping->slots), GFP_KERNEL);
+	if (!mapping->slots) {
+		kfree(mapping);
+		return NULL;
+	}
+	mapping->phys = phys;
+	mapping->nr_pages = nr_pages;
+	refcount_set(&mapping->refs, 1);
+	init_rwsem(&mapping->i_mmap_rwsem);
+	INIT_LIST_HEAD(&mapping->i_mmap);
+	spin_lock_init(&mapping->i_pages_lock);
+	return mapping;
+}
+
+void address_space_get(struct address_space *mapping)
+{
+	refcount_inc(&mapping->refs);
+}
+
+pfn_t address_space_peek(struct address_space *mapping, uint64_t pgoff)
+{
+	/* Pairs with the releases in set_slot(): the frame is seen as it was when it went in. */
+	uint64_t slot = smp_load_acquire(&mapping->slots[pgoff]);
+
+	return slot == NO_PAGE ? INVALID_PFN : slot - 1;
+}
+
+static void set_slot(struct address_space *mapping, uint64_t pgoff, pfn_t pfn)
+{
+	lockdep_assert_held(&mapping->i_pages_lock);
+	smp_store_release(&mapping->slots[pgoff], pfn == INVALID_PFN ? NO_PAGE : pfn + 1);
+}
+
+/* Returns whether the page is there, and then it is locked and a reference is the caller's. */
+static bool find_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
+{
+	for (;;) {
+		pfn_t pfn = address_space_peek(mapping, pgoff);
+
+		if (pfn == INVALID_PFN)
+			return false;
+		lock_frame(mapping->phys, pfn);
+		if (address_space_peek(mapping, pgoff) == pfn) {
+			phys_get(mapping->phys, pfn);
+			*pfnp = pfn;
+			return true;
+		}
+		unlock_frame(mapping->phys, pfn);
+	}
+}
+
+/*
+ * As find_page(), for an empty slot. 0, -ENOMEM, -EAGAIN when someone else filled it. The new frame
+ * is locked before anyone can find it in the slot, so that a first fault maps it before it can be
+ * moved; and before its mapping is set, since one who guesses frame numbers (migrate_frame) may
+ * look at it already.
+ */
+static int add_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
+{
+	struct phys *phys = mapping->phys;
+	pfn_t pfn = phys_alloc_zeroed(phys); /* this reference becomes the slot's */
+	struct frame *frame;
+	bool added;
+
+	if (pfn == INVALID_PFN) /* or the last one went to another fault on this very page */
+		return address_space_peek(mapping, pgoff) == INVALID_PFN ? -ENOMEM : -EAGAIN;
+	frame = pfn_to_frame(phys, pfn);
+	lock_frame(phys, pfn);
+
+	spin_lock(&mapping->i_pages_lock);
+	added = address_space_peek(mapping, pgoff) == INVALID_PFN;
+	if (added) {
+		frame->mapping = (uintptr_t)mapping;
+		frame->index = pgoff;
+		phys_get(phys, pfn);
+		set_slot(mapping, pgoff, pfn);
+	}
+	spin_unlock(&mapping->i_pages_lock);
+
+	if (!added) {
+		unlock_frame(phys, pfn);
+		phys_put(phys, pfn);
+		return -EAGAIN;
+	}
+	*pfnp = pfn;
+	return 0;
+}
+
+int address_space_get_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
+{
+	int ret;
+
+	ASSERT(pgoff < mapping->nr_pages, "page %#llx lies in the object",
+	       (unsigned long long)pgoff);
+	do {
+		if (find_page(mapping, pgoff, pfnp))
+			return 0;
+		ret = add_page(mapping, pgoff, pfnp);
+	} while (ret == -EAGAIN);
+	return ret;
+}
+
+void address_space_replace(struct address_space *mapping, uint64_t pgoff, pfn_t from, pfn_t to)
+{
+	phys_get(mapping->phys, to);
+	spin_lock(&mapping->i_pages_lock);
+	ASSERT(address_space_peek(mapping, pgoff) == from,
+	       "a slot changes only with its frame locked");
+	set_slot(mapping, pgoff, to);
+	spin_unlock(&mapping->i_pages_lock);
+}
+
+/*
+ * The last put: nobody maps the object, but a migration may be moving a page of it. It holds the
+ * frame's lock for as long as it uses the mapping, so locking each frame in turn waits for it.
+ */
+static void remove_page(struct address_space *mapping, uint64_t pgoff)
+{
+	struct phys *phys = mapping->phys;
+	pfn_t pfn;
+
+	if (!find_page(mapping, pgoff, &pfn))
+		return;
+	pfn_to_frame(phys, pfn)->mapping = 0;
+	spin_lock(&mapping->i_pages_lock);
+	set_slot(mapping, pgoff, INVALID_PFN);
+	spin_unlock(&mapping->i_pages_lock);
+	unlock_frame(phys, pfn);
+	phys_put(phys, pfn); /* the slot's */
+	phys_put(phys, pfn); /* find_page()'s */
+}
+
+void address_space_put(struct address_space *mapping)
+{
+	if (!refcount_dec_and_test(&mapping->refs))
+		return;
+	might_sleep();
+	ASSERT(list_empty(&mapping->i_mmap), "every VMA holds a reference on what it maps");
+	for (uint64_t pgoff = 0; pgoff < mapping->nr_pages; pgoff++)
+		remove_page(mapping, pgoff);
+	kvfree(mapping->slots, max(mapping->nr_pages, (uint64_t)1) * sizeof(*mapping->slots));
+	kfree(mapping);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The state of one machine frame beyond its contents: private to notifier/.
+ *
+ * - refcount: 0 when free or frozen. Each present primary entry, each page-cache slot and each
+ *   temporary user holds one. A migration freezes it (expected -> 0) while it copies, so that
+ *   nobody can gain a reference: phys_get_unless_zero fails.
+ * - mapcount: how many present primary entries name the frame. Changes under their
+ *   page_table_lock, and only under the frame lock as well where it grows.
+ * - lock: the frame lock, a sleeping lock (bit 0) with hashed wait queues. Held over every step
+ *   of a migration of the frame, and by a fault while it installs the frame: so neither sees the
+ *   other half way. A frame may be locked without a reference, to look: its frame structure never
+ *   goes away, and whoever finds that the frame is not the one that was sought unlocks it again.
+ * - mapping, index: which page of what this is. Stored, and stable, under the frame lock; set when
+ *   the frame enters a mapping, cleared before the reference of one that leaves is put. Low bit of
+ *   mapping set: a struct anon_vma, else a struct address_space, 0: no page.
+ */
+#ifndef NOTIFIER_FRAME_H
+#define NOTIFIER_FRAME_H
+
+#include <gnomon/phys.h>
+
+#include "notifier/sync/atomic.h"
+#include "notifier/sync/refcount.h"
+#include "notifier/sync/wait.h"
+
+#define FRAME_MAPPING_ANON 0x1UL
+
+struct frame {
+	atomic_t refcount;
+	atomic_t mapcount;
+	atomic_t lock;
+	uint32_t next_free; /* in the pool's FIFO, under phys->lock */
+	uintptr_t mapping;
+	uint64_t index;
+};
+
+struct frame *pfn_to_frame(const struct phys *phys, pfn_t pfn);
+
+void lock_frame(struct phys *phys, pfn_t pfn);
+bool trylock_frame(struct phys *phys, pfn_t pfn);
+void unlock_frame(struct phys *phys, pfn_t pfn); /* wakes all of frame_waitqueue() */
+bool frame_locked(const struct frame *frame);
+
+/* Where to wait for the lock of a frame, or for the end of its migration. Shared with other frames:
+ * look again after each wake-up. */
+wait_queue_head_t *frame_waitqueue(struct phys *phys, pfn_t pfn);
+
+/* expected -> 0, or false and nothing changed. Full barrier. Undone by unfreeze. */
+bool frame_ref_freeze(struct frame *frame, int expected);
+void frame_ref_unfreeze(struct frame *frame, int count);
+
+#endif

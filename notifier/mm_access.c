@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Host access to the memory behind an hva: the only way in which host code reads or writes guest
+ * memory.
+ *
+ * An access pins the frame for its duration, with no lock:
+ *
+ *   1. load the entry: present, frame F, rights enough    3. is the entry unchanged? (for a write,
+ *   2. F.refcount++ unless it is zero                          set its dirty bit in the same step)
+ *                                                          4. access F, F.refcount--
+ *
+ * From step 2 on F can neither be freed nor moved: a migration freezes references before it copies,
+ * and the freeze fails (frame.c has the ladder). So no write is ever lost in a copy. Step 3 is what
+ * makes F the right frame, since between 1 and 2 anything may have happened to it:
+ *
+ *   access                                    the rest of the world
+ *   ------                                    ---------------------
+ *   loads the entry: F
+ *                                             zaps the entry, frees F; F becomes a page of another
+ *                                               mm, or a table of a machine
+ *   F.refcount++: not zero, but a stranger's
+ *   entry is not F any more: lets go, and retries; F's new owner saw a reference come and go, which
+ *   may cost it one failed migration, nothing else. (If that was the last reference, the put here
+ *   frees the frame.)
+ *
+ * If the entry does hold F again (ABA: F was freed and came back to this very place, by fault or by
+ * migration) then F is the page at this hva now, and has been pinned since before that look: the
+ * access is as good as one that began then.
+ *
+ * A zap after step 3 does not stop the access: it lands in the old page, as if it had come just
+ * before the zap.
+ *
+ * The caller pins mm_users: tables stand until exit_mmap.
+ */
+#include <errno.h>
+
+#include "notifier/contents.h"
+#include "notifier/frame.h"
+#include "notifier/mm_internal.h"
+#include "notifier/sync/bug.h"
+#include "notifier/sync/util.h"
+
+/* Steps 1 to 3. False: not there, no rights, or changing this instant. */
+static bool try_pin(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
+{
+	pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
+	pte_t pte = ptep ? pte_load(ptep) : 0;
+
+	if (!pte_allows(pte, write))
+		return false;
+	/* A full barrier: the count is raised before the entry is looked at again (frame.c). */
+	if (!phys_get_unless_zero(mm->phys, pte_pfn(pte)))
+		return false;
+	if (!pte_touch(ptep, pte, write)) {
+		phys_put(mm->phys, pte_pfn(pte));
+		return false;
+	}
+	*pfnp = pte_pfn(pte);
+	return true;
+}
+
+static int pin(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
+{
+	while (!try_pin(mm, hva, write, pfnp)) {
+		int ret = mm_fault(mm, hva, write);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static char *contents_at(struct mm_struct *mm, pfn_t pfn, hva_t hva)
+{
+	return (char *)phys_map(mm->phys, pfn) + (hva & (PAGE_SIZE - 1));
+}
+
+static size_t left_in_page(hva_t hva, size_t len)
+{
+	return min(len, (size_t)(PAGE_SIZE - (hva & (PAGE_SIZE - 1))));
+}
+
+int mm_read(struct mm_struct *mm, hva_t hva, void *buf, size_t len)
+{
+	char *to = buf;
+
+	while (len) {
+		size_t part = left_in_page(hva, len);
+		pfn_t pfn;
+		int ret = pin(mm, hva, false, &pfn);
+
+		if (ret)
+			return ret;
+		contents_read(to, contents_at(mm, pfn, hva), part);
+		phys_put(mm->phys, pfn);
+		hva += part;
+		to += part;
+		len -= part;
+	}
+	return 0;
+}
+
+int mm_write(struct mm_struct *mm, hva_t hva, const void *buf, size_t len)
+{
+	const char *from = buf;
+
+	while (len) {
+		size_t part = left_in_page(hva, len);
+		pfn_t pfn;
+		int ret = pin(mm, hva, true, &pfn);
+
+		if (ret)
+			return ret;
+		contents_write(contents_at(mm, pfn, hva), from, part);
+		phys_put(mm->phys, pfn);
+		hva += part;
+		from += part;
+		len -= part;
+	}
+	return 0;
+}
+
+int mm_cmpxchg64(struct mm_struct *mm, hva_t hva, uint64_t *old, uint64_t new_value)
+{
+	uint64_t *word, expected = *old;
+	pfn_t pfn;
+	int ret;
+
+	if (hva & (sizeof(*word) - 1))
+		return -EINVAL;
+	ret = pin(mm, hva, true, &pfn);
+	if (ret)
+		return ret;
+	word = (uint64_t *)contents_at(mm, pfn, hva);
+	*old = cmpxchg(word, expected, new_value);
+	phys_put(mm->phys, pfn);
+	return *old != expected;
+}
+
+int mm_read64_atomic(struct mm_struct *mm, hva_t hva, uint64_t *value)
+{
+	pfn_t pfn;
+
+	if (hva & (sizeof(*value) - 1))
+		return -EINVAL;
+	if (!try_pin(mm, hva, false, &pfn))
+		return -EAGAIN;
+	contents_read(value, contents_at(mm, pfn, hva), sizeof(*value));
+	phys_put(mm->phys, pfn);
+	return 0;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Taking mappings away: mm_zap_range, and the one-entry step that exit shares.
+ *
+ * The entry goes by an atomic exchange under page_table_lock; what it named follows after the lock
+ * is dropped, since a private page has to leave its anon_vma under the frame lock, which sleeps.
+ *
+ * Zap and migration may meet at one entry, and then the zap wins:
+ *
+ *   zap                                       migration of private frame A to B
+ *   ---                                       ---------------------------------
+ *                                             A -> migration entry (its window, its lock)
+ *   migration entry -> none
+ *                                             copies A to B
+ *                                             restore finds no migration entry: B is mapped nowhere
+ *                                             B leaves its mapping and is freed
+ *   next touch: a new page of zeroes
+ *
+ * Had the zap passed the migration entry by, the old contents would come back. The other way round,
+ * a zap that removed A just before the migration looked still holds the reference of the entry: the
+ * freeze fails and A stays until the zap has dropped it.
+ */
+#include <errno.h>
+
+#include <gnomon/mmu_notifier.h>
+
+#include "notifier/frame.h"
+#include "notifier/mm_internal.h"
+#include "notifier/sync/lock.h"
+
+/*
+ * @pfn was mapped by the entry whose reference is now ours. A shared page stays in its slot; a
+ * private one had no other place. Its mapping is cleared before the put, even if that is not the
+ * last one: somebody may be reading it still (phys_put).
+ */
+static void release_page(struct vm_area_struct *vma, pfn_t pfn)
+{
+	struct phys *phys = vma->mm->phys;
+
+	if (vma->anon_vma) {
+		lock_frame(phys, pfn);
+		pfn_to_frame(phys, pfn)->mapping = 0;
+		unlock_frame(phys, pfn);
+	}
+	phys_put(phys, pfn);
+}
+
+bool zap_entry(struct vm_area_struct *vma, pte_t *ptep)
+{
+	struct mm_struct *mm = vma->mm;
+	pte_t pte;
+
+	if (pte_none(pte_load(ptep)))
+		return false;
+	spin_lock(&mm->page_table_lock);
+	pte = xchg(ptep, 0);
+	if (pte_present(pte))
+		atomic_dec(&pfn_to_frame(mm->phys, pte_pfn(pte))->mapcount);
+	spin_unlock(&mm->page_table_lock);
+
+	if (pte_present(pte))
+		release_page(vma, pte_pfn(pte));
+	return !pte_none(pte);
+}
+
+struct zap {
+	struct vm_area_struct *vma;
+	long nr_zapped;
+};
+
+static int zap_one(pte_t *ptep, hva_t hva, void *arg)
+{
+	struct zap *zap = arg;
+
+	(void)hva;
+	if (zap_entry(zap->vma, ptep))
+		zap->nr_zapped++;
+	return 0;
+}
+
+static bool range_has_holes(struct mm_struct *mm, hva_t start, hva_t end)
+{
+	struct vm_area_struct *vma = find_vma(mm, start);
+
+	while (vma && vma->end < end) {
+		struct vm_area_struct *next = vma_next(vma);
+
+		vma = next && next->start == vma->end ? next : NULL;
+	}
+	return !vma;
+}
+
+long mm_zap_range(struct mm_struct *mm, hva_t addr, uint64_t len)
+{
+	struct mmu_notifier_range range;
+	hva_t end = addr + len;
+	struct zap zap = {0};
+	long ret = 0;
+
+	if (!hva_range_ok(addr, len))
+		return -EINVAL;
+	if (len == 0)
+		return 0;
+
+	mmap_read_lock(mm);
+	if (range_has_holes(mm, addr, end)) {
+		ret = -ENOMEM;
+		goto out;
+	}
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, addr,
+				end);
+	mmu_notifier_invalidate_range_start(&range);
+	for (hva_t at = addr; at < end; at = zap.vma->end) {
+		zap.vma = find_vma(mm, at);
+		pgtable_walk(mm->pgtable, at, min(end, zap.vma->end), zap_one, &zap);
+	}
+	mmu_notifier_invalidate_range_end(&range);
+
+	atomic64_add(zap.nr_zapped, &mm->nr_zapped);
+	ret = zap.nr_zapped;
+out:
+	mmap_read_unlock(mm);
+	return ret;
+}

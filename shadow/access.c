@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Guest memory as host code reaches it: by gva through the guest's own tables (instruction fetch),
+ * by gpa through the slots. Contents go through mm_read and mm_write, so they need no invalidation
+ * protocol of their own.
+ */
+#include <errno.h>
+
+#include "shadow/shadow_internal.h"
+
+static size_t min_size(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+enum direction { READ_GUEST, WRITE_GUEST };
+
+/* In a section of slots_srcu. */
+static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, enum direction dir)
+{
+	char *at = buf;
+
+	/* Looked at inside the section: see shadow_release(). */
+	if (READ_ONCE(shadow->dead))
+		return -ENXIO;
+	while (len) {
+		size_t chunk = min_size(len, PAGE_SIZE - (gpa & ~PAGE_MASK));
+		hva_t hva = gpa_to_hva(shadow, gpa);
+		int ret;
+
+		if (hva == INVALID_HVA)
+			return -ENXIO;
+		ret = dir == READ_GUEST ? mm_read(shadow->mm, hva, at, chunk)
+					: mm_write(shadow->mm, hva, at, chunk);
+		if (ret)
+			return ret == -EFAULT ? -ENXIO : ret;
+		gpa += chunk;
+		at += chunk;
+		len -= chunk;
+	}
+	return 0;
+}
+
+int shadow_read_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	int ret = access_gpa(shadow, gpa, buf, len, READ_GUEST);
+
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return ret;
+}
+
+int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t len)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	int ret = access_gpa(shadow, gpa, (void *)buf, len, WRITE_GUEST);
+
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return ret;
+}
+
+static int read_gva(struct shadow *shadow, uint64_t cr3, gva_t gva, char *at, size_t len,
+		    uint32_t access, struct shadow_fault *fault)
+{
+	if (READ_ONCE(shadow->dead))
+		return -ENXIO;
+	while (len) {
+		size_t chunk = min_size(len, PAGE_SIZE - (gva & ~PAGE_MASK));
+		struct guest_walk walk;
+		uint32_t error_code = 0;
+		int ret;
+
+		ret = guest_walk(shadow, cr3, gva, access, &walk, &error_code);
+		if (ret == -EFAULT && fault) {
+			fault->gva = gva;
+			fault->error_code = error_code;
+		}
+		if (!ret)
+			ret = access_gpa(shadow, (walk.gfn << PAGE_SHIFT) | (gva & ~PAGE_MASK), at,
+					 chunk, READ_GUEST);
+		if (ret)
+			return ret;
+		gva += chunk;
+		at += chunk;
+		len -= chunk;
+	}
+	return 0;
+}
+
+int shadow_read_gva(struct shadow *shadow, unsigned int vcpu, gva_t gva, void *buf, size_t len,
+		    uint32_t access, struct shadow_fault *fault)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	int ret = read_gva(shadow, shadow->vcpu[vcpu].cr3, gva, buf, len, access, fault);
+
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return ret;
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The auditor: is every structure what every other one says it is? (K-08, K-09, K-27.)
+ *
+ *   directory entry  -> names a live page one level down, which lists it among its parents
+ *   parent           -> is a present entry that names the page
+ *   leaf             -> its gfn is in a slot, whose rmap names it; its frame is what the primary
+ * page table maps there rmap             -> is a present leaf that maps that very gfn page -> found
+ * by its gfn and role, and by its table; reachable from a root
+ *
+ * The primary page table is changed only inside windows, which begin with a zap: so under mmu_lock
+ * no present leaf may disagree with it, at any moment, whatever the host is doing (I1, I3).
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "shadow/shadow_internal.h"
+
+struct audit {
+	struct shadow *shadow;
+	unsigned int violations;
+	char *why;
+	size_t why_len;
+};
+
+__attribute__((format(printf, 2, 3))) static void violation(struct audit *audit, const char *fmt,
+							    ...)
+{
+	if (!audit->violations++ && audit->why) {
+		va_list ap;
+
+		va_start(ap, fmt);
+		vsnprintf(audit->why, audit->why_len, fmt, ap);
+		va_end(ap);
+	}
+}
+
+static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int index)
+{
+	struct shadow_page *child = spte_to_child(audit->shadow, sp->spt[index]);
+
+	if (!child) {
+		violation(audit, "entry %u of the level %u table of gfn %#lx names no live page",
+			  index, sp->role.level, sp->gfn);
+		return;
+	}
+	if (child->role.level != sp->role.level - 1)
+		violation(audit, "a level %u table links to one of level %u", sp->role.level,
+			  child->role.level);
+	if (!rmap_contains(&child->parents, &sp->spt[index]))
+		violation(audit,
+			  "the page of gfn %#lx does not know its parent entry %u of gfn %#lx",
+			  child->gfn, index, sp->gfn);
+}
+
+static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int index)
+{
+	spte_t spte = sp->spt[index];
+	gfn_t gfn = sp->gfns[index];
+	struct memslot *slot = gfn_to_memslot(audit->shadow->slots, gfn);
+	pfn_t pfn;
+
+	if (!slot) {
+		violation(audit, "a leaf maps gfn %#lx, where no slot is", gfn);
+		return;
+	}
+	if (!rmap_contains(&slot->rmap[gfn - slot->base_gfn], &sp->spt[index]))
+		violation(audit, "the rmap of gfn %#lx misses entry %u of the table of gfn %#lx",
+			  gfn, index, sp->gfn);
+	pfn = mm_lookup_pfn(audit->shadow->mm, memslot_hva(slot, gfn));
+	if (pfn != spte_pfn(spte))
+		violation(audit, "gfn %#lx is mapped to frame %#lx, but the host has it at %#lx",
+			  gfn, spte_pfn(spte), pfn);
+	if ((spte & SPTE_WRITE) && !(sp->role.access & ACC_WRITE))
+		violation(audit, "a writable leaf of gfn %#lx in a table without that right", gfn);
+}
+
+static void audit_page(struct audit *audit, struct shadow_page *sp)
+{
+	struct shadow *shadow = audit->shadow;
+
+	if (shadow_page_find(shadow, sp->gfn, sp->role) != sp)
+		violation(audit, "two pages for gfn %#lx in the same role", sp->gfn);
+	if (sptep_to_sp(shadow, sp->spt) != sp)
+		violation(audit, "the table of gfn %#lx is not found by its address", sp->gfn);
+	if (!sp->root_count && !sp->parents.val)
+		violation(audit, "the page of gfn %#lx is neither linked nor a root", sp->gfn);
+	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
+		if (!spte_present(sp->spt[i]))
+			continue;
+		if (sp->role.level == 1)
+			audit_leaf(audit, sp, i);
+		else
+			audit_link(audit, sp, i);
+	}
+}
+
+/* The other direction: each rmap holds as many entries as there are leaves that say they are in it.
+ */
+static uint64_t count_rmaps(const struct memslots *slots)
+{
+	uint64_t nr = 0;
+
+	for (unsigned int i = 0; i < slots->nr; i++) {
+		for (uint64_t j = 0; j < slots->slot[i]->npages; j++)
+			nr += rmap_count(&slots->slot[i]->rmap[j]);
+	}
+	return nr;
+}
+
+static uint64_t count_leaves(struct shadow *shadow)
+{
+	struct shadow_page *sp;
+	uint64_t nr = 0;
+
+	list_for_each_entry (sp, &shadow->pages, link) {
+		for (unsigned int i = 0; sp->role.level == 1 && i < TABLE_ENTRIES; i++)
+			nr += spte_present(sp->spt[i]);
+	}
+	return nr;
+}
+
+static unsigned int audit_all(struct shadow *shadow, char *why, size_t why_len)
+{
+	struct audit audit = {.shadow = shadow, .why = why, .why_len = why_len};
+	struct shadow_page *sp;
+	uint64_t in_rmaps, leaves;
+
+	lockdep_assert_held(&shadow->mmu_lock);
+	list_for_each_entry (sp, &shadow->pages, link)
+		audit_page(&audit, sp);
+	/* Each leaf is in its rmap (above); if there are no more rmap entries than leaves, each of
+	 * those is a leaf. */
+	in_rmaps = count_rmaps(shadow->slots);
+	leaves = count_leaves(shadow);
+	if (in_rmaps != leaves)
+		violation(&audit, "%lu entries in rmaps, but %lu present leaves", in_rmaps, leaves);
+	return audit.violations;
+}
+
+unsigned int shadow_audit(struct shadow *shadow, char *why, size_t why_len)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	unsigned int violations;
+
+	spin_lock(&shadow->mmu_lock);
+	violations = audit_all(shadow, why, why_len);
+	spin_unlock(&shadow->mmu_lock);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return violations;
+}
+
+void shadow_audit_locked(struct shadow *shadow)
+{
+	char why[160];
+
+	if (likely(!shadow->audit))
+		return;
+	ASSERT(!audit_all(shadow, why, sizeof(why)), "a consistent shadow MMU: %s", why);
+}

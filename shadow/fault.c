@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The fault path: from an access that the shadow tables did not allow to an entry that allows it,
+ * or to a verdict.
+ *
+ * The order is the whole protocol (K-15):
+ *
+ *   snapshot invalidate_seq
+ *     walk the guest's tables, find the slot          may sleep: reads guest memory
+ *     cheap retry check
+ *     hva_to_pfn                                       may sleep: faults the host page in
+ *     cheap retry check
+ *   mmu_lock
+ *     the guest entries that were read are unchanged
+ *     no invalidation of this hva has run, or runs, since the snapshot
+ *     install
+ *   mmu_unlock
+ *
+ * Nothing pins the frame between hva_to_pfn and the install (K-16). What makes it safe is the
+ * sequence check under the lock:
+ *
+ *   fault                                   invalidation of the same page
+ *   -----                                   -----------------------------
+ *   seq = 4
+ *   hva_to_pfn -> frame A
+ *                                           start: mmu_lock, in_progress 1, nothing to zap, unlock
+ *                                           the host moves the page to frame B, frees A
+ *                                           end: mmu_lock, seq 5, in_progress 0, unlock
+ *   mmu_lock; seq is 5, not 4: RETRY
+ *     (without the check: installs A, which is free)
+ *
+ * Replayed by tests/races (retry).
+ */
+#include <errno.h>
+
+#include "shadow/shadow_internal.h"
+
+const char *ret_pf_name(enum ret_pf ret)
+{
+	static const char *const names[] = {
+		[RET_PF_FIXED] = "fixed",
+		[RET_PF_SPURIOUS] = "spurious",
+		[RET_PF_RETRY] = "retry",
+		[RET_PF_GUEST] = "guest fault",
+		[RET_PF_RESERVED] = "reserved address",
+		[RET_PF_EMULATE] = "no memslot",
+		[RET_PF_NO_MEMORY] = "out of memory",
+		[RET_PF_BAD_HVA] = "no host mapping",
+		[RET_PF_HALTED] = "halted",
+	};
+
+	return names[ret];
+}
+
+/*
+ * Must an answer about @hva that was begun at @seq be thrown away? Under mmu_lock: exact. seq grows
+ * and in_progress falls in one critical section of invalidate_range_end, so a window that covers
+ * hva shows as the one or the other.
+ */
+static bool invalidate_retry(struct shadow *shadow, unsigned long seq, hva_t hva)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	if (shadow->invalidate_in_progress && hva >= shadow->invalidate_start &&
+	    hva < shadow->invalidate_end)
+		return true;
+	return shadow->invalidate_seq != seq;
+}
+
+/* The cheap check, without the lock: true is reliable enough to give up early, false means nothing.
+ */
+static bool invalidate_retry_unsafe(struct shadow *shadow, unsigned long seq)
+{
+	return READ_ONCE(shadow->invalidate_seq) != seq;
+}
+
+/*
+ * Does @gva lie below an entry of the machine's own (spte.h, rule 1)? Then the guest's tables have
+ * no say there, whatever they hold (I8). Those entries are in a root from the start and never
+ * change, so no lock is needed.
+ */
+static bool gva_reserved(const struct shadow_page *root, gva_t gva)
+{
+	spte_t spte = READ_ONCE(root->spt[table_index(gva, TABLE_LEVELS)]);
+
+	return (spte & SPTE_PRESENT) && !spte_present(spte);
+}
+
+/* One resolved translation, on its way into the tables. */
+struct mapping {
+	const struct guest_walk *walk;
+	struct memslot *slot;
+	pfn_t pfn;
+	unsigned int access; /* ACC_*: what guest and host allow together */
+};
+
+/*
+ * The table that the entry of @sp for this walk must link to: the one that is linked, another that
+ * exists already, or a new one from the cache. NULL: something else was linked there; it has been
+ * zapped into the batch, and after the flush the access is to be tried again (K-03, K-04).
+ */
+static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache *cache,
+				     struct shadow_page *sp, const struct guest_walk *walk,
+				     struct zap_batch *batch)
+{
+	int level = sp->role.level;
+	spte_t *sptep = &sp->spt[table_index(walk->gva, level)];
+	struct shadow_role role = {.level = level - 1, .access = walk->access[level]};
+	gfn_t gfn = walk->table_gfn[level - 1];
+	struct shadow_page *child;
+
+	if (spte_present(*sptep)) {
+		child = spte_to_child(shadow, *sptep);
+		ASSERT(child, "a directory entry of ours links to a page of ours");
+		if (child->gfn == gfn && child->role.access == role.access)
+			return child;
+		zap_page(shadow, child, batch);
+		return NULL;
+	}
+
+	child = shadow_page_find(shadow, gfn, role);
+	if (!child) {
+		child = shadow_cache_take(cache, role.level);
+		shadow_page_publish(shadow, child, gfn, role);
+	}
+	shadow_page_link(child, sptep, &cache->desc[role.level]);
+	return child;
+}
+
+static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cache,
+				struct shadow_page *sp, const struct mapping *map,
+				struct zap_batch *batch)
+{
+	unsigned int index = table_index(map->walk->gva, 1);
+	gfn_t rel_gfn = map->walk->gfn - map->slot->base_gfn;
+	spte_t *sptep = &sp->spt[index];
+	spte_t old = *sptep;
+	spte_t new = make_leaf_spte(map->pfn, map->access);
+
+	if (spte_present(old)) {
+		if (sp->gfns[index] == map->walk->gfn) {
+			if (spte_allows(old, new))
+				return RET_PF_SPURIOUS;
+			/* Rights are only gained: CPUs notice that without being told. */
+			if (spte_allows(new, old)) {
+				smp_store_release(sptep, new);
+				return RET_PF_FIXED;
+			}
+		}
+		drop_leaf(shadow, sp, index, batch);
+		return RET_PF_RETRY;
+	}
+
+	sp->gfns[index] = map->walk->gfn;
+	rmap_add(&map->slot->rmap[rel_gfn], sptep, &cache->desc[0]);
+	smp_store_release(sptep, new);
+	if (map->slot->zapped[rel_gfn]) {
+		map->slot->zapped[rel_gfn] = 0;
+		atomic64_inc(&shadow->stats.refaults);
+	}
+	return RET_PF_FIXED;
+}
+
+static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu,
+			   const struct mapping *map, struct zap_batch *batch)
+{
+	struct shadow_page *sp = vcpu->root;
+
+	while (sp->role.level > 1) {
+		sp = get_child(shadow, &vcpu->cache, sp, map->walk, batch);
+		if (!sp)
+			return RET_PF_RETRY;
+	}
+	return install_leaf(shadow, &vcpu->cache, sp, map, batch);
+}
+
+static enum ret_pf errno_to_ret_pf(int err)
+{
+	switch (err) {
+	case -EFAULT:
+		return RET_PF_GUEST;
+	case -EAGAIN:
+		return RET_PF_RETRY;
+	case -ENXIO:
+		return RET_PF_BAD_HVA;
+	default:
+		return RET_PF_NO_MEMORY;
+	}
+}
+
+/* The part of the fault that may sleep. RET_PF_FIXED: @map is filled in. */
+static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
+			   struct shadow_fault *fault, unsigned long seq, struct guest_walk *walk,
+			   struct mapping *map)
+{
+	bool write = fault->error_code & PFERR_WRITE;
+	bool writable;
+	hva_t hva;
+	int ret;
+
+	ret = guest_walk(shadow, vcpu->cr3, fault->gva, fault->error_code, walk,
+			 &fault->error_code);
+	if (ret)
+		return errno_to_ret_pf(ret);
+
+	fault->gpa = (walk->gfn << PAGE_SHIFT) | (fault->gva & ~PAGE_MASK);
+	map->walk = walk;
+	map->slot = gfn_to_memslot(shadow_memslots(shadow), walk->gfn);
+	if (!map->slot)
+		return RET_PF_EMULATE;
+	if (invalidate_retry_unsafe(shadow, seq))
+		return RET_PF_RETRY;
+
+	hva = memslot_hva(map->slot, walk->gfn);
+	ret = hva_to_pfn(shadow->mm, hva, write, &map->pfn, &writable);
+	if (ret)
+		return ret == -EFAULT ? RET_PF_BAD_HVA : RET_PF_NO_MEMORY;
+	if (invalidate_retry_unsafe(shadow, seq))
+		return RET_PF_RETRY;
+
+	/* Writable only once the guest's D bit is set: the first store to a clean page must come
+	 * here to set it. */
+	map->access = walk->access[1];
+	if (!writable || !walk->dirty)
+		map->access &= ~ACC_WRITE;
+	return RET_PF_FIXED;
+}
+
+static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
+				struct shadow_fault *fault)
+{
+	struct guest_walk walk;
+	struct mapping map;
+	struct zap_batch batch;
+	unsigned long seq;
+	enum ret_pf ret;
+
+	if (gva_reserved(vcpu->root, fault->gva))
+		return RET_PF_RESERVED;
+	if (shadow_cache_topup(shadow, &vcpu->cache, false))
+		return RET_PF_NO_MEMORY;
+
+	/* Acquire: neither the guest's tables nor the primary page table are read before seq. Pairs
+	 * with invalidate_range_end. */
+	seq = smp_load_acquire(&shadow->invalidate_seq);
+	ret = resolve(shadow, vcpu, fault, seq, &walk, &map);
+	if (ret != RET_PF_FIXED)
+		return ret;
+
+	shadow_hook(shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK);
+	zap_batch_init(&batch);
+	spin_lock(&shadow->mmu_lock);
+	if (shadow->dead)
+		ret = RET_PF_HALTED;
+	else if (!(shadow->broken & SHADOW_BREAK_RETRY) &&
+		 invalidate_retry(shadow, seq, memslot_hva(map.slot, walk.gfn)))
+		ret = RET_PF_RETRY;
+	else if (!guest_walk_unchanged(shadow, &walk))
+		ret = RET_PF_RETRY;
+	else
+		ret = install(shadow, vcpu, &map, &batch);
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+	return ret;
+}
+
+enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
+				struct shadow_fault *fault)
+{
+	enum ret_pf ret;
+	int id;
+
+	ASSERT(vcpu < shadow->nr_vcpus && shadow->vcpu[vcpu].root, "the vCPU has loaded CR3");
+	id = srcu_read_lock(&shadow->slots_srcu);
+	/* Looked at inside the section: see shadow_release(). */
+	ret = READ_ONCE(shadow->dead) ? RET_PF_HALTED
+				      : handle_fault(shadow, &shadow->vcpu[vcpu], fault);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+
+	atomic64_inc(&shadow->stats.faults);
+	if (ret == RET_PF_RETRY)
+		atomic64_inc(&shadow->stats.fault_retries);
+	return ret;
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The shadow MMU: page tables, in hardware format, that map what the guest's own tables, the
+ * memslots and the host's primary page table map together (gva -> pfn), kept coherent as an
+ * mmu_notifier client of the host mm.
+ *
+ * One struct shadow serves one guest: one mm, one machine, a fixed number of vCPUs. Calls that take
+ * a @vcpu are made on that vCPU's thread; all others from any thread. Everything here may sleep.
+ */
+#ifndef GNOMON_SHADOW_H
+#define GNOMON_SHADOW_H
+
+#include <gnomon/machine.h>
+#include <gnomon/mm.h>
+#include <gnomon/types.h>
+
+struct shadow;
+
+/*
+ * Attach to @mm (registers a notifier; pins mm_count) and to @machine. 0 or -ENOMEM, -EINTR. The
+ * caller pins mm_users for the call.
+ */
+int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine *machine,
+		  unsigned int nr_vcpus);
+
+/* Detach and free everything. No vCPU may be inside the guest or in a call of this header. */
+void shadow_destroy(struct shadow *shadow);
+
+#define MEMSLOT_MAX 32
+
+/*
+ * Slot @id maps guest pages [base_gfn, base_gfn + npages) to hva onwards. This slice of the product
+ * creates slots and never changes them: -EEXIST for a slot id or range in use, -EINVAL for a bad
+ * id, an unaligned or wrapping range, -ENOMEM.
+ */
+int shadow_create_memslot(struct shadow *shadow, unsigned int id, gfn_t base_gfn, uint64_t npages,
+			  hva_t hva);
+
+/* Page-fault error code bits, as the CPU pushes them (SDM vol. 3, 4.7). */
+#define PFERR_PRESENT (1u << 0)
+#define PFERR_WRITE   (1u << 1)
+#define PFERR_USER    (1u << 2)
+#define PFERR_RSVD    (1u << 3)
+#define PFERR_FETCH   (1u << 4)
+
+/* How a fault ended. */
+enum ret_pf {
+	RET_PF_FIXED,	 /* an entry was installed or widened: run the guest again */
+	RET_PF_SPURIOUS, /* the entry was good already: run the guest again */
+	RET_PF_RETRY, /* raced with an invalidation or a guest table edit: run again, it will fault
+			 again if need be */
+	RET_PF_GUEST, /* the guest's own tables forbid the access: the guest gets #PF with
+			 fault->error_code */
+	RET_PF_RESERVED,  /* the machine's own part of the address space (its monitor): nothing of
+			     the guest's may ever be mapped there */
+	RET_PF_EMULATE,	  /* no memslot at fault->gpa: a device access, if there is a device */
+	RET_PF_NO_MEMORY, /* the host has no frame for the page or for a table */
+	RET_PF_BAD_HVA,	  /* the slot's hva is not mapped in the mm (any more) */
+	RET_PF_HALTED,	  /* the machine was halted: the mm is gone or a shootdown failed */
+};
+
+const char *ret_pf_name(enum ret_pf ret);
+
+struct shadow_fault {
+	gva_t gva;	     /* in */
+	uint32_t error_code; /* in: what was attempted, WRITE and FETCH only (guest code runs as its
+				kernel); out with RET_PF_GUEST: exact */
+	gpa_t gpa;	     /* out, once the guest walk succeeded */
+};
+
+/* Resolve a fault of @vcpu at fault->gva. */
+enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
+				struct shadow_fault *fault);
+
+/*
+ * The guest loads CR3: drops whatever was shadowed for that root, and loads the root into the
+ * machine. The guest tables at @cr3 need not be valid or even inside a slot: then every access
+ * faults to the guest. 0 or -ENOMEM (the previous root stays loaded).
+ */
+int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu, uint64_t cr3);
+
+/* The guest executes INVLPG: @gva's translation is dropped on every CPU that shares the table. */
+void shadow_invlpg(struct shadow *shadow, unsigned int vcpu, gva_t gva);
+
+/*
+ * Guest memory as the guest would reach it, for instruction fetch and emulation. shadow_read_gva
+ * walks the guest's tables of @vcpu. 0, or -EFAULT with fault->error_code set as for RET_PF_GUEST
+ * (fault may be NULL), -EAGAIN (the guest rewrites its tables faster than they can be walked: let
+ * it run and try again), -ENXIO (no memslot), -ENOMEM.
+ */
+int shadow_read_gva(struct shadow *shadow, unsigned int vcpu, gva_t gva, void *buf, size_t len,
+		    uint32_t access, struct shadow_fault *fault);
+int shadow_read_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len);
+int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t len);
+
+/* Counters since shadow_create; a racy snapshot. */
+struct shadow_stats {
+	uint64_t faults;	 /* calls of shadow_handle_fault */
+	uint64_t fault_retries;	 /* RET_PF_RETRY among them */
+	uint64_t refaults;	 /* entries made again after an invalidation took them */
+	uint64_t invalidations;	 /* invalidate_range_start calls received */
+	uint64_t sptes_zapped;	 /* present leaves removed, for whatever reason */
+	uint64_t migrate_zapped; /* guest pages that lost at least one leaf to a MMU_NOTIFY_MIGRATE
+				    window */
+	uint64_t shootdowns;	 /* machine->ops->shootdown calls */
+	uint64_t frames_shot;	 /* frames named in them */
+	uint64_t batches_waited; /* invalidations that had to wait for an earlier batch */
+	uint64_t tables_retired;
+};
+void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
+
+/*
+ * Switch one protection off, to show that it is needed (docs/breaking.md). For teaching and tests;
+ * set before the first vCPU runs.
+ */
+#define SHADOW_BREAK_ZAP	    (1u << 0) /* invalidate_range_start zaps nothing */
+#define SHADOW_BREAK_SHOOTDOWN	    (1u << 1) /* entries are cleared, CPUs keep their translations */
+#define SHADOW_BREAK_SHOOTDOWN_WAIT (1u << 2) /* start does not wait for earlier batches */
+#define SHADOW_BREAK_RETRY \
+	(1u << 3) /* the fault path does not re-check the sequence under mmu_lock */
+#define SHADOW_BREAK_RETIRE (1u << 4) /* unlinked tables are reused at once */
+void shadow_set_break(struct shadow *shadow, unsigned int what);
+
+/*
+ * Check every structure against every other: rmap <-> spte <-> parent <-> slot <-> primary page
+ * table (K-08, K-09, K-27). Takes mmu_lock. Returns the number of violations; the first is
+ * described in @why (may be NULL).
+ */
+unsigned int shadow_audit(struct shadow *shadow, char *why, size_t why_len);
+
+/* Audit after every operation that changes anything, and BUG on a violation. Off by default. */
+void shadow_set_audit(struct shadow *shadow, bool on);
+
+#endif

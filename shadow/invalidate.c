@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The shadow MMU as a client of the host's mmu notifiers (K-14).
+ *
+ * start: opens (or widens) the window, clears every entry that maps a page of the range, shoots
+ * them down, and returns only when no CPU can reach an old frame of the range (I1). While the
+ * window is open the fault path installs nothing in it. end:   closes the window and moves the
+ * sequence on, so that a fault which looked before start throws its answer away.
+ *
+ * Windows nest and overlap; the union of their ranges is kept, and forgotten when the last one
+ * closes.
+ */
+#include "shadow/shadow_internal.h"
+
+static struct shadow *notifier_to_shadow(struct mmu_notifier *subscription)
+{
+	return container_of(subscription, struct shadow, notifier);
+}
+
+static void window_open(struct shadow *shadow, hva_t start, hva_t end)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	if (!shadow->invalidate_in_progress++) {
+		shadow->invalidate_start = start;
+		shadow->invalidate_end = end;
+		return;
+	}
+	if (start < shadow->invalidate_start)
+		shadow->invalidate_start = start;
+	if (end > shadow->invalidate_end)
+		shadow->invalidate_end = end;
+}
+
+/* Where a walk over the pages of a range stands, so that it can drop mmu_lock and go on. */
+struct zap_cursor {
+	hva_t end;
+	enum mmu_notifier_event event;
+	unsigned int slot;
+	hva_t hva;
+};
+
+static void note_zapped(struct shadow *shadow, struct memslot *slot, uint64_t rel_gfn,
+			enum mmu_notifier_event event)
+{
+	slot->zapped[rel_gfn] = 1;
+	if (event == MMU_NOTIFY_MIGRATE)
+		atomic64_inc(&shadow->stats.migrate_zapped);
+}
+
+/* Clear the entries of one page; false when the batch filled up before all were cleared. */
+static bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch)
+{
+	spte_t *sptep;
+
+	while ((sptep = rmap_first(head))) {
+		struct shadow_page *sp = sptep_to_sp(shadow, sptep);
+
+		if (zap_batch_full(batch))
+			return false;
+		ASSERT(sp, "an rmap names entries of live shadow pages");
+		drop_leaf(shadow, sp, sptep - sp->spt, batch);
+	}
+	return true;
+}
+
+/* Go on from @cursor until the range is done (true) or the batch is full (false). Under mmu_lock,
+ * in a section of slots_srcu. */
+static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct zap_batch *batch)
+{
+	const struct memslots *slots = shadow_memslots(shadow);
+	const hva_t start = cursor->hva;
+
+	for (; cursor->slot < slots->nr; cursor->slot++, cursor->hva = start) {
+		struct memslot *slot = slots->slot[cursor->slot];
+		hva_t slot_end = slot->hva + (slot->npages << PAGE_SHIFT);
+
+		if (cursor->hva < slot->hva)
+			cursor->hva = slot->hva;
+		for (; cursor->hva < cursor->end && cursor->hva < slot_end;
+		     cursor->hva += PAGE_SIZE) {
+			uint64_t rel_gfn = (cursor->hva - slot->hva) >> PAGE_SHIFT;
+			struct rmap_head *head = &slot->rmap[rel_gfn];
+
+			if (!head->val)
+				continue;
+			if (!zap_rmap(shadow, head, batch))
+				return false;
+			note_zapped(shadow, slot, rel_gfn, cursor->event);
+		}
+	}
+	return true;
+}
+
+/*
+ * Blockable or not makes no difference: what we may wait for (mmu_lock, another CPU's shootdown) is
+ * bounded and takes none of the host mm's locks.
+ */
+static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
+					 const struct mmu_notifier_range *range)
+{
+	struct shadow *shadow = notifier_to_shadow(subscription);
+	struct zap_cursor cursor = {.hva = range->start, .end = range->end, .event = range->event};
+	struct zap_batch batch;
+	bool done;
+	int id;
+
+	atomic64_inc(&shadow->stats.invalidations);
+	zap_batch_init(&batch);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	spin_lock(&shadow->mmu_lock);
+	window_open(shadow, range->start, range->end);
+	for (;;) {
+		done = (shadow->broken & SHADOW_BREAK_ZAP) || zap_range(shadow, &cursor, &batch);
+		zap_batch_close(shadow, &batch);
+		spin_unlock(&shadow->mmu_lock);
+		/* Also on the way through a long range: the lock is never dropped with a flush owed
+		 * and forgotten (R-15). */
+		zap_batch_flush(shadow, &batch);
+		if (done)
+			break;
+		spin_lock(&shadow->mmu_lock);
+	}
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return 0;
+}
+
+static void shadow_invalidate_range_end(struct mmu_notifier *subscription,
+					const struct mmu_notifier_range *range)
+{
+	struct shadow *shadow = notifier_to_shadow(subscription);
+
+	(void)range;
+	spin_lock(&shadow->mmu_lock);
+	/*
+	 * seq first: a fault that sees in_progress at zero under the lock sees the new seq as well.
+	 * Release pairs with the acquire in handle_fault(): a fault that starts from the new seq
+	 * reads the primary page table as the host left it.
+	 */
+	smp_store_release(&shadow->invalidate_seq, shadow->invalidate_seq + 1);
+	ASSERT(shadow->invalidate_in_progress, "each end has its start");
+	shadow->invalidate_in_progress--;
+	spin_unlock(&shadow->mmu_lock);
+}
+
+/* The mm goes away, or we are being unregistered: nothing is mapped any more, nothing will be, and
+ * no CPU runs. */
+static void shadow_release(struct mmu_notifier *subscription, struct mm_struct *mm)
+{
+	struct shadow *shadow = notifier_to_shadow(subscription);
+	struct zap_batch batch;
+	int id;
+
+	(void)mm;
+	shadow->machine->ops->halt(shadow->machine, "the guest's address space is gone");
+	zap_batch_init(&batch);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	spin_lock(&shadow->mmu_lock);
+	WRITE_ONCE(shadow->dead, true);
+	/* That zaps all: every page hangs below a root. Roots stay until their vCPUs let go of
+	 * them. */
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		if (shadow->vcpu[i].root)
+			zap_page(shadow, shadow->vcpu[i].root, &batch);
+	}
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	/*
+	 * Faults and emulated accesses read the mm, and pin nothing but their section: those that
+	 * began before are over now, later ones find us dead. So exit may free what they looked at.
+	 */
+	synchronize_srcu(&shadow->slots_srcu);
+}
+
+const struct mmu_notifier_ops shadow_mmu_notifier_ops = {
+	.release = shadow_release,
+	.invalidate_range_start = shadow_invalidate_range_start,
+	.invalidate_range_end = shadow_invalidate_range_end,
+};

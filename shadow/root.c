@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Roots: CR3 loads, and INVLPG.
+ *
+ * A guest's edits of its tables take effect in the shadow at a fault, at INVLPG and at a CR3 load:
+ * as a CPU's TLB would have it. A CR3 load is a flush, so it drops all that was shadowed for the
+ * root that it loads, and for the one it leaves when nobody else runs on that: what a root reaches
+ * is then never older than the last CR3 load of a vCPU that uses it.
+ */
+#include <errno.h>
+
+#include "shadow/shadow_internal.h"
+
+#define CR3_PFN_MASK 0x000ffffffffff000UL
+
+static const struct shadow_role root_role = {.level = TABLE_LEVELS, .access = ACC_ALL};
+
+/* mmu_lock. The last vCPU to leave a root zaps it. */
+static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
+{
+	if (root && !--root->root_count)
+		zap_page(shadow, root, batch);
+}
+
+int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu_id, uint64_t cr3)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+	gfn_t gfn = (cr3 & CR3_PFN_MASK) >> PAGE_SHIFT;
+	struct shadow_page *root, *left;
+	struct zap_batch batch;
+	int id;
+
+	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
+	if (shadow_cache_topup(shadow, &vcpu->cache, true))
+		return -ENOMEM;
+
+	zap_batch_init(&batch);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	spin_lock(&shadow->mmu_lock);
+	root = shadow_page_find(shadow, gfn, root_role);
+	if (root) {
+		zap_children(shadow, root, &batch);
+	} else {
+		root = shadow_cache_take(&vcpu->cache, TABLE_LEVELS);
+		shadow_page_publish(shadow, root, gfn, root_role);
+	}
+	root->root_count++;
+	left = vcpu->root;
+	vcpu->root = root;
+	put_root(shadow, left, &batch);
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+
+	vcpu->cr3 = cr3;
+	/* Before the flush: it may retire the table that this CPU would otherwise still run on. */
+	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
+	zap_batch_flush(shadow, &batch);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return 0;
+}
+
+void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
+{
+	struct shadow_page *sp = shadow->vcpu[vcpu_id].root;
+	struct zap_batch batch;
+	int id;
+
+	zap_batch_init(&batch);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	spin_lock(&shadow->mmu_lock);
+	/*
+	 * Only the leaf goes. An upper link that the guest has changed is found out by the next
+	 * fault below it, which there is now one of; other leaves below it are as stale as a TLB
+	 * may be until they are invalidated themselves.
+	 */
+	while (sp) {
+		unsigned int index = table_index(gva, sp->role.level);
+		spte_t spte = sp->spt[index];
+
+		if (!spte_present(spte))
+			break;
+		if (sp->role.level == 1) {
+			drop_leaf(shadow, sp, index, &batch);
+			break;
+		}
+		sp = spte_to_child(shadow, spte);
+	}
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The life of a shadow MMU, its vCPUs' caches, its counters and switches.
+ */
+#include <errno.h>
+
+#include "shadow/shadow_internal.h"
+
+#include "notifier/sync/alloc.h"
+
+int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine *machine,
+		  unsigned int nr_vcpus)
+{
+	struct shadow *shadow;
+	int ret = -ENOMEM;
+
+	shadow = kzalloc(sizeof(*shadow) + nr_vcpus * sizeof(shadow->vcpu[0]), GFP_KERNEL);
+	if (!shadow)
+		return -ENOMEM;
+	shadow->mm = mm;
+	shadow->machine = machine;
+	shadow->nr_vcpus = nr_vcpus;
+	shadow->notifier.ops = &shadow_mmu_notifier_ops;
+	mutex_init(&shadow->slots_lock);
+	spin_lock_init(&shadow->mmu_lock);
+	spin_lock_init(&shadow->batch_lock);
+	init_waitqueue_head(&shadow->batch_wait);
+	INIT_LIST_HEAD(&shadow->pages);
+	INIT_LIST_HEAD(&shadow->batches);
+	for (unsigned int i = 0; i < SHADOW_HASH_SIZE; i++) {
+		INIT_LIST_HEAD(&shadow->by_gfn[i]);
+		INIT_LIST_HEAD(&shadow->by_spt[i]);
+	}
+
+	shadow->slots = kzalloc(sizeof(*shadow->slots), GFP_KERNEL);
+	if (!shadow->slots)
+		goto out_shadow;
+	ret = init_srcu_struct(&shadow->slots_srcu);
+	if (ret)
+		goto out_slots;
+	/* Last: from here on callbacks run. */
+	ret = mmu_notifier_register(&shadow->notifier, mm);
+	if (ret)
+		goto out_srcu;
+	*shadowp = shadow;
+	return 0;
+
+out_srcu:
+	cleanup_srcu_struct(&shadow->slots_srcu);
+out_slots:
+	kfree(shadow->slots);
+out_shadow:
+	kfree(shadow);
+	return ret;
+}
+
+static void cache_destroy(struct shadow *shadow, struct shadow_cache *cache)
+{
+	for (int i = 0; i < TABLE_LEVELS; i++) {
+		if (cache->page[i])
+			shadow_page_free_unused(shadow, cache->page[i]);
+		rmap_desc_free(cache->desc[i]);
+	}
+}
+
+static void put_all_roots(struct shadow *shadow)
+{
+	struct zap_batch batch;
+	int id;
+
+	zap_batch_init(&batch);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	spin_lock(&shadow->mmu_lock);
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		struct shadow_page *root = shadow->vcpu[i].root;
+
+		shadow->vcpu[i].root = NULL;
+		if (root && !--root->root_count)
+			zap_page(shadow, root, &batch);
+	}
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+}
+
+void shadow_destroy(struct shadow *shadow)
+{
+	/* Runs ->release, if the mm has not: all entries are gone after it, and no callback comes
+	 * any more. */
+	mmu_notifier_unregister(&shadow->notifier, shadow->mm);
+	put_all_roots(shadow);
+	ASSERT(list_empty(&shadow->pages), "every shadow page hung below a root");
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++)
+		cache_destroy(shadow, &shadow->vcpu[i].cache);
+	cleanup_srcu_struct(&shadow->slots_srcu);
+	memslots_destroy(shadow);
+	kfree(shadow);
+}
+
+int shadow_cache_topup(struct shadow *shadow, struct shadow_cache *cache, bool root)
+{
+	int levels = root ? TABLE_LEVELS : TABLE_LEVELS - 1;
+
+	for (int i = 0; i < levels; i++) {
+		if (!cache->page[i])
+			cache->page[i] = shadow_page_alloc(shadow, i + 1);
+		if (!cache->page[i])
+			return -ENOMEM;
+	}
+	for (int i = 0; i < TABLE_LEVELS; i++) {
+		if (!cache->desc[i])
+			cache->desc[i] = rmap_desc_alloc();
+		if (!cache->desc[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+struct shadow_page *shadow_cache_take(struct shadow_cache *cache, int level)
+{
+	struct shadow_page *sp = cache->page[level - 1];
+
+	ASSERT(sp, "the cache was topped up before mmu_lock was taken");
+	cache->page[level - 1] = NULL;
+	return sp;
+}
+
+void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
+{
+	*stats = (struct shadow_stats){
+		.faults = atomic64_read(&shadow->stats.faults),
+		.fault_retries = atomic64_read(&shadow->stats.fault_retries),
+		.refaults = atomic64_read(&shadow->stats.refaults),
+		.invalidations = atomic64_read(&shadow->stats.invalidations),
+		.sptes_zapped = atomic64_read(&shadow->stats.sptes_zapped),
+		.migrate_zapped = atomic64_read(&shadow->stats.migrate_zapped),
+		.shootdowns = atomic64_read(&shadow->stats.shootdowns),
+		.frames_shot = atomic64_read(&shadow->stats.frames_shot),
+		.batches_waited = atomic64_read(&shadow->stats.batches_waited),
+		.tables_retired = atomic64_read(&shadow->stats.tables_retired),
+	};
+}
+
+void shadow_set_break(struct shadow *shadow, unsigned int what)
+{
+	shadow->broken = what;
+}
+
+void shadow_set_audit(struct shadow *shadow, bool on)
+{
+	spin_lock(&shadow->mmu_lock);
+	shadow->audit = on;
+	spin_unlock(&shadow->mmu_lock);
+}
+
+void shadow_set_hook(struct shadow *shadow, enum shadow_hook_point point, void (*fn)(void *arg),
+		     void *arg)
+{
+	shadow->hook[point].arg = arg;
+	shadow->hook[point].fn = fn;
+}

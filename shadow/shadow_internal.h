@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the files of the shadow MMU share.
+ *
+ * Locks, outermost first (docs/locking.md):
+ *
+ *   slots_lock -> (mm's locks, when the host mm calls us) -> mmu_lock -> batch_lock
+ *
+ *   slots_lock  mutex: who creates memslots. Readers of the slots are in a section of slots_srcu.
+ *   mmu_lock    spinlock: shadow pages, entries, rmaps, the invalidation window. Nothing sleeps or
+ * allocates under it. batch_lock  spinlock: the list of zap batches that are not shot down yet.
+ */
+#ifndef SHADOW_INTERNAL_H
+#define SHADOW_INTERNAL_H
+
+#include <gnomon/mmu_notifier.h>
+#include <gnomon/shadow.h>
+#include <gnomon/srcu.h>
+
+#include "notifier/sync/atomic.h"
+#include "notifier/sync/bug.h"
+#include "notifier/sync/list.h"
+#include "notifier/sync/lock.h"
+#include "notifier/sync/wait.h"
+#include "shadow/spte.h"
+
+/* --- rmap.c: which entries name a thing ---------------------------------------------------------
+ */
+
+/* 0: nobody; an spte pointer: that one; a struct rmap_desc pointer with bit 0 set: all in that
+ * chain (K-06). */
+struct rmap_head {
+	uintptr_t val;
+};
+
+struct rmap_desc; /* one chunk of a chain; comes from a vCPU's cache, since none can be allocated
+		     under mmu_lock */
+
+struct rmap_desc *rmap_desc_alloc(void);
+void rmap_desc_free(struct rmap_desc *desc);
+
+/* Add @sptep; takes *@spare (and sets it to NULL) when the chain needs another chunk. mmu_lock. */
+void rmap_add(struct rmap_head *head, spte_t *sptep, struct rmap_desc **spare);
+/* Remove @sptep, which must be there. mmu_lock. */
+void rmap_remove(struct rmap_head *head, spte_t *sptep);
+/* Any one of them, or NULL. mmu_lock. */
+spte_t *rmap_first(const struct rmap_head *head);
+bool rmap_contains(const struct rmap_head *head, const spte_t *sptep);
+unsigned int rmap_count(const struct rmap_head *head);
+
+/* --- memslot.c: gpa -> hva ----------------------------------------------------------------------
+ */
+
+struct memslot {
+	unsigned int id;
+	gfn_t base_gfn;
+	uint64_t npages;
+	hva_t hva;
+	struct rmap_head *rmap; /* [npages], under mmu_lock */
+	uint8_t *zapped; /* [npages], under mmu_lock: an invalidation took its entries (refault
+			    counting) */
+};
+
+/* Immutable once published; replaced as a whole, freed after a grace period of slots_srcu. */
+struct memslots {
+	unsigned int nr;
+	struct memslot
+		*slot[MEMSLOT_MAX]; /* sorted by base_gfn; shared between generations of the set */
+};
+
+/* The current set. In a section of slots_srcu, or under slots_lock. */
+struct memslots *shadow_memslots(struct shadow *shadow);
+struct memslot *gfn_to_memslot(const struct memslots *slots, gfn_t gfn); /* or NULL */
+void memslots_destroy(struct shadow *shadow);
+
+static inline hva_t memslot_hva(const struct memslot *slot, gfn_t gfn)
+{
+	return slot->hva + ((gfn - slot->base_gfn) << PAGE_SHIFT);
+}
+
+/* hva of @gpa, or INVALID_HVA where no slot is. In a section of slots_srcu. */
+hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa);
+
+/* --- page.c: shadow pages -----------------------------------------------------------------------
+ */
+
+/* What a table is good for, besides its gfn: both must match before one is used (K-01, K-03). */
+struct shadow_role {
+	uint8_t level;	/* 4 root .. 1 leaves */
+	uint8_t access; /* ACC_*: what the guest's upper levels leave */
+};
+
+/* All fields under mmu_lock, from the moment the page is linked or made a root. */
+struct shadow_page {
+	struct list_head link;	    /* shadow->pages, or a batch's retired list */
+	struct list_head hash_link; /* by gfn */
+	struct list_head spt_link;  /* by address of the table */
+	gfn_t gfn;		    /* of the guest table that this one shadows */
+	struct shadow_role role;
+	int root_count; /* vCPUs that run on it; a root in use is emptied, never freed */
+	pfn_t table;
+	spte_t *spt; /* mapping of the table */
+	/*
+	 * Level 1 only, [TABLE_ENTRIES]: the gfn that each present entry maps, as it was when the
+	 * rmap was made (K-08). Once the page is zapped its entries are reused for the frames that
+	 * must still be shot down.
+	 */
+	uint64_t *gfns;
+	unsigned int nr_unshot;	  /* frames in gfns[], once zapped */
+	struct rmap_head parents; /* entries that link to it (K-09) */
+};
+
+#define SHADOW_HASH_BITS 10
+#define SHADOW_HASH_SIZE (1u << SHADOW_HASH_BITS)
+
+/* A page with its table, not linked anywhere; sleeps. NULL when out of memory. */
+struct shadow_page *shadow_page_alloc(struct shadow *shadow, int level);
+/* Undo that, for a page that no CPU can have seen. */
+void shadow_page_free_unused(struct shadow *shadow, struct shadow_page *sp);
+
+/* mmu_lock for all that follow. */
+struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct shadow_role role);
+void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gfn,
+			 struct shadow_role role);
+struct shadow_page *sptep_to_sp(struct shadow *shadow, const spte_t *sptep);
+struct shadow_page *spte_to_child(struct shadow *shadow, spte_t spte);
+void shadow_page_link(struct shadow_page *child, spte_t *sptep, struct rmap_desc **spare);
+
+/* --- tlb.c: zap batches -------------------------------------------------------------------------
+ */
+
+#define ZAP_BATCH_FRAMES 128
+
+/*
+ * What one critical section under mmu_lock has cleared and nobody has shot down yet. Lives on the
+ * stack of whoever zaps:
+ *
+ *   zap_batch_init; spin_lock(mmu_lock); drop_leaf, zap_page ...; zap_batch_close; spin_unlock;
+ * zap_batch_flush
+ */
+struct zap_batch {
+	struct list_head
+		link; /* shadow->batches, between close and the end of the shootdown; batch_lock */
+	uint64_t number;
+	unsigned int nr_frames;
+	pfn_t frames[ZAP_BATCH_FRAMES];
+	struct list_head retired; /* zapped shadow pages, with the frames of their leaves */
+};
+
+void zap_batch_init(struct zap_batch *batch);
+static inline bool zap_batch_full(const struct zap_batch *batch)
+{
+	return batch->nr_frames == ZAP_BATCH_FRAMES;
+}
+/* mmu_lock: number the batch. Nothing may be added to it afterwards. */
+void zap_batch_close(struct shadow *shadow, struct zap_batch *batch);
+/*
+ * No spinlock held: shoot the batch down, wait until every batch with a lower number is shot down
+ * too, retire the tables. The batch is empty again.
+ */
+void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch);
+
+/* zap.c, mmu_lock: clear one leaf, or a table and all that hangs below it; the batch must not be
+ * full for a leaf. */
+void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
+	       struct zap_batch *batch);
+void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
+void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
+
+/* --- guest_walk.c -------------------------------------------------------------------------------
+ */
+
+struct guest_walk {
+	gva_t gva;
+	gfn_t table_gfn[TABLE_LEVELS +
+			1]; /* [level]: the guest table that was read at that level */
+	uint64_t gpte[TABLE_LEVELS +
+		      1]; /* [level]: what was read, with the A and D bits that we set */
+	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level */
+	gfn_t gfn;			       /* the page */
+	bool dirty; /* the leaf's D bit is set: it may be mapped writable */
+};
+
+/*
+ * Walk @cr3's tables for @access (PFERR_WRITE, PFERR_FETCH), setting A and D as the architecture
+ * does. 0; -EFAULT with *error_code for the guest; -EAGAIN (the tables changed under us too often);
+ * -ENOMEM; -ENXIO (a slot's hva is not mapped). In a section of slots_srcu; sleeps.
+ */
+int guest_walk(struct shadow *shadow, uint64_t cr3, gva_t gva, uint32_t access,
+	       struct guest_walk *walk, uint32_t *error_code);
+/* mmu_lock: are the entries that @walk read still there (K-13)? Does not sleep; false also when one
+ * cannot be read now. */
+bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
+
+/* --- shadow.c, invalidate.c ---------------------------------------------------------------------
+ */
+
+/* What one fault may consume under mmu_lock, made beforehand (kernel: mmu_topup_memory_caches).
+ * Owned by the vCPU's thread. */
+struct shadow_cache {
+	struct shadow_page *page[TABLE_LEVELS]; /* [level - 1]: [0] with gfns, [3] a root */
+	struct rmap_desc *desc[TABLE_LEVELS];	/* [0] for the leaf's rmap, [level - 1] for the link
+						   to a child */
+};
+
+struct shadow_vcpu {
+	struct shadow_page *root; /* stored under mmu_lock; its owner may load it without */
+	uint64_t cr3;		  /* the guest's; its owner's */
+	struct shadow_cache cache;
+};
+
+enum shadow_hook_point {
+	SHADOW_HOOK_FAULT_BEFORE_LOCK,	/* fault.c: pfn in hand, mmu_lock not yet taken */
+	SHADOW_HOOK_BATCH_BEFORE_SHOOT, /* tlb.c: entries cleared, CPUs not yet told */
+	NR_SHADOW_HOOKS,
+};
+
+struct shadow {
+	struct mm_struct *mm;
+	struct machine *machine;
+	struct mmu_notifier notifier;
+	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
+	bool audit;
+
+	struct mutex slots_lock;
+	struct srcu_struct slots_srcu;
+	struct memslots *slots; /* stored under slots_lock, loaded in a section of slots_srcu */
+
+	spinlock_t mmu_lock;
+	/* Under mmu_lock; seq and in_progress are also peeked at without it, as a hint (fault.c).
+	 */
+	unsigned long invalidate_seq;
+	unsigned long invalidate_in_progress;
+	hva_t invalidate_start,
+		invalidate_end; /* the union of the open windows, while in_progress */
+	bool dead;		/* release ran: no entry is ever made again */
+	struct list_head pages;
+	struct list_head by_gfn[SHADOW_HASH_SIZE];
+	struct list_head by_spt[SHADOW_HASH_SIZE];
+
+	/* Batches that are numbered and not yet shot down, in ascending order. */
+	spinlock_t batch_lock;
+	uint64_t batch_number; /* the last one given out; under mmu_lock and batch_lock */
+	struct list_head batches;
+	wait_queue_head_t batch_wait;
+
+	struct {
+		atomic64_t faults, fault_retries, refaults, invalidations, sptes_zapped;
+		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
+	} stats;
+
+	/* Tests park threads here. Set while no vCPU runs. */
+	struct {
+		void (*fn)(void *arg);
+		void *arg;
+	} hook[NR_SHADOW_HOOKS];
+
+	unsigned int nr_vcpus;
+	struct shadow_vcpu vcpu[];
+};
+
+void shadow_set_hook(struct shadow *shadow, enum shadow_hook_point point, void (*fn)(void *arg),
+		     void *arg);
+
+static inline void shadow_hook(struct shadow *shadow, enum shadow_hook_point point)
+{
+	if (unlikely(shadow->hook[point].fn))
+		shadow->hook[point].fn(shadow->hook[point].arg);
+}
+
+extern const struct mmu_notifier_ops shadow_mmu_notifier_ops;
+
+/* shadow.c: 0 or -ENOMEM; sleeps. After 0 a fault (or, with @root, a CR3 load) finds all that it
+ * may need. */
+int shadow_cache_topup(struct shadow *shadow, struct shadow_cache *cache, bool root);
+struct shadow_page *shadow_cache_take(struct shadow_cache *cache, int level);
+
+/* audit.c: BUG on a violation, if audits are on. mmu_lock. */
+void shadow_audit_locked(struct shadow *shadow);
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Shadow entries: this header owns their bits. The format is the hardware's (SDM vol. 3, 4.5),
+ * since a real CPU walks them.
+ *
+ * Rules:
+ *  1. An entry is zero, or carries SPTE_PRESENT and SPTE_OURS together. A present entry without
+ * SPTE_OURS is the machine's (the monitor's slot in a root) and is never touched here.
+ *  2. Every entry has SPTE_USER: guest kernel and guest user code both run at CPL3. What the
+ * guest's own U/S bit forbids is expressed by leaving entries out.
+ *  3. Directory entries carry all rights; what the guest's upper levels take away is in the leaf,
+ * and in the role of the table that holds it: so tables reached with different rights are different
+ * tables.
+ *  4. A present leaf is changed in place only to gain rights. Anything else is: clear, shoot down,
+ * fault again.
+ *  5. Entries are stored under mmu_lock, atomically: CPUs walk them at any time.
+ */
+#ifndef SHADOW_SPTE_H
+#define SHADOW_SPTE_H
+
+#include <assert.h>
+
+#include <gnomon/types.h>
+
+typedef uint64_t spte_t;
+
+#define SPTE_PRESENT  (1UL << 0)
+#define SPTE_WRITE    (1UL << 1)
+#define SPTE_USER     (1UL << 2)
+#define SPTE_ACCESSED (1UL << 5)
+#define SPTE_DIRTY    (1UL << 6)
+#define SPTE_OURS     (1UL << 9) /* ignored by hardware */
+#define SPTE_NX	      (1UL << 63)
+#define SPTE_PFN_MASK 0x000ffffffffff000UL
+
+static_assert((SPTE_PFN_MASK & (SPTE_PRESENT | SPTE_WRITE | SPTE_USER | SPTE_ACCESSED | SPTE_DIRTY |
+				SPTE_OURS | SPTE_NX)) == 0,
+	      "flag bits lie outside the frame number");
+static_assert(SPTE_OURS >= (1UL << 9) && SPTE_OURS <= (1UL << 11),
+	      "bits 9 to 11 are software's at every level");
+
+/* Rights, as roles and walks carry them. User mode is part of the role from the day guests have it.
+ */
+#define ACC_WRITE (1u << 0)
+#define ACC_EXEC  (1u << 1)
+#define ACC_ALL	  (ACC_WRITE | ACC_EXEC)
+
+static inline bool spte_present(spte_t spte)
+{
+	return spte & SPTE_OURS;
+}
+
+static inline pfn_t spte_pfn(spte_t spte)
+{
+	return (spte & SPTE_PFN_MASK) >> PAGE_SHIFT;
+}
+
+/* A and D are set from the start: the guest walk has set the guest's, and no one reads ours. */
+static inline spte_t make_leaf_spte(pfn_t pfn, unsigned int access)
+{
+	spte_t spte = (pfn << PAGE_SHIFT) | SPTE_PRESENT | SPTE_OURS | SPTE_USER | SPTE_ACCESSED;
+
+	if (access & ACC_WRITE)
+		spte |= SPTE_WRITE | SPTE_DIRTY;
+	if (!(access & ACC_EXEC))
+		spte |= SPTE_NX;
+	return spte;
+}
+
+static inline spte_t make_table_spte(pfn_t table)
+{
+	return (table << PAGE_SHIFT) | SPTE_PRESENT | SPTE_OURS | SPTE_WRITE | SPTE_USER |
+	       SPTE_ACCESSED;
+}
+
+/* Does @spte allow all that @other allows, on the same frame? */
+static inline bool spte_allows(spte_t spte, spte_t other)
+{
+	if (spte_pfn(spte) != spte_pfn(other))
+		return false;
+	if ((other & SPTE_WRITE) && !(spte & SPTE_WRITE))
+		return false;
+	return (other & SPTE_NX) || !(spte & SPTE_NX);
+}
+
+#define TABLE_LEVELS  4
+#define TABLE_ENTRIES 512
+
+/* Index of @gva in a table of @level (4 for the root, 1 for leaves). */
+static inline unsigned int table_index(gva_t gva, int level)
+{
+	return (gva >> (PAGE_SHIFT + 9 * (level - 1))) & (TABLE_ENTRIES - 1);
+}
+
+#endif

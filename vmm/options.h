@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The values that command-line options take, as text and as numbers. Nothing here prints or exits:
+ * every parser returns 0, or -EINVAL with one line in @why (vmm/why.h).
+ */
+#ifndef VMM_OPTIONS_H
+#define VMM_OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmm/chaos.h"
+
+/* "64M": bytes, or with one of K M G T (powers of 1024; lower case will do). Whole pages. */
+int parse_size(const char *text, uint64_t *bytes, char *why, size_t why_len);
+
+/* "5", "0.25": more than 0, at most a year, to the millisecond. */
+int parse_duration(const char *text, uint64_t *ms, char *why, size_t why_len);
+
+/* 0 to 2^63 - 1; decimal, or hexadecimal with 0x. */
+int parse_seed(const char *text, uint64_t *seed, char *why, size_t why_len);
+
+/* "migrate,unmap=500". Kinds that are not named keep their rate. */
+int parse_chaos(const char *text, struct chaos_plan *plan, char *why, size_t why_len);
+
+/* "zap,retry": adds SHADOW_BREAK_* bits to *what. */
+int parse_break(const char *text, unsigned int *what, char *why, size_t why_len);
+
+/* The names of --break, in order; bit n of SHADOW_BREAK_* is break_names[n]. */
+#define NR_BREAKS 5
+extern const char *const break_names[NR_BREAKS];
+
+/* The largest unit that gives a whole number: "64M", "4100K", "17". Returns @buf. */
+char *format_size(uint64_t bytes, char *buf, size_t len);
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "vmm/cli.h"
+#include "vmm/engines.h"
+#include "vmm/messages.h"
+#include "vmm/options.h"
+#include "vmm/run_args.h"
+#include "vmm/vm.h"
+
+#define DEFAULT_MEM (64UL << 20)
+
+enum {
+	KEY_ENGINE = CLI_KEY_FIRST,
+	KEY_MEM,
+	KEY_CHAOS,
+	KEY_DURATION,
+	KEY_SEED,
+	KEY_STATS,
+	KEY_QUIET,
+	KEY_BREAK,
+	KEY_AUDIT,
+};
+
+static const struct argp_option run_options[] = {
+	{"engine", KEY_ENGINE, "NAME", 0, "What runs the guest: auto (default) or kvm", 0},
+	{"mem", KEY_MEM, "SIZE", 0, "Guest RAM, 1M or more (default: 64M)", 0},
+	{"chaos", KEY_CHAOS, "KIND[=OPS_PER_SECOND],...", 0,
+	 "Move the guest's memory while it runs. Kinds: migrate, unmap (default: 500 per second)",
+	 0},
+	{"duration", KEY_DURATION, "SECONDS", 0,
+	 "Ask the guest to stop after so long, and kill it if it has not ended 10 s later", 0},
+	{"seed", KEY_SEED, "N", 0,
+	 "What the guest's and chaos's random choices come from (default: random, and told)", 0},
+	{"stats", KEY_STATS, "FILE", 0, "Write what happened as a JSON object; - is stdout", 0},
+	{"quiet", KEY_QUIET, NULL, 0, "Say nothing but errors (the guest still may)", 0},
+	{"break", KEY_BREAK, "WHAT,...", 0,
+	 "Switch a protection off, to see what it is for: zap, shootdown, shootdown-wait, retry, "
+	 "retire",
+	 0},
+	{"audit", KEY_AUDIT, NULL, 0,
+	 "Check all shadow structures after each change, and stop at the first fault. Slow", 0},
+	CLI_OPTION_HELP,
+	{0},
+};
+
+static const char run_doc[] =
+	"Run a guest: one that comes with gnomon (see gnomon guests), or an ELF file."
+	"\v" CLI_EXIT_CODES;
+
+struct run_parse {
+	struct run_args *args;
+	bool has_seed;
+};
+
+static error_t run_parse(int key, char *arg, struct argp_state *state)
+{
+	struct cli_parse *parse = state->input;
+	struct run_parse *run = parse->options;
+	struct run_args *args = run->args;
+	char why[256];
+	int err = 0;
+
+	switch (key) {
+	case KEY_ENGINE:
+		args->engine = strcmp(arg, "auto") == 0 ? NULL : engine_by_name(arg);
+		if (!args->engine && strcmp(arg, "auto") != 0)
+			return cli_complain(parse, "there is no engine '%s', only auto and kvm",
+					    arg);
+		break;
+	case KEY_MEM:
+		err = parse_size(arg, &args->mem_bytes, why, sizeof(why));
+		if (err == 0 && args->mem_bytes < VM_MIN_RAM)
+			return cli_complain(parse, "--mem %s is too little: a guest has 1M or more",
+					    arg);
+		break;
+	case KEY_CHAOS:
+		err = parse_chaos(arg, &args->chaos, why, sizeof(why));
+		break;
+	case KEY_DURATION:
+		err = parse_duration(arg, &args->duration_ms, why, sizeof(why));
+		break;
+	case KEY_SEED:
+		err = parse_seed(arg, &args->seed, why, sizeof(why));
+		run->has_seed = true;
+		break;
+	case KEY_STATS:
+		args->stats_path = arg;
+		break;
+	case KEY_QUIET:
+		args->quiet = true;
+		break;
+	case KEY_BREAK:
+		err = parse_break(arg, &args->broken, why, sizeof(why));
+		break;
+	case KEY_AUDIT:
+		args->audit = true;
+		break;
+	case ARGP_KEY_ARG:
+		if (args->guest)
+			return cli_default(key, state);
+		args->guest = arg;
+		break;
+	case ARGP_KEY_END:
+		if (!args->guest && !parse->help)
+			return cli_complain(parse, "which guest? Give a name or a file");
+		break;
+	default:
+		return cli_default(key, state);
+	}
+	return err ? cli_complain(parse, "%s", why) : 0;
+}
+
+static const struct argp run_argp = {run_options, run_parse, "GUEST", run_doc, NULL, NULL, NULL};
+
+/* Short enough to type it again. */
+static int random_seed(uint64_t *seed)
+{
+	uint32_t random;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random)) {
+		msg_error("getrandom: %s", strerror(errno));
+		return EX_OSERR;
+	}
+	*seed = random;
+	return EX_OK;
+}
+
+bool run_args_parse(struct run_args *args, int argc, char **argv, int *status)
+{
+	struct run_parse run = {.args = args};
+	struct cli_parse parse = {.command = "gnomon run", .options = &run};
+
+	*args = (struct run_args){.mem_bytes = DEFAULT_MEM};
+	if (!cli_parse(&run_argp, &parse, argc, argv, status))
+		return false;
+	if (!run.has_seed) {
+		*status = random_seed(&args->seed);
+		return *status == EX_OK;
+	}
+	return true;
+}

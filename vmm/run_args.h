@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The command line of gnomon run. */
+#ifndef VMM_RUN_ARGS_H
+#define VMM_RUN_ARGS_H
+
+#include "vmm/chaos.h"
+#include "vmm/engine.h"
+
+struct run_args {
+	const char *guest;
+	const struct engine_ops *engine; /* NULL: auto */
+	uint64_t mem_bytes;
+	struct chaos_plan chaos;
+	uint64_t duration_ms;	/* 0: no end */
+	uint64_t seed;		/* from the command line or, without --seed, random */
+	const char *stats_path; /* NULL: none; "-": stdout */
+	bool quiet;
+	unsigned int broken; /* SHADOW_BREAK_* */
+	bool audit;
+};
+
+/* True: *args is complete. False: the program is done, with *status. */
+bool run_args_parse(struct run_args *args, int argc, char **argv, int *status);
+
+#endif

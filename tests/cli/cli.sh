@@ -1,0 +1,470 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# gnomon from the outside: exit codes, one clear line for each mistake, and nothing left behind.
+#
+#     cli.sh usage        help, lists, and command lines that make no sense
+#     cli.sh refusals     what is refused before a guest starts
+#     cli.sh endings      every way in which a run ends, and output that cannot be written
+#     cli.sh promises     memory moves under a guest and it does not notice; without a protection it
+#                         does
+#
+# Finds gnomon, check_stats and the test guests in $GNOMON_BUILD. A case is a line in
+# $GNOMON_TEST_TAP (where that is set) and on stdout. Exit: 0, 1 when a case failed.
+set -uo pipefail
+
+gnomon=$GNOMON_BUILD/gnomon
+guests=$GNOMON_BUILD/tests/guests
+check_stats=$GNOMON_BUILD/tests/cli/check_stats
+work=$(mktemp -d "${TMPDIR:-/tmp}/cli.XXXXXX") || exit 1
+# Whatever runs in the background ends with this script.
+trap 'jobs -p | xargs -r kill -KILL 2>/dev/null; rm -rf "$work"' EXIT
+failed=0
+
+verdict() { # "ok - CASE", "not ok - CASE"
+	echo "$1"
+	[ -z "${GNOMON_TEST_TAP:-}" ] || echo "$1" >>"$GNOMON_TEST_TAP"
+}
+
+# --- a case: begin, run something, look at what it left, end
+
+begin() {
+	name=$1 problems=()
+	rm -rf "$work"/case
+	mkdir "$work/case"
+	cd "$work/case" || exit 1
+	: >"$work/out"
+	: >"$work/err"
+}
+
+problem() { problems+=("$*"); }
+
+end() {
+	if [ "${#problems[@]}" -eq 0 ]; then
+		verdict "ok - $name"
+		return
+	fi
+	verdict "not ok - $name"
+	failed=1
+	printf '    %s\n' "${problems[@]}"
+	sed 's/^/    out: /' "$work/out"
+	sed 's/^/    err: /' "$work/err"
+}
+
+skip_case() { verdict "ok - $name # SKIP $*"; }
+
+run() { # COMMAND...: fills out, err and status
+	"$@" >"$work/out" 2>"$work/err" </dev/null
+	status=$?
+}
+
+exits() { [ "$status" -eq "$1" ] || problem "exit $status, expected $1"; }
+
+silent() { [ ! -s "$work/out" ] || problem "something on stdout"; }
+
+says() { # REGEX: exactly one line on stderr, and it matches
+	[ "$(wc -l <"$work/err")" -eq 1 ] || problem "not one line on stderr"
+	[ "$(wc -c <"$work/err")" -lt 400 ] || problem "a long line on stderr"
+	grep -Eq -- "^gnomon: .*($1)" "$work/err" || problem "stderr does not match: $1"
+}
+
+leaves_nothing() { # in the folder it ran in
+	[ -z "$(ls -A "$work/case")" ] || problem "it left: $(ls -A "$work/case")"
+}
+
+stats() { # EXPECTATION...: of the file "stats" in the current folder
+	local line
+	while IFS= read -r line; do
+		problem "$line"
+	done < <("$check_stats" stats "$@" 2>&1)
+}
+
+# refused NAME EXIT REGEX COMMAND...
+refused() {
+	local expected=$2 regex=$3
+	begin "$1"
+	shift 3
+	run "$@"
+	exits "$expected"
+	silent
+	says "$regex"
+	leaves_nothing
+	end
+}
+
+usable() { [ "${have_kvm:-}" = yes ]; }
+case_needs_kvm() {
+	begin "$1"
+	usable && return
+	skip_case "no usable engine here"
+	return 1
+}
+
+# Until something is in a file, or the time of the test is over.
+wait_for() { # REGEX FILE
+	until grep -Eq -- "$1" "$2"; do
+		kill -0 "$pid" 2>/dev/null || return 1
+		read -r -t 0.02 <>"$never" || true
+	done
+}
+
+# --- parts
+
+part_usage() {
+	local word
+
+	begin help
+	run "$gnomon" --help
+	exits 0
+	[ ! -s "$work/err" ] || problem "something on stderr"
+	for word in run guests doctor 'Exit codes'; do
+		grep -q "$word" "$work/out" || problem "no word of '$word'"
+	done
+	end
+	for word in run guests doctor; do
+		begin "help_$word"
+		run "$gnomon" "$word" --help
+		exits 0
+		[ ! -s "$work/err" ] || problem "something on stderr"
+		grep -q "^Usage: gnomon $word" "$work/out" || problem "no usage line"
+		end
+	done
+	begin help_knows_the_exit_codes
+	run "$gnomon" run --help
+	for word in 0..127 64 65 66 69 70 71 125 130; do
+		grep -Eq "^  ${word/../\\.\\.} " "$work/out" || problem "no word of exit code $word"
+		grep -Eq "^\.It $word( |$)|^\.It (.*)\b$word\b" "$GNOMON_SOURCE/docs/gnomon.1" ||
+			problem "docs/gnomon.1 has no exit code $word"
+	done
+	# Every option is in the manual, and the other way round.
+	diff <(grep -oE '^ +(-., )?--[a-z]+' "$work/out" | grep -oE -- '--[a-z]+' | sort -u) \
+		<(grep -oE '^\.It Fl Fl [a-z]+' "$GNOMON_SOURCE/docs/gnomon.1" | sed 's/.* /--/' |
+			grep -vxE -- '--(json|version)' | sort -u) >differences ||
+		problem "$(cat differences)"
+	end
+	begin version
+	run "$gnomon" --version
+	exits 0
+	grep -Eqx 'gnomon [0-9]+\.[0-9]+' "$work/out" || problem "no version"
+	end
+	begin guests
+	run "$gnomon" guests
+	exits 0
+	for word in hello memcheck remap; do
+		grep -Eq "^$word +[a-z]" "$work/out" || problem "no $word"
+	done
+	end
+	begin guests_json
+	run "$gnomon" guests --json
+	exits 0
+	cp "$work/out" stats
+	stats 0.name=hello '0.size>100'
+	end
+
+	refused no_command 64 'which command' "$gnomon"
+	refused unknown_command 64 "no command 'fly'" "$gnomon" fly
+	refused unknown_first_option 64 "no option '--fly'" "$gnomon" --fly
+	refused no_guest 64 'which guest' "$gnomon" run
+	refused two_guests 64 "'memcheck'" "$gnomon" run hello memcheck
+	refused unknown_option 64 "no option '--fly'" "$gnomon" run hello --fly
+	refused unknown_option_first 64 "no option '--fly=1'" "$gnomon" run --fly=1 hello
+	refused unknown_letter 64 "no option '-x'" "$gnomon" run -x hello
+	refused unknown_letters 64 "no option '-xyz'" "$gnomon" run hello -xyz
+	refused option_without_value 64 "'--mem' needs a value" "$gnomon" run hello --mem
+	refused option_with_value 64 "'--quiet' takes no value" "$gnomon" run hello --quiet=yes
+	refused ambiguous_option 64 "may mean --(seed|stats) or" "$gnomon" run hello --s 1
+	refused unknown_engine 64 "no engine 'warp'" "$gnomon" run hello --engine warp
+	refused unknown_chaos 64 "'explode' is no kind of chaos.*migrate, unmap" \
+		"$gnomon" run hello --chaos migrate,explode
+	refused chaos_rate 64 'operations per second' "$gnomon" run hello --chaos migrate=0
+	refused unknown_break 64 "'leg' cannot be broken" "$gnomon" run hello --break leg
+	refused mem_0 64 '1M or more' "$gnomon" run hello --mem 0
+	refused mem_text 64 "'lots' is no size" "$gnomon" run hello --mem lots
+	refused mem_unaligned 64 '4K pages' "$gnomon" run hello --mem 2097153
+	refused mem_negative 64 'is no size' "$gnomon" run hello --mem -1
+	refused duration_0 64 'duration' "$gnomon" run hello --duration 0
+	refused duration_text 64 'is no duration' "$gnomon" run hello --duration soon
+	refused seed_text 64 'is no seed' "$gnomon" run hello --seed salt
+	refused doctor_argument 64 "what is 'ill' for" "$gnomon" doctor ill
+}
+
+part_refusals() {
+	local elf=$GNOMON_BUILD/guests/hello.elf size
+
+	refused unknown_guest 66 "no guest and no file 'nobody'.*hello, memcheck, remap" \
+		"$gnomon" run nobody
+	refused no_such_file 66 "no file './hello'" "$gnomon" run ./hello
+	refused guest_is_a_folder 66 'not a regular file' "$gnomon" run /
+	mkfifo "$work/fifo"
+	refused guest_is_a_fifo 66 'not a regular file' "$gnomon" run "$work/fifo"
+
+	size=$(wc -c <"$elf")
+	printf 'Once upon a time there was a file.' >"$work/text"
+	: >"$work/empty"
+	refused not_elf 65 "'$work/text': not an ELF file" "$gnomon" run "$work/text"
+	refused empty 65 "'$work/empty': not an ELF file" "$gnomon" run "$work/empty"
+	for part in 1 16 63 64 100 $((size / 2)); do
+		head -c "$part" "$elf" >"$work/truncated"
+		refused "truncated_$part" 65 "cannot load '$work/truncated'" \
+			"$gnomon" run "$work/truncated"
+	done
+	truncate -s 300M "$work/huge"
+	refused huge 65 'larger than' "$gnomon" run "$work/huge"
+	rm "$work/huge"
+
+	refused mem_1T 71 '--mem 1T is more than this host can back: .* at most' \
+		"$gnomon" run hello --mem 1T
+	refused mem_16383P 64 'no size|larger than any' "$gnomon" run hello --mem 99999999T
+	limited() { (ulimit -f 10240 && exec "$@"); }
+	refused mem_limited 71 'RLIMIT_FSIZE.* at most' limited "$gnomon" run hello
+	refused stats_folder 71 "cannot open '/' for the stats" "$gnomon" run hello --stats /
+	refused stats_nowhere 71 'cannot open .* for the stats: No such file' \
+		"$gnomon" run hello --stats "$work/nowhere/stats"
+
+	if case_needs_kvm segment_outside_ram; then
+		run "$gnomon" run "$guests/outside.elf" --stats stats
+		exits 65
+		says 'cannot load .*outside.elf'
+		stats outcome=error guest_exit=null guest_passes=0
+		end
+	fi
+	without_kvm
+}
+
+# A mount namespace of our own whose /dev has what a program may expect, but no kvm.
+without_kvm() {
+	local unshare=(unshare --mount)
+
+	begin without_kvm
+	[ "$(id -u)" -eq 0 ] || unshare+=(--map-root-user)
+	cat >"$work/hide" <<-'END'
+		exec 2>/dev/null
+		mount -t tmpfs none /dev && : >/dev/null || exit 99
+		exec 2>&3 3>&- "$@"
+	END
+	hidden() { "${unshare[@]}" bash "$work/hide" "$@" 3>&2; }
+	run hidden true
+	if [ "$status" -ne 0 ]; then
+		skip_case "this user may not make a mount namespace"
+		return
+	fi
+	run hidden "$gnomon" run hello --stats stats
+	exits 69
+	silent
+	says '/dev/kvm does not exist.*(module|container)'
+	stats outcome=error engine=kvm guest_exit=null
+	run hidden "$gnomon" doctor
+	exits 69
+	grep -q 'engine kvm: not usable' "$work/out" || problem "the doctor sees an engine"
+	grep -q '/dev/kvm' "$work/out" || problem "the doctor does not say why"
+	run hidden "$gnomon" doctor --json
+	exits 69
+	cp "$work/out" stats
+	stats engines.0.name=kvm engines.0.usable=false
+	run hidden "$gnomon" run nobody
+	exits 66
+	end
+}
+
+# Run in the background until it has started its guest; $pid.
+start() {
+	"$gnomon" run "$@" >"$work/out" 2>"$work/err" </dev/null &
+	pid=$!
+	wait_for '^gnomon: .* on engine' "$work/err" || problem "it did not start"
+}
+
+reap() {
+	wait "$pid"
+	status=$?
+	! kill -0 "$pid" 2>/dev/null || problem "it is still there"
+}
+
+part_endings() {
+	usable || { begin endings && skip_case "no usable engine here" && return; }
+
+	begin exited
+	run "$gnomon" run hello --seed 77 --stats stats
+	exits 0
+	[ "$(wc -l <"$work/out")" -eq 1 ] || problem "not one line of the guest's"
+	says 'hello on engine kvm, seed 77'
+	stats outcome=exited guest_exit=0 seed=77 engine=kvm mem_bytes=67108864 corruptions=0 \
+		'wall_s>0' kill_reason=null error=null warnings=0
+	end
+
+	begin quiet
+	run "$gnomon" run hello --quiet
+	exits 0
+	[ ! -s "$work/err" ] || problem "it is not quiet"
+	leaves_nothing
+	end
+
+	begin stats_after_the_output
+	run "$gnomon" run hello --stats - --quiet
+	exits 0
+	head -n 1 "$work/out" | grep -q '^hello' || problem "the guest does not come first"
+	tail -n +2 "$work/out" >stats
+	stats outcome=exited
+	end
+
+	begin killed
+	run "$gnomon" run "$guests/crash.elf" --quiet --stats stats
+	exits 125
+	says 'guest killed: .*the guest has no IDT'
+	stats outcome=killed guest_exit=null warnings=0
+	"$check_stats" stats kill_reason=null >/dev/null && problem "no kill_reason"
+	end
+
+	begin halted
+	run "$gnomon" run "$guests/halt.elf" --quiet
+	exits 125
+	says 'guest killed: .*nothing can wake it'
+	end
+
+	begin asked_to_stop
+	run "$gnomon" run memcheck --mem 2M --duration 0.3 --stats stats
+	exits 0
+	stats outcome=exited guest_exit=0 corruptions=0 'wall_s>0.29' 'wall_s<9' warnings=0
+	end
+
+	begin does_not_stop
+	run "$gnomon" run "$guests/spin.elf" --duration 1 --quiet --stats stats
+	exits 125
+	says 'guest killed: asked to stop after 1.000 s, it had not ended 10 s later'
+	silent
+	stats outcome=killed 'wall_s>10.9' 'wall_s<20' warnings=0
+	end
+
+	local signal
+	for signal in INT TERM HUP; do
+		begin "stopped_by_$signal"
+		start "$guests/spin.elf" --stats stats
+		kill "-$signal" "$pid"
+		reap
+		exits 130
+		grep -q "^gnomon: stopped by SIG$signal" "$work/err" || problem "it does not say so"
+		stats outcome=stopped guest_exit=null warnings=0 'wall_s<5'
+		end
+	done
+
+	begin stopped_under_chaos
+	start memcheck --chaos migrate,unmap --stats stats
+	kill -INT "$pid"
+	kill -INT "$pid"
+	reap
+	exits 130
+	stats outcome=stopped corruptions=0 warnings=0
+	end
+
+	part_broken_output
+}
+
+# stdout as a FIFO; 4 writes to it.
+open_pipe() {
+	rm -f "$work/pipe"
+	mkfifo "$work/pipe"
+	exec 3<>"$work/pipe" 4>"$work/pipe"
+}
+
+part_broken_output() {
+	begin output_is_full
+	"$gnomon" run hello --quiet >/dev/full 2>"$work/err"
+	status=$?
+	exits 71
+	says "output cannot be written: No space left"
+	end
+
+	begin output_is_closed
+	"$gnomon" run hello --quiet 2>"$work/err" >&-
+	status=$?
+	exits 71
+	says "output cannot be written: Bad file"
+	end
+
+	begin output_has_no_reader
+	open_pipe
+	exec 3<&-
+	"$gnomon" run hello --quiet --stats stats >&4 2>"$work/err"
+	status=$?
+	exec 4>&-
+	exits 71
+	says "output cannot be written: Broken pipe"
+	stats outcome=error warnings=0
+	end
+
+	# A vCPU waits for a reader that never reads; Ctrl-C is heard all the same.
+	begin output_is_stuck
+	open_pipe
+	dd if=/dev/zero of="$work/pipe" bs=4096 count=1000 oflag=nonblock 2>/dev/null
+	"$gnomon" run hello --stats stats >&4 2>"$work/err" </dev/null &
+	pid=$!
+	wait_for '^gnomon: .* on engine' "$work/err" || problem "it did not start"
+	kill -INT "$pid"
+	reap
+	exec 3<&- 4>&-
+	exits 130
+	stats outcome=stopped warnings=0
+	end
+
+	begin stats_are_full
+	run "$gnomon" run hello --quiet --stats /dev/full
+	exits 71
+	says "cannot write the stats to '/dev/full': No space left"
+	end
+
+	begin help_is_full
+	"$gnomon" --help >/dev/full 2>"$work/err"
+	status=$?
+	exits 71
+	says 'cannot write to stdout'
+	end
+}
+
+# memcheck for $1 seconds with chaos; the numbers that a slow build must reach are a tenth.
+part_promises() {
+	local seconds=5 share=1 what
+
+	usable || { begin promises && skip_case "no usable engine here" && return; }
+	[ -z "${GNOMON_SANITIZE:-}" ] || share=10
+	grep -qs '^GNOMON_DEBUG:BOOL=ON' "$GNOMON_BUILD/CMakeCache.txt" && share=10
+
+	begin memory_moves_and_nobody_notices
+	run "$gnomon" run memcheck --mem 64M --chaos migrate,unmap --duration $seconds --seed 1 \
+		--quiet --stats stats
+	exits 0
+	stats outcome=exited guest_exit=0 corruptions=0 warnings=0 \
+		"pages_migrated>$((1999 / share))" "pages_migrated_mapped>$((999 / share))" \
+		"refaults>$((999 / share))" 'shootdowns>0' "mutations.migrate>$((200 / share))" \
+		"mutations.unmap>$((200 / share))"
+	[ "$share" -ne 1 ] || stats 'guest_passes>2'
+	end
+
+	for what in zap shootdown; do
+		begin "without_$what"
+		run "$gnomon" run memcheck --mem 64M --chaos migrate,unmap --duration $seconds --seed 1 \
+			--break "$what" --stats stats
+		exits 1
+		grep -q "broken on purpose: $what" "$work/err" || problem "it does not warn"
+		grep -q CORRUPTION "$work/out" || problem "the guest does not report it"
+		stats outcome=exited guest_exit=1 'corruptions>0' "break.0=$what"
+		end
+	done
+}
+
+never=$work/never
+mkfifo "$never"
+if "$gnomon" doctor >"$work/doctor" 2>&1; then
+	have_kvm=yes
+elif [ $? -ne 69 ]; then
+	verdict "not ok - doctor"
+	cat "$work/doctor"
+	exit 1
+fi
+
+case ${1:-} in
+usage | refusals | endings | promises) "part_$1" ;;
+*)
+	echo "usage: cli.sh usage|refusals|endings|promises" >&2
+	exit 2
+	;;
+esac
+exit $failed

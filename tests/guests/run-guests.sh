@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Runs guests on every engine that this machine can use, and judges how they end.
+#
+#     run-guests.sh bundled     the guests inside gnomon, with the host quiet and with chaos
+#     run-guests.sh lib         guests/lib: what printf prints, linked elsewhere than usual
+#     run-guests.sh confined    guests that reach for what is not theirs: each must be killed, with
+#                               a reason, and must not get to see anything
+#
+# Finds gnomon and the test guests in $GNOMON_BUILD. A case is a line in $GNOMON_TEST_TAP (where that
+# is set) and on stdout. Exit: 0, 1 when a case failed, 77 when no engine is usable.
+set -uo pipefail
+
+engines=(kvm) # all that there are; those that do not work here are skipped
+gnomon=$GNOMON_BUILD/gnomon
+guests=$GNOMON_BUILD/tests/guests
+work=$(mktemp -d "${TMPDIR:-/tmp}/run-guests.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+failed=0 ran=0
+
+verdict() { # "ok - CASE", "not ok - CASE"
+	echo "$1"
+	[ -z "${GNOMON_TEST_TAP:-}" ] || echo "$1" >>"$GNOMON_TEST_TAP"
+}
+
+# What is wrong with the run at hand: collected, told at the end of the case.
+problem() {
+	problems+=("$*")
+}
+
+# The value of a key of the last run's statistics.
+stat_of() {
+	sed -nE "s/.*\"$1\": *\"?([^\",}]*)\"?.*/\1/p" "$work/stats" | head -n 1
+}
+
+expect_stat() { # KEY test-operator VALUE
+	local value
+	value=$(stat_of "$1")
+	if [ -z "$value" ] || ! test "$value" "$2" "$3"; then
+		problem "$1 is '$value', expected $2 $3"
+	fi
+}
+
+# Some line of the guest's matches the whole of the extended regular expression.
+expect_line() {
+	grep -Eqx -- "$1" "$work/out" || problem "no line that matches: $1"
+}
+
+run_gnomon() { # ARG...: fills out, err, stats and status
+	rm -f "$work/stats"
+	"$gnomon" run --quiet --stats "$work/stats" "$@" >"$work/out" 2>"$work/err" </dev/null
+	status=$?
+}
+
+# case_of NAME EXIT-CODE CHECK ARG...: one run, and the function that looks at what it left.
+case_of() {
+	local name=$1 expected=$2 check=$3
+	shift 3
+	problems=()
+	run_gnomon "$@"
+	ran=$((ran + 1))
+	[ "$status" -eq "$expected" ] || problem "exit $status, expected $expected"
+	"$check"
+	if [ "${#problems[@]}" -eq 0 ]; then
+		verdict "ok - $name"
+		return
+	fi
+	verdict "not ok - $name"
+	failed=1
+	echo "    gnomon run $*"
+	printf '    %s\n' "${problems[@]}"
+	sed 's/^/    out: /' "$work/out"
+	sed 's/^/    err: /' "$work/err"
+}
+
+is_sound() { # what holds for every guest that ended well
+	expect_stat outcome = exited
+	expect_stat guest_exit -eq 0
+	expect_stat corruptions -eq 0
+	[ ! -s "$work/err" ] || problem "something on stderr"
+}
+
+is_chaotic() { # the host did move memory
+	[ "$chaos" = quiet ] || expect_stat pages_migrated -gt 0
+}
+
+hello_is_good() {
+	is_sound
+	expect_line 'hello from a guest on shadow page tables \(RAM [0-9]+M, image at gpa 0x10000-0x[0-9a-f]+, root at 0x[0-9a-f]+\)'
+	[ "$(wc -l <"$work/out")" -eq 1 ] || problem "not one line"
+}
+
+memcheck_is_good() {
+	is_sound
+	is_chaotic
+	expect_stat guest_passes -ge 1
+	expect_line "memcheck: [0-9]+ pages filled, $(stat_of guest_passes) passes verified, 0 bad pages"
+}
+
+remap_is_good() {
+	is_sound
+	is_chaotic
+	expect_stat guest_passes -eq 16
+	expect_line 'remap: 16 of 16 rounds, 496 CR3 loads, 6976 reads, all as the tables say'
+}
+
+# The guest named $1 on engine $2. A guest without a case here is a failure: see below.
+run_bundled() {
+	local name=$1 engine=$2 arguments=(--engine "$2" --seed 1)
+
+	for chaos in quiet migrate=300,unmap=300; do
+		[ "$chaos" = quiet ] || arguments+=(--chaos "$chaos")
+		case $name in
+		hello)
+			case_of "$engine.hello.${chaos//=300/}" 0 hello_is_good hello "${arguments[@]}"
+			case_of "$engine.hello.1M.${chaos//=300/}" 0 hello_is_good hello --mem 1M "${arguments[@]}"
+			;;
+		memcheck)
+			case_of "$engine.memcheck.${chaos//=300/}" 0 memcheck_is_good \
+				memcheck --mem 8M --duration 3 "${arguments[@]}"
+			;;
+		remap)
+			case_of "$engine.remap.${chaos//=300/}" 0 remap_is_good remap "${arguments[@]}"
+			;;
+		*)
+			verdict "not ok - $engine.$name"
+			echo "    run-guests.sh does not know what to expect of $name"
+			failed=1
+			;;
+		esac
+	done
+}
+
+format_is_good() {
+	is_sound
+	diff -u - "$work/out" >"$work/diff" <<-'EOF' || problem "$(cat "$work/diff")"
+		[abc][   abc][abc   ][x][  y]
+		[0][-2147483648][  -42][-42  ][-0042]
+		[4294967295][18446744073709551615][-9223372036854775808]
+		[beef][fedcba9876543210][0000beef][0000000000000012][   1]
+		[0x400000000000][        0x10][%]
+		[qqqt][0][1][1]
+	EOF
+}
+
+is_confined() { # $reason: what the reason has to name
+	expect_stat outcome = killed
+	[ "$(wc -l <"$work/err")" -eq 1 ] || problem "not one line of reason"
+	grep -Fq -- "$reason" "$work/err" || problem "the reason does not name $reason"
+	! grep -q holds "$work/out" || problem "it saw something"
+}
+
+confined() { # ENGINE GUEST REASON [SEED]
+	local reason=$3
+
+	case_of "$1.$2${4:+.$4}" 125 is_confined "$guests/$2.elf" --engine "$1" --seed "${4:-1}"
+}
+
+run_confined() {
+	local engine=$1 name page
+
+	confined "$engine" crash 0x5000deadb000
+	confined "$engine" cr3_outside 'instruction fetch'
+	confined "$engine" halt hlt
+	confined "$engine" selfmap 0x33fc0000000
+	confined "$engine" syscall syscall
+	confined "$engine" table_outside 0x10000000000
+	for name in touch_monitor write_monitor jump_monitor map_monitor; do
+		# Some pages of the monitor's slot, the first and the last among them.
+		for page in 0 1 2 3 4 5 6 7 8 0x7ffffff; do
+			confined "$engine" $name \
+				"$(printf '0x%x' $((0x7f8000000000 + page * 4096)))" $page
+		done
+	done
+	if "$gnomon" doctor | grep -Eq 'UMIP +no'; then
+		verdict "ok - $engine.sgdt # SKIP this CPU has no UMIP"
+	else
+		confined "$engine" sgdt sgdt
+	fi
+}
+
+for engine in "${engines[@]}"; do
+	run_gnomon hello --engine "$engine"
+	if [ "$status" -eq 69 ]; then
+		verdict "ok - $engine # SKIP $(tail -n 1 "$work/err")"
+		continue
+	fi
+	case $1 in
+	bundled)
+		names=$("$gnomon" guests | awk '{print $1}')
+		[ -n "$names" ] || { verdict "not ok - $engine: no bundled guests" && failed=1; }
+		for name in $names; do
+			run_bundled "$name" "$engine"
+		done
+		;;
+	lib)
+		case_of "$engine.format" 0 format_is_good "$guests/format.elf" --engine "$engine"
+		;;
+	confined)
+		run_confined "$engine"
+		;;
+	*)
+		echo "usage: run-guests.sh bundled|lib|confined" >&2
+		exit 2
+		;;
+	esac
+done
+
+[ "$failed" -eq 0 ] || exit 1
+[ "$ran" -gt 0 ] || exit 77

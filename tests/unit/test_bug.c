@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The log hook, and that a bug of ours ends at a trap with one line that says where and why.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "notifier/sync/bug.h"
+#include "notifier/sync/thread.h"
+#include "tests/support/test.h"
+
+struct heard {
+	int calls;
+	enum gnomon_log_level level;
+	char message[512];
+};
+
+static void hear(enum gnomon_log_level level, const char *message, void *arg)
+{
+	struct heard *heard = arg;
+
+	heard->calls++;
+	heard->level = level;
+	snprintf(heard->message, sizeof(heard->message), "%s", message);
+}
+
+TEST(bug, hook_gets_level_and_line)
+{
+	struct heard heard = {0};
+
+	gnomon_set_log(hear, &heard);
+	pr_info("%d frames", 7);
+	expect_eq(heard.calls, 1);
+	expect_eq(heard.level, GNOMON_LOG_INFO);
+	expect_str_eq(heard.message, "7 frames");
+
+	pr_warn("low");
+	expect_eq(heard.level, GNOMON_LOG_WARN);
+	expect_str_eq(heard.message, "low");
+	expect_eq(heard.calls, 2);
+}
+
+TEST(bug, long_line_is_cut_not_overrun)
+{
+	struct heard heard = {0};
+	char text[2048];
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	gnomon_set_log(hear, &heard);
+	pr_info("%s", text);
+	expect_eq(heard.calls, 1);
+	expect(strlen(heard.message) > 400 && strlen(heard.message) < sizeof(heard.message));
+	WARN(true, "%s", text);
+	expect_eq(heard.calls, 2);
+}
+
+static bool warn_once(bool cond)
+{
+	return WARN_ON_ONCE(cond);
+}
+
+TEST(bug, warn_reports_and_carries_on)
+{
+	struct heard heard = {0};
+	int zero = 0;
+
+	gnomon_set_log(hear, &heard);
+	expect(!WARN_ON(zero));
+	expect_eq(heard.calls, 0);
+	expect(WARN_ON(zero == 0));
+	expect_eq(heard.calls, 1);
+	expect_eq(heard.level, GNOMON_LOG_WARN);
+	expect_str_contains(heard.message, "zero == 0");
+	expect_str_contains(heard.message, "test_bug.c");
+	expect(WARN(zero == 0, "zero is %d", zero));
+	expect_str_contains(heard.message, "zero is 0");
+
+	heard.calls = 0;
+	expect(!warn_once(false));
+	expect(warn_once(true));
+	expect(warn_once(true));
+	expect_eq(heard.calls, 1);
+}
+
+static void hit_bug_on(void *arg)
+{
+	int seven = 7;
+
+	(void)arg;
+	BUG_ON(seven == 7);
+}
+
+static void hit_assert(void *arg)
+{
+	int found = 3;
+
+	(void)arg;
+	ASSERT(found == 4, "wanted 4 frames, found %d", found);
+}
+
+static void hit_bug(void *arg)
+{
+	(void)arg;
+	BUG();
+}
+
+/* Neither hook nor trap can be talked out of it. */
+static void hit_bug_hooked(void *arg)
+{
+	struct heard heard = {0};
+
+	(void)arg;
+	gnomon_set_log(hear, &heard);
+	fprintf(stderr, "hooked\n");
+	BUG();
+}
+
+TEST(bug, bugs_trap)
+{
+	expect_bug(hit_bug_on, NULL, "seven == 7");
+	expect_bug(hit_bug_on, NULL, "hit_bug_on()");
+	expect_bug(hit_assert, NULL, "wanted 4 frames, found 3");
+	expect_bug(hit_bug, NULL, "BUG at ");
+	expect_bug(hit_bug_hooked, NULL, "hooked");
+}
+
+/* Two hooks that each know their argument: a line that reaches one with the argument of the other
+ * would be a torn update. */
+static uint32_t stop, heard_a, heard_b;
+static char arg_a, arg_b;
+
+static void hook_a(enum gnomon_log_level level, const char *message, void *arg)
+{
+	(void)level, (void)message;
+	expect(arg == &arg_a);
+	__atomic_fetch_add(&heard_a, 1, __ATOMIC_RELAXED);
+}
+
+static void hook_b(enum gnomon_log_level level, const char *message, void *arg)
+{
+	(void)level, (void)message;
+	expect(arg == &arg_b);
+	__atomic_fetch_add(&heard_b, 1, __ATOMIC_RELAXED);
+}
+
+static void talk(void *arg)
+{
+	(void)arg;
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+		pr_info("x");
+}
+
+TEST(bug, hook_and_argument_change_together)
+{
+	const uint32_t want = test_long() ? 1000000 : 20000;
+	struct kthread talkers[2];
+
+	gnomon_set_log(hook_a, &arg_a);
+	for (int i = 0; i < 2; i++)
+		expect_eq(kthread_run(&talkers[i], "talker", talk, NULL), 0);
+	while (__atomic_load_n(&heard_a, __ATOMIC_RELAXED) < want ||
+	       __atomic_load_n(&heard_b, __ATOMIC_RELAXED) < want) {
+		gnomon_set_log(hook_b, &arg_b);
+		gnomon_set_log(hook_a, &arg_a);
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	for (int i = 0; i < 2; i++)
+		kthread_join(&talkers[i]);
+}

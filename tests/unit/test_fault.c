@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The fault path: each of its answers, and the rights of what it installs.
+ */
+#include <errno.h>
+
+#include "shadow/shadow_internal.h"
+#include "tests/model/guest_mem.h"
+#include "tests/support/test.h"
+
+#define PAGE 0x3000UL
+
+static const struct guest_mem_config config = {.audit = true, .nr_cpus = 2};
+
+static enum ret_pf fault_at(struct guest_mem *g, gva_t gva, uint32_t access)
+{
+	struct shadow_fault fault;
+
+	return guest_fault(g, 0, gva, access, &fault);
+}
+
+static uint64_t shadow_stat_faults(struct guest_mem *g)
+{
+	struct shadow_stats stats;
+
+	shadow_get_stats(g->shadow, &stats);
+	return stats.faults;
+}
+
+TEST(fault, fixed_then_spurious)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	expect_eq(guest_fault(&g, 0, PAGE + 0x123, PFERR_WRITE, &fault), RET_PF_FIXED);
+	expect_eq(fault.gpa, PAGE + 0x123);
+	expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_SPURIOUS);
+	expect_eq(fault_at(&g, PAGE, 0), RET_PF_SPURIOUS);
+	expect_eq(fault_at(&g, PAGE, PFERR_FETCH), RET_PF_SPURIOUS);
+	/* The other CPU runs on the same tables. */
+	expect_eq(guest_fault(&g, 1, PAGE, 0, &fault), RET_PF_SPURIOUS);
+	expect_eq(shadow_stat_faults(&g), 5);
+	guest_mem_destroy(&g);
+}
+
+/* One fault for each page, and none afterwards. */
+TEST(fault, counts_are_exact)
+{
+	struct shadow_stats stats;
+	struct model_stats model;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	for (int round = 0; round < 3; round++) {
+		for (gva_t gva = 0; gva < 16 * PAGE_SIZE; gva += PAGE_SIZE)
+			guest_store(&g, 0, gva, gva);
+	}
+	shadow_get_stats(g.shadow, &stats);
+	expect_eq(stats.faults, 16);
+	expect_eq(stats.fault_retries, 0);
+	expect_eq(stats.refaults, 0);
+	model_get_stats(g.model, &model);
+	expect_eq(model.faults, 16);
+	expect_eq(model.hits, 32);
+	guest_mem_destroy(&g);
+}
+
+/* A read maps a clean page without the right to store; the store gains it, with no shootdown. */
+TEST(fault, rights_are_gained_in_place)
+{
+	struct shadow_stats stats;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	expect_eq(fault_at(&g, PAGE, 0), RET_PF_FIXED);
+	expect_eq(guest_load(&g, 0, PAGE), 0);
+	expect_eq(model_store(g.model, 0, PAGE, 1), -EFAULT);
+	expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_FIXED);
+	expect_eq(model_store(g.model, 0, PAGE, 1), 0);
+	shadow_get_stats(g.shadow, &stats);
+	expect_eq(stats.shootdowns, 0);
+	expect_eq(stats.sptes_zapped, 0);
+	guest_mem_destroy(&g);
+}
+
+TEST(fault, emulate_where_no_slot_is)
+{
+	const gpa_t device = 0xfee00000;
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_map(&g, g.cr3, 0x10000000, device, GUEST_PTE_RW);
+	expect_eq(guest_fault(&g, 0, 0x10000020, PFERR_WRITE, &fault), RET_PF_EMULATE);
+	expect_eq(fault.gpa, device + 0x20);
+	guest_mem_destroy(&g);
+}
+
+TEST(fault, bad_hva)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	/* A slot over host memory that nobody mapped. */
+	expect_eq(shadow_create_memslot(g.shadow, 1, 0x100000, 1, 0x6000000000), 0);
+	guest_map(&g, g.cr3, 0x10000000, 0x100000UL << PAGE_SHIFT, GUEST_PTE_RW);
+	expect_eq(fault_at(&g, 0x10000000, 0), RET_PF_BAD_HVA);
+	/* And one over memory that the guest may only read. */
+	expect_eq(mm_mmap(g.mm, 0x6000000000, PAGE_SIZE, MM_PROT_READ, NULL, 0), 0);
+	expect_eq(fault_at(&g, 0x10000000, PFERR_WRITE), RET_PF_BAD_HVA);
+	expect_eq(guest_load(&g, 0, 0x10000000), 0);
+	expect_eq(fault_at(&g, 0x10000000, PFERR_WRITE), RET_PF_BAD_HVA);
+	guest_mem_destroy(&g);
+}
+
+/* The guest's tables may lie in a slot without memory too. */
+TEST(fault, bad_hva_of_a_table)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	expect_eq(shadow_create_memslot(g.shadow, 1, 0x100000, 1, 0x6000000000), 0);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, 0x10000000, 2),
+		    0x100000UL << PAGE_SHIFT | GUEST_PTE_RW);
+	expect_eq(fault_at(&g, 0x10000000, 0), RET_PF_BAD_HVA);
+	guest_mem_destroy(&g);
+}
+
+/* The machine's own part of the address space: the guest may map it in its tables, and gets
+ * nowhere. */
+TEST(fault, reserved_slot)
+{
+	const unsigned int slot = 255;
+	const gva_t gva = (gva_t)slot << 39;
+	struct guest_mem_config reserving = {.audit = true, .reserve_slot = slot};
+	struct guest_mem g;
+
+	guest_mem_create(&g, &reserving);
+	guest_map(&g, g.cr3, gva, PAGE, GUEST_PTE_RW);
+	for (int i = 0; i < 2; i++) {
+		expect_eq(fault_at(&g, gva, 0), RET_PF_RESERVED);
+		expect_eq(fault_at(&g, gva + (1UL << 39) - 8, PFERR_WRITE), RET_PF_RESERVED);
+		expect_eq(fault_at(&g, gva - PAGE_SIZE, 0), RET_PF_GUEST);
+		shadow_invlpg(g.shadow, 0, gva);
+		expect_eq(guest_try(&g, 0, MODEL_LOAD, gva, NULL), RET_PF_RESERVED);
+		/* The entry outlives whatever the guest does with the root. */
+		expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+	}
+	expect_eq(guest_load(&g, 0, PAGE), 0);
+	guest_mem_destroy(&g);
+}
+
+TEST(fault, no_memory)
+{
+	struct guest_mem g;
+	pfn_t hoard[1024];
+	unsigned int nr = 0;
+
+	guest_mem_create(&g, &config);
+	expect_eq(fault_at(&g, PAGE, 0), RET_PF_FIXED);
+	while ((hoard[nr] = phys_alloc(g.phys)) != INVALID_PFN)
+		nr++;
+	/* No table frame, or no page: the same answer, and nothing is lost. */
+	expect_eq(fault_at(&g, PAGE + PAGE_SIZE, 0), RET_PF_NO_MEMORY);
+	expect_eq(fault_at(&g, PAGE + PAGE_SIZE, PFERR_WRITE), RET_PF_NO_MEMORY);
+	while (nr)
+		phys_put(g.phys, hoard[--nr]);
+	expect_eq(fault_at(&g, PAGE + PAGE_SIZE, PFERR_WRITE), RET_PF_FIXED);
+	guest_mem_destroy(&g);
+}
+
+TEST(fault, guest_forbids)
+{
+	uint32_t code;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_map(&g, g.cr3, PAGE, PAGE, GUEST_PTE_P | GUEST_PTE_NX);
+	expect_eq(guest_load(&g, 0, PAGE), 0);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, PAGE, &code), RET_PF_GUEST);
+	expect_eq(code, PFERR_PRESENT | PFERR_WRITE);
+	expect_eq(guest_try(&g, 0, MODEL_FETCH, PAGE, &code), RET_PF_GUEST);
+	expect_eq(code, PFERR_PRESENT | PFERR_FETCH);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, 0x7000000000, &code), RET_PF_GUEST);
+	expect_eq(code, 0);
+
+	/* The guest gives the rights: no INVLPG is needed to gain. */
+	guest_map(&g, g.cr3, PAGE, PAGE, GUEST_PTE_RW);
+	guest_store(&g, 0, PAGE, 9);
+	expect_eq(guest_try(&g, 0, MODEL_FETCH, PAGE, NULL), RET_PF_FIXED);
+	guest_mem_destroy(&g);
+}
+
+/*
+ * One guest table reached through two directories with different rights (kvm-unit-tests' access.c
+ * has it as a regression): what one view may, the other must not.
+ */
+TEST(fault, shared_table_with_different_rights)
+{
+	const gva_t rw = 0x10000000, ro = 0x20000000;
+	struct guest_mem g;
+	gpa_t table;
+
+	guest_mem_create(&g, &config);
+	guest_map(&g, g.cr3, rw, PAGE, GUEST_PTE_RW);
+	table = guest_read(&g, guest_pte_gpa(&g, g.cr3, rw, 2)) & PAGE_MASK;
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, ro, 2), table | GUEST_PTE_P);
+
+	guest_store(&g, 0, rw, 1);
+	expect_eq(guest_load(&g, 0, ro), 1);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, ro, NULL), RET_PF_GUEST);
+	guest_store(&g, 0, rw, 2);
+	expect_eq(guest_load(&g, 0, ro), 2);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, ro, NULL), RET_PF_GUEST);
+	guest_mem_destroy(&g);
+}
+
+/* K-13: the guest edits its tables between the walk and the install. */
+struct edit {
+	struct guest_mem *g;
+	gpa_t pte;
+	uint64_t value;
+	unsigned int times;
+};
+
+static void edit_table(void *arg)
+{
+	struct edit *edit = arg;
+
+	if (edit->times && edit->times--)
+		guest_write(edit->g, edit->pte, edit->value);
+}
+
+TEST(fault, guest_table_changes_under_the_fault)
+{
+	for (int level = 1; level <= 4; level++) {
+		struct guest_mem g;
+		struct edit edit;
+
+		guest_mem_create(&g, &config);
+		edit = (struct edit){.g = &g,
+				     .pte = guest_pte_gpa(&g, g.cr3, PAGE, level),
+				     .times = 1};
+		shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, edit_table, &edit);
+		expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_RETRY);
+		expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_GUEST);
+		guest_mem_destroy(&g);
+	}
+}
+
+/* A and D bits that come meanwhile change nothing; a D bit that goes does. */
+TEST(fault, accessed_and_dirty_under_the_fault)
+{
+	struct guest_mem g;
+	struct edit edit;
+
+	guest_mem_create(&g, &config);
+	edit = (struct edit){.g = &g,
+			     .pte = guest_pte_gpa(&g, g.cr3, PAGE, 1),
+			     .value = PAGE | GUEST_PTE_RW | GUEST_PTE_A | GUEST_PTE_D,
+			     .times = 1};
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, edit_table, &edit);
+	expect_eq(fault_at(&g, PAGE, 0), RET_PF_FIXED);
+
+	edit.value = PAGE | GUEST_PTE_RW | GUEST_PTE_A;
+	edit.times = 1;
+	expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_RETRY);
+	guest_mem_destroy(&g);
+}
+
+/* The host moves the guest's tables about: they are ordinary memory. */
+TEST(fault, guest_tables_migrate)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	for (int i = 0; i < 8; i++) {
+		uint64_t table_gpa = guest_pte_gpa(&g, g.cr3, PAGE, 1 + i % 4) & PAGE_MASK;
+
+		guest_store(&g, 0, PAGE, i);
+		if (i < 4)
+			expect_eq(mm_migrate_range(g.mm, guest_hva(table_gpa), PAGE_SIZE), 1);
+		else
+			expect_eq(mm_zap_range(g.mm, guest_hva(table_gpa), PAGE_SIZE), 1);
+		expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+		expect_eq(guest_load(&g, 0, PAGE), i);
+	}
+	guest_mem_destroy(&g);
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The shadow MMU as a notifier client: what a window takes away and what comes back, the counters,
+ * and the end: halts and exit. The races are in tests/races.
+ */
+#include <errno.h>
+#include <sched.h>
+
+#include "notifier/sync/thread.h"
+#include "shadow/shadow_internal.h"
+#include "tests/model/guest_mem.h"
+#include "tests/support/test.h"
+
+static const struct guest_mem_config config = {.audit = true, .nr_cpus = 2};
+
+static struct shadow_stats stats_of(struct guest_mem *g)
+{
+	struct shadow_stats stats;
+
+	shadow_get_stats(g->shadow, &stats);
+	return stats;
+}
+
+static void destroy(struct guest_mem *g)
+{
+	struct model_stats stats;
+
+	model_get_stats(g->model, &stats);
+	expect_eq(stats.contract_violations, 0);
+	guest_mem_destroy(g);
+}
+
+TEST(invalidate, takes_what_the_range_maps)
+{
+	struct shadow_stats stats;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	for (gpa_t gpa = 0; gpa < 8 * PAGE_SIZE; gpa += PAGE_SIZE)
+		guest_store(&g, 0, gpa, gpa + 1);
+
+	expect_eq(mm_migrate_range(g.mm, guest_hva(2 * PAGE_SIZE), 3 * PAGE_SIZE), 3);
+	stats = stats_of(&g);
+	expect_eq(stats.invalidations, 1);
+	expect_eq(stats.sptes_zapped, 3);
+	expect_eq(stats.migrate_zapped, 3);
+	expect_eq(stats.shootdowns, 1);
+	expect_eq(stats.frames_shot, 3);
+	expect_eq(stats.refaults, 0);
+
+	/* The others are there without a fault. */
+	for (gpa_t gpa = 0; gpa < 8 * PAGE_SIZE; gpa += PAGE_SIZE)
+		expect_eq(guest_load(&g, 0, gpa), gpa + 1);
+	stats = stats_of(&g);
+	expect_eq(stats.faults, 8 + 3);
+	expect_eq(stats.refaults, 3);
+	destroy(&g);
+}
+
+TEST(invalidate, event_decides_what_is_counted)
+{
+	struct shadow_stats stats;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_store(&g, 0, 0, 1);
+	expect_eq(mm_zap_range(g.mm, guest_hva(0), PAGE_SIZE), 1);
+	stats = stats_of(&g);
+	expect_eq(stats.sptes_zapped, 1);
+	expect_eq(stats.migrate_zapped, 0);
+	expect_eq(guest_load(&g, 0, 0), 1);
+	expect_eq(stats_of(&g).refaults, 1);
+	/* A page that nobody mapped: a window, and nothing to do. */
+	expect_eq(mm_migrate_range(g.mm, guest_hva(g.cr3), PAGE_SIZE), 1);
+	stats = stats_of(&g);
+	expect_eq(stats.invalidations, 2);
+	expect_eq(stats.sptes_zapped, 1);
+	expect_eq(stats.shootdowns, 1);
+	destroy(&g);
+}
+
+TEST(invalidate, memory_outside_slots)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	expect_eq(mm_mmap(g.mm, GUEST_MEM_HVA - PAGE_SIZE, PAGE_SIZE, MM_PROT_READ | MM_PROT_WRITE,
+			  NULL, 0),
+		  0);
+	guest_store(&g, 0, 0, 1);
+	expect_eq(mm_zap_range(g.mm, GUEST_MEM_HVA - PAGE_SIZE, PAGE_SIZE), 0);
+	expect_eq(stats_of(&g).sptes_zapped, 0);
+	expect_eq(mm_zap_range(g.mm, GUEST_MEM_HVA - PAGE_SIZE, 2 * PAGE_SIZE), 1);
+	expect_eq(stats_of(&g).sptes_zapped, 1);
+	destroy(&g);
+}
+
+/* More pages than a batch holds, in one window. */
+TEST(invalidate, many_pages)
+{
+	struct guest_mem_config large = {.audit = false, .nr_cpus = 2, .nr_pages = 1200};
+	const uint64_t pages = 1000;
+	struct model_stats model;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &large);
+	for (uint64_t i = 0; i < pages; i++)
+		guest_store(&g, i % 2, i << PAGE_SHIFT, i + 1);
+	expect_ge(mm_zap_range(g.mm, guest_hva(0), 1200 << PAGE_SHIFT), pages);
+	expect_eq(stats_of(&g).sptes_zapped, pages);
+	expect_eq(stats_of(&g).frames_shot, pages);
+	expect_ge(stats_of(&g).shootdowns, 2);
+	model_get_stats(g.model, &model);
+	expect_eq(model.dropped, pages);
+	expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+	for (uint64_t i = 0; i < pages; i++)
+		expect_eq(guest_load(&g, 0, i << PAGE_SHIFT), i + 1);
+	destroy(&g);
+}
+
+/* One page mapped at many places (kvm-unit-tests' rmap_chain): the chain's chunk sizes and around.
+ */
+TEST(invalidate, long_rmap_chains)
+{
+	static const unsigned int lengths[] = {1, 2, 5, 6, 7, 8, 12, 13, 14, 600, 1001};
+	struct guest_mem_config plain = {.nr_cpus = 2};
+
+	for (unsigned int i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		const gva_t at = 0x40000000;
+		struct guest_mem g;
+		pfn_t pfn;
+
+		guest_mem_create(&g, &plain);
+		for (unsigned int n = 0; n < lengths[i]; n++) {
+			guest_map(&g, g.cr3, at + n * PAGE_SIZE, 0x1000, GUEST_PTE_RW);
+			guest_store(&g, 0, at + n * PAGE_SIZE, n);
+		}
+		/* Out of the middle, then all of it. */
+		shadow_invlpg(g.shadow, 0, at + lengths[i] / 2 * PAGE_SIZE);
+		expect_eq(stats_of(&g).sptes_zapped, 1);
+		pfn = mm_lookup_pfn(g.mm, guest_hva(0x1000));
+		expect_eq(mm_migrate_range(g.mm, guest_hva(0x1000), PAGE_SIZE), 1);
+		expect_eq(stats_of(&g).sptes_zapped, lengths[i]);
+		expect_eq(model_cached(g.model, pfn), 0);
+		for (unsigned int n = 0; n < lengths[i]; n += 7)
+			expect_eq(guest_load(&g, 1, at + n * PAGE_SIZE), lengths[i] - 1);
+		expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+		destroy(&g);
+	}
+}
+
+/* Windows nest: while any is open nothing of their union is installed. */
+TEST(invalidate, nested_windows)
+{
+	struct mmu_notifier_range outer, inner;
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	mmap_read_lock(g.mm);
+	mmu_notifier_range_init(&outer, MMU_NOTIFY_CLEAR, 0, g.mm, guest_hva(0x1000),
+				guest_hva(0x3000));
+	mmu_notifier_range_init(&inner, MMU_NOTIFY_CLEAR, 0, g.mm, guest_hva(0x5000),
+				guest_hva(0x6000));
+	mmu_notifier_invalidate_range_start(&outer);
+	mmu_notifier_invalidate_range_start(&inner);
+	mmap_read_unlock(g.mm); /* a fault takes it too: the windows are the test's own */
+
+	expect_eq(guest_fault(&g, 0, 0x1000, 0, &fault), RET_PF_RETRY);
+	expect_eq(guest_fault(&g, 0, 0x5000, 0, &fault), RET_PF_RETRY);
+	expect_eq(guest_fault(&g, 0, 0x7000, 0, &fault), RET_PF_FIXED);
+	mmu_notifier_invalidate_range_end(&inner);
+	expect_eq(guest_fault(&g, 0, 0x2000, 0, &fault), RET_PF_RETRY);
+	expect_eq(guest_fault(&g, 0, 0x8000, 0, &fault), RET_PF_FIXED);
+	mmu_notifier_invalidate_range_end(&outer);
+	expect_eq(guest_fault(&g, 0, 0x1000, 0, &fault), RET_PF_FIXED);
+	expect_eq(guest_fault(&g, 0, 0x2000, 0, &fault), RET_PF_FIXED);
+	expect_eq(guest_fault(&g, 0, 0x5000, 0, &fault), RET_PF_FIXED);
+	expect_eq(stats_of(&g).fault_retries, 3);
+	destroy(&g);
+}
+
+/* A shootdown that fails leaves CPUs nobody can vouch for: they all stop, and the host goes on. */
+TEST(invalidate, failed_shootdown_halts)
+{
+	struct guest_mem g;
+	uint64_t value;
+
+	guest_mem_create(&g, &config);
+	guest_store(&g, 0, 0x1000, 1);
+	guest_store(&g, 1, 0x2000, 2);
+	model_fail_shootdowns(g.model, 1, -ENOMEM);
+	expect_eq(mm_migrate_range(g.mm, guest_hva(0x1000), PAGE_SIZE), 1);
+	expect(model_halted(g.model));
+	expect_eq(model_load(g.model, 0, 0x1000, &value), -ECANCELED);
+	expect_eq(guest_try(&g, 1, MODEL_LOAD, 0x2000, NULL), RET_PF_HALTED);
+	expect_eq(guest_read(&g, 0x1000), 1);
+	destroy(&g);
+}
+
+TEST(invalidate, exit_of_the_mm)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	for (gpa_t gpa = 0; gpa < 8 * PAGE_SIZE; gpa += PAGE_SIZE)
+		guest_store(&g, 0, gpa, 1);
+	mmput(g.mm); /* the shadow MMU holds the structure, not the address space */
+	expect(model_halted(g.model));
+	expect_eq(stats_of(&g).sptes_zapped, 8);
+	expect_eq(guest_fault(&g, 0, 0x1000, 0, &fault), RET_PF_HALTED);
+	expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+	g.mm = NULL;
+	destroy(&g);
+}
+
+/* The same while CPUs run, who pin nothing: they stop, and none looks at what exit frees. */
+struct runner {
+	struct guest_mem *g;
+	unsigned int cpu;
+	atomic_t *accesses;
+};
+
+static void run_until_halted(void *arg)
+{
+	struct runner *r = arg;
+
+	for (gva_t gva = 0;; gva = (gva + PAGE_SIZE) % (16 * PAGE_SIZE)) {
+		uint64_t word;
+		enum ret_pf pf = guest_try(r->g, r->cpu, MODEL_ADD, gva, NULL);
+
+		if (pf == RET_PF_HALTED)
+			break;
+		expect_eq(pf, RET_PF_FIXED);
+		if (gva == 0) /* so that the others fault again */
+			shadow_invlpg(r->g->shadow, r->cpu, 2 * PAGE_SIZE);
+		if (shadow_read_gpa(r->g->shadow, gva, &word, sizeof(word)))
+			break;
+		atomic_inc(r->accesses);
+	}
+}
+
+TEST(invalidate, exit_while_cpus_run)
+{
+	for (int round = 0; round < 50; round++) {
+		struct kthread threads[2];
+		struct runner runners[2];
+		struct guest_mem g;
+		atomic_t accesses;
+
+		guest_mem_create(&g, &config);
+		atomic_set(&accesses, 0);
+		for (unsigned int i = 0; i < 2; i++) {
+			runners[i] = (struct runner){.g = &g, .cpu = i, .accesses = &accesses};
+			expect_eq(kthread_run(&threads[i], "cpu", run_until_halted, &runners[i]),
+				  0);
+		}
+		while (atomic_read(&accesses) < round * 4)
+			sched_yield();
+		mmput(g.mm);
+		g.mm = NULL;
+		for (unsigned int i = 0; i < 2; i++)
+			kthread_join(&threads[i]);
+		destroy(&g);
+	}
+}
+
+TEST(invalidate, destroy_under_an_open_window)
+{
+	struct mmu_notifier_range range;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_store(&g, 0, 0x1000, 1);
+	mmap_read_lock(g.mm);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, g.mm, guest_hva(0x1000),
+				guest_hva(0x2000));
+	mmu_notifier_invalidate_range_start(&range);
+	guest_mem_detach(&g);
+	mmu_notifier_invalidate_range_end(&range);
+	mmap_read_unlock(g.mm);
+	guest_mem_destroy(&g);
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The values of command-line options: what is taken, as what, and that a refusal names its reason.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include <gnomon/shadow.h>
+
+#include "notifier/sync/util.h"
+#include "tests/support/test.h"
+#include "vmm/options.h"
+
+#define KIB 1024UL
+#define MIB (KIB * KIB)
+
+TEST(options, sizes)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = {
+		{"0", 0},
+		{"4096", 4096},
+		{"1M", MIB},
+		{"64M", 64 * MIB},
+		{"64m", 64 * MIB},
+		{"1G", 1024 * MIB},
+		{"8k", 8 * KIB},
+		{"1T", MIB * MIB},
+		{"0064M", 64 * MIB},
+		{"1040384", 1040384},
+		{"16777215T", 16777215 * MIB * MIB},
+	};
+	static const char *const bad[] = {
+		"",	  "M",	"-1M",	 " 1M",	 "1M ", "1MB",	     "1.5M",
+		"0x1000", "1P", "+4096", "4097", "1",	"16777216T", "99999999999999999999",
+		"1MM",	  "K4",
+	};
+	uint64_t bytes;
+	char why[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		expect_eq(parse_size(good[i].text, &bytes, why, sizeof(why)), 0);
+		expect_eq(bytes, good[i].bytes);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		bytes = 42;
+		if (parse_size(bad[i], &bytes, why, sizeof(why)) != -EINVAL)
+			fail("'%s' was taken for a size of %llu", bad[i],
+			     (unsigned long long)bytes);
+		expect_eq(bytes, 42);
+		expect_str_contains(why, bad[i]);
+	}
+}
+
+TEST(options, sizes_are_formatted_to_be_parsed)
+{
+	static const uint64_t sizes[] = {0,	     4096,	8 * KIB,
+					 1028 * KIB, 64 * MIB,	1536 * MIB,
+					 1024 * MIB, MIB * MIB, 513 * MIB * MIB};
+	char text[32];
+	uint64_t bytes;
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		expect_eq(parse_size(format_size(sizes[i], text, sizeof(text)), &bytes, NULL, 0),
+			  0);
+		expect_eq(bytes, sizes[i]);
+	}
+	expect_str_eq(format_size(64 * MIB, text, sizeof(text)), "64M");
+	expect_str_eq(format_size(4100 * KIB, text, sizeof(text)), "4100K");
+	expect_str_eq(format_size(17, text, sizeof(text)), "17");
+}
+
+TEST(options, durations)
+{
+	static const struct {
+		const char *text;
+		uint64_t ms;
+	} good[] = {
+		{"5", 5000},   {"0.5", 500}, {".25", 250},     {"1.", 1000},
+		{"60", 60000}, {"0.001", 1}, {"1.0009", 1000}, {"31622400", 31622400000},
+	};
+	static const char *const bad[] = {
+		"",   ".",   "0",  "0.0",   "0.0004",	"-1",
+		"1s", "1e3", " 1", "1.5.5", "31622401", "99999999999999999999",
+	};
+	uint64_t ms;
+	char why[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		expect_eq(parse_duration(good[i].text, &ms, why, sizeof(why)), 0);
+		expect_eq(ms, good[i].ms);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		if (parse_duration(bad[i], &ms, why, sizeof(why)) != -EINVAL)
+			fail("'%s' was taken for a duration", bad[i]);
+		expect_str_contains(why, bad[i]);
+	}
+}
+
+TEST(options, seeds)
+{
+	static const char *const bad[] = {
+		"",
+		"-1",
+		"0x",
+		"x",
+		"1 ",
+		"0xg",
+		"9223372036854775808",
+		"0x8000000000000000",
+		"18446744073709551616",
+	};
+	uint64_t seed;
+	char why[256];
+
+	expect_eq(parse_seed("0", &seed, why, sizeof(why)), 0);
+	expect_eq(seed, 0);
+	expect_eq(parse_seed("9223372036854775807", &seed, why, sizeof(why)), 0);
+	expect_eq(seed, INT64_MAX);
+	expect_eq(parse_seed("0x7fFFffFFffFFffFF", &seed, why, sizeof(why)), 0);
+	expect_eq(seed, INT64_MAX);
+	expect_eq(parse_seed("010", &seed, why, sizeof(why)), 0);
+	expect_eq(seed, 10);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		if (parse_seed(bad[i], &seed, why, sizeof(why)) != -EINVAL)
+			fail("'%s' was taken for a seed", bad[i]);
+	}
+}
+
+TEST(options, chaos)
+{
+	static const char *const bad[] = {
+		"",	    ",",	 "explode",    "migrate,",	  ",migrate",
+		"migrate=", "migrate=0", "migrate=x",  "migrate=1000001", "migrate=1,unmap=",
+		"migrat",   "migratee",	 "migrate =1", "migrate=1 ",
+	};
+	struct chaos_plan plan = {0};
+	char why[256];
+
+	expect_eq(parse_chaos("migrate", &plan, why, sizeof(why)), 0);
+	expect_eq(plan.rate[CHAOS_MIGRATE], chaos_kinds[CHAOS_MIGRATE].default_rate);
+	expect_eq(plan.rate[CHAOS_UNMAP], 0);
+	expect_eq(parse_chaos("unmap=7,migrate=1000000", &plan, why, sizeof(why)), 0);
+	expect_eq(plan.rate[CHAOS_MIGRATE], 1000000);
+	expect_eq(plan.rate[CHAOS_UNMAP], 7);
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		why[0] = '\0';
+		if (parse_chaos(bad[i], &plan, why, sizeof(why)) != -EINVAL)
+			fail("'%s' was taken for chaos", bad[i]);
+		expect(why[0]);
+	}
+	/* A refusal names what there is. */
+	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
+		expect_eq(parse_chaos("explode", &plan, why, sizeof(why)), -EINVAL);
+		expect_str_contains(why, chaos_kinds[i].name);
+	}
+}
+
+TEST(options, broken)
+{
+	unsigned int what = 0;
+	char why[256];
+
+	for (unsigned int i = 0; i < NR_BREAKS; i++) {
+		unsigned int one = 0;
+
+		expect_eq(parse_break(break_names[i], &one, why, sizeof(why)), 0);
+		expect_eq(one, 1u << i);
+		/* And the refusal below names it. */
+		expect_eq(parse_break("legs", &one, why, sizeof(why)), -EINVAL);
+		expect_str_contains(why, break_names[i]);
+	}
+	expect_eq(parse_break("shootdown-wait,zap", &what, why, sizeof(why)), 0);
+	expect_eq(what, SHADOW_BREAK_SHOOTDOWN_WAIT | SHADOW_BREAK_ZAP);
+	expect_eq(parse_break("", &what, why, sizeof(why)), -EINVAL);
+	expect_eq(parse_break("zap,", &what, why, sizeof(why)), -EINVAL);
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Reference counts, and the atomics that they and everything else are made of.
+ */
+#include <sched.h>
+#include <stdlib.h>
+
+#include "notifier/sync/atomic.h"
+#include "notifier/sync/refcount.h"
+#include "notifier/sync/thread.h"
+#include "notifier/sync/util.h"
+#include "tests/support/test.h"
+
+TEST(atomic, operations_return_what_they_say)
+{
+	atomic_t v = ATOMIC_INIT(5);
+	atomic64_t w = ATOMIC64_INIT(1LL << 40);
+	int old = 5, *p = NULL;
+
+	expect_eq(atomic_inc_return(&v), 6);
+	expect_eq(atomic_dec_return(&v), 5);
+	expect_eq(atomic_add_return(10, &v), 15);
+	expect_eq(atomic_sub_return(10, &v), 5);
+	expect_eq(atomic_fetch_add(2, &v), 5);
+	expect_eq(atomic_fetch_sub(2, &v), 7);
+	expect_eq(atomic_fetch_or(8, &v), 5);
+	expect_eq(atomic_fetch_and(8, &v), 13);
+	expect_eq(atomic_xchg(&v, 5), 8);
+	expect_eq(atomic_cmpxchg(&v, 4, 9), 5);
+	expect_eq(atomic_cmpxchg(&v, 5, 9), 5);
+	expect(!atomic_try_cmpxchg(&v, &old, 1));
+	expect_eq(old, 9);
+	expect(atomic_try_cmpxchg(&v, &old, 2));
+	expect(!atomic_dec_and_test(&v));
+	expect(atomic_dec_and_test(&v));
+	expect(!atomic_inc_not_zero(&v));
+	expect_eq(atomic_read(&v), 0);
+	expect(atomic_add_unless(&v, 3, 1));
+	expect(atomic_inc_not_zero(&v));
+	expect(atomic_sub_and_test(4, &v));
+
+	atomic64_add(1, &w);
+	atomic64_sub(1, &w);
+	atomic64_inc(&w);
+	atomic64_dec(&w);
+	expect_eq(atomic64_add_return(1LL << 40, &w), 1LL << 41);
+
+	expect(!cmpxchg(&p, NULL, &old));
+	expect_eq(xchg(&p, NULL), &old);
+	expect(!READ_ONCE(p));
+}
+
+static void *logged_arg;
+static int logged;
+
+static void count_warnings(enum gnomon_log_level level, const char *message, void *arg)
+{
+	(void)message;
+	expect_eq(level, GNOMON_LOG_WARN);
+	logged_arg = arg;
+	logged++;
+}
+
+TEST(refcount, counts)
+{
+	refcount_t r = REFCOUNT_INIT(1);
+
+	refcount_inc(&r);
+	expect(refcount_inc_not_zero(&r));
+	expect_eq(refcount_read(&r), 3);
+	expect(!refcount_dec_and_test(&r));
+	expect(!refcount_dec_and_test(&r));
+	expect(refcount_dec_and_test(&r));
+	expect(!refcount_inc_not_zero(&r));
+	expect_eq(refcount_read(&r), 0);
+}
+
+/* Whatever goes wrong: reported once, and never again a count that reaches zero. */
+static void expect_saturated(refcount_t *r)
+{
+	expect_eq(logged, 1);
+	expect_le(refcount_read(r), 0);
+	refcount_inc(r);
+	expect(refcount_inc_not_zero(r));
+	for (int i = 0; i < 1000; i++)
+		expect(!refcount_dec_and_test(r));
+	expect_eq(refcount_read(r), REFCOUNT_SATURATED);
+	expect_eq(logged, 1);
+	logged = 0;
+}
+
+TEST(refcount, saturates)
+{
+	refcount_t r;
+
+	gnomon_set_log(count_warnings, &r);
+
+	refcount_set(&r, 0);
+	refcount_inc(&r);
+	expect_saturated(&r);
+
+	refcount_set(&r, 0);
+	expect(!refcount_dec_and_test(&r));
+	expect_saturated(&r);
+
+	refcount_set(&r, INT_MAX);
+	refcount_inc(&r);
+	expect_saturated(&r);
+
+	refcount_set(&r, INT_MAX);
+	expect(refcount_inc_not_zero(&r));
+	expect_saturated(&r);
+}
+
+#define NR_THREADS  4
+#define MAX_LOOKUPS 50
+
+struct object {
+	struct kref kref;
+	int value; /* plain: whoever frees comes after everyone who looked */
+};
+
+static struct object *object;
+static atomic64_t got, missed, freed;
+
+static void release_object(struct kref *kref)
+{
+	struct object *o = container_of(kref, struct object, kref);
+
+	expect_eq(o->value, 0);
+	o->value = -1;
+	atomic64_inc(&freed);
+}
+
+static void get_and_put(void *arg)
+{
+	struct object *o = object;
+
+	(void)arg;
+	for (int i = 0; i < MAX_LOOKUPS; i++) {
+		if (!kref_get_unless_zero(&o->kref)) {
+			atomic64_inc(&missed);
+			return;
+		}
+		expect_eq(o->value, 0);
+		atomic64_inc(&got);
+		kref_put(&o->kref, release_object);
+		sched_yield();
+	}
+}
+
+/* Lookups against the last put: one release, by whoever is last, after which nobody gets in. */
+TEST(refcount, last_put_against_lookups)
+{
+	const int64_t rounds = test_long() ? 5000 : 100, misses = rounds / 10;
+
+	for (int64_t i = 0; i < rounds || atomic64_read(&missed) < misses; i++) {
+		struct kthread threads[NR_THREADS];
+
+		object = calloc(1, sizeof(*object));
+		kref_init(&object->kref);
+		for (int t = 0; t < NR_THREADS; t++)
+			expect_eq(kthread_run(&threads[t], "lookup", get_and_put, NULL), 0);
+		sched_yield();
+		kref_put(&object->kref, release_object);
+		for (int t = 0; t < NR_THREADS; t++)
+			kthread_join(&threads[t]);
+		expect_eq(atomic64_read(&freed), i + 1);
+		expect_eq(kref_read(&object->kref), 0);
+		expect_eq(object->value, -1);
+		free(object);
+	}
+	expect_ge(atomic64_read(&got), rounds);
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * INVLPG and CR3 loads: when a guest's edits of its tables take effect (I3), and what goes with a
+ * root.
+ */
+#include <errno.h>
+
+#include "tests/model/guest_mem.h"
+#include "tests/support/test.h"
+
+#define GVA 0x10000000UL
+#define P1  0x1000UL
+#define P2  0x2000UL
+
+static const struct guest_mem_config config = {.audit = true,
+					       .nr_cpus = 2,
+					       .reuse = MODEL_REUSE_LIFO};
+
+/* GVA -> P1, which holds 1; P2 holds 2. */
+static void fixture(struct guest_mem *g)
+{
+	guest_mem_create(g, &config);
+	guest_write(g, P1, 1);
+	guest_write(g, P2, 2);
+	guest_map(g, g->cr3, GVA, P1, GUEST_PTE_RW);
+}
+
+static void destroy(struct guest_mem *g)
+{
+	struct model_stats stats;
+
+	model_get_stats(g->model, &stats);
+	expect_eq(stats.contract_violations, 0);
+	guest_mem_destroy(g);
+}
+
+TEST(invlpg, drops_the_page_on_every_cpu)
+{
+	struct guest_mem g;
+
+	fixture(&g);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	expect_eq(guest_load(&g, 1, GVA), 1);
+	guest_map(&g, g.cr3, GVA, P2, GUEST_PTE_RW);
+	shadow_invlpg(g.shadow, 0, GVA + 0x123);
+	expect_eq(guest_load(&g, 0, GVA), 2);
+	expect_eq(guest_load(&g, 1, GVA), 2);
+	destroy(&g);
+}
+
+TEST(invlpg, rights_go)
+{
+	struct guest_mem g;
+
+	fixture(&g);
+	guest_store(&g, 0, GVA, 5);
+	guest_map(&g, g.cr3, GVA, P1, GUEST_PTE_P);
+	shadow_invlpg(g.shadow, 0, GVA);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, GVA, NULL), RET_PF_GUEST);
+	expect_eq(guest_load(&g, 0, GVA), 5);
+	guest_map(&g, g.cr3, GVA, 0, 0);
+	shadow_invlpg(g.shadow, 0, GVA);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
+	destroy(&g);
+}
+
+/* An upper entry changes: INVLPG of an address below it must show the new tables there. */
+TEST(invlpg, after_a_change_at_each_level)
+{
+	for (int level = 2; level <= 4; level++) {
+		struct guest_mem g;
+		gpa_t pte;
+		uint64_t old;
+
+		fixture(&g);
+		expect_eq(guest_load(&g, 0, GVA), 1);
+		expect_eq(guest_load(&g, 1, GVA), 1);
+		pte = guest_pte_gpa(&g, g.cr3, GVA, level);
+		old = guest_read(&g, pte);
+		guest_write(&g, pte, 0);
+		shadow_invlpg(g.shadow, 0, GVA);
+		expect_eq(guest_try(&g, 0, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
+
+		guest_map(&g, g.cr3, GVA, P2, GUEST_PTE_RW); /* makes new tables */
+		expect_eq(guest_load(&g, 0, GVA), 2);
+		expect_eq(guest_load(&g, 1, GVA), 2);
+
+		guest_write(&g, pte, old);
+		shadow_invlpg(g.shadow, 1, GVA);
+		expect_eq(guest_load(&g, 0, GVA), 1);
+		expect_eq(guest_load(&g, 1, GVA), 1);
+		destroy(&g);
+	}
+}
+
+TEST(invlpg, of_nothing)
+{
+	struct guest_mem g;
+
+	fixture(&g);
+	shadow_invlpg(g.shadow, 0, 0x7000000000);
+	shadow_invlpg(g.shadow, 0, GVA);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	shadow_invlpg(g.shadow, 0, GVA + PAGE_SIZE);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	destroy(&g);
+}
+
+/* A load of CR3 is a flush: all edits before it count, whichever page they are of. */
+TEST(cr3, reload_drops_everything)
+{
+	struct shadow_stats stats;
+	struct guest_mem g;
+
+	fixture(&g);
+	for (int i = 0; i < 16; i++)
+		guest_map(&g, g.cr3, GVA + i * PAGE_SIZE, P1, GUEST_PTE_RW);
+	for (int i = 0; i < 16; i++)
+		expect_eq(guest_load(&g, 0, GVA + i * PAGE_SIZE), 1);
+	for (int i = 0; i < 16; i++)
+		guest_map(&g, g.cr3, GVA + i * PAGE_SIZE, P2, GUEST_PTE_RW);
+	expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+	for (int i = 0; i < 16; i++)
+		expect_eq(guest_load(&g, 0, GVA + i * PAGE_SIZE), 2);
+	shadow_get_stats(g.shadow, &stats);
+	expect_ge(stats.sptes_zapped, 16);
+	expect_ge(stats.tables_retired, 3);
+	destroy(&g);
+}
+
+TEST(cr3, two_roots)
+{
+	struct guest_mem g;
+	uint64_t other;
+
+	fixture(&g);
+	other = guest_new_table(&g);
+	guest_map(&g, other, GVA, P2, GUEST_PTE_RW);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	expect_eq(shadow_load_cr3(g.shadow, 0, other), 0);
+	expect_eq(guest_load(&g, 0, GVA), 2);
+	expect_eq(guest_load(&g, 1, GVA), 1);
+	for (int i = 0; i < 10; i++) {
+		expect_eq(shadow_load_cr3(g.shadow, i % 2, i / 2 % 2 ? other : g.cr3), 0);
+		expect_eq(guest_load(&g, i % 2, GVA), i / 2 % 2 ? 2 : 1);
+	}
+	destroy(&g);
+}
+
+/* Roots that share tables below: a load of one must not leave the other with what it dropped. */
+TEST(cr3, roots_that_share_tables)
+{
+	struct guest_mem g;
+	uint64_t other;
+
+	fixture(&g);
+	other = guest_new_table(&g);
+	guest_write(&g, other, guest_read(&g, g.cr3));
+	expect_eq(shadow_load_cr3(g.shadow, 1, other), 0);
+	for (int i = 0; i < 8; i++) {
+		guest_map(&g, g.cr3, GVA, i % 2 ? P1 : P2, GUEST_PTE_RW);
+		expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+		expect_eq(guest_load(&g, 0, GVA), i % 2 ? 1 : 2);
+		expect_eq(shadow_load_cr3(g.shadow, 1, other), 0);
+		expect_eq(guest_load(&g, 1, GVA), i % 2 ? 1 : 2);
+		expect_eq(guest_load(&g, 0, GVA), i % 2 ? 1 : 2);
+	}
+	destroy(&g);
+}
+
+/* The last CPU to leave a root takes its tables along: nothing piles up. */
+TEST(cr3, left_roots_are_retired)
+{
+	uint64_t free_early = 0;
+	struct guest_mem g;
+
+	fixture(&g);
+	for (int i = 0; i < 200; i++) {
+		uint64_t cr3 = i % 2 ? g.cr3 : 5 * PAGE_SIZE; /* a page of zeroes: maps nothing */
+
+		expect_eq(shadow_load_cr3(g.shadow, 0, cr3), 0);
+		expect_eq(shadow_load_cr3(g.shadow, 1, cr3), 0);
+		if (i % 2)
+			expect_eq(guest_load(&g, 0, GVA), 1);
+		else
+			expect_eq(guest_try(&g, 0, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
+		if (i == 9)
+			free_early = phys_nr_free(g.phys);
+	}
+	expect_eq(phys_nr_free(g.phys), free_early);
+	destroy(&g);
+}
+
+TEST(cr3, no_memory_keeps_the_root)
+{
+	struct guest_mem g;
+	pfn_t hoard[1024];
+	unsigned int nr = 0;
+
+	fixture(&g);
+	guest_map(&g, g.cr3, GVA + PAGE_SIZE, P2, GUEST_PTE_RW);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	while ((hoard[nr] = phys_alloc(g.phys)) != INVALID_PFN)
+		nr++;
+	expect_eq(shadow_load_cr3(g.shadow, 0, 5 * PAGE_SIZE), -ENOMEM);
+	while (nr)
+		phys_put(g.phys, hoard[--nr]);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	expect_eq(guest_load(&g, 0, GVA + PAGE_SIZE), 2);
+	expect_eq(shadow_load_cr3(g.shadow, 0, 5 * PAGE_SIZE), 0);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
+	destroy(&g);
+}

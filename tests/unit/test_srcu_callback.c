@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Callbacks: after a grace period, in order, all of them; with the worker and without.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "notifier/sync/util.h"
+#include "tests/support/relax.h"
+#include "tests/support/srcu_probe.h"
+#include "tests/support/test.h"
+
+static struct srcu_struct srcu;
+
+struct item {
+	struct srcu_head head;
+	int number;
+	struct park *park;	     /* stay here, inside the callback */
+	struct srcu_struct *barrier; /* call srcu_barrier on this, from the callback */
+	int again;		     /* queue itself so many times more */
+};
+
+static atomic_t ran; /* callbacks that returned, nearly: they count last */
+static int last_number;
+
+static void item_func(struct srcu_head *head)
+{
+	struct item *item = container_of(head, struct item, head);
+
+	if (item->park)
+		park_enter(item->park);
+	if (item->barrier)
+		srcu_barrier(item->barrier);
+	/* Plain: callbacks of a domain run one at a time. */
+	expect(item->number > last_number);
+	last_number = item->number;
+	if (item->again) {
+		item->again--;
+		item->number++;
+		call_srcu(&srcu, &item->head, item_func);
+	}
+	/* Full barrier: who sees the count may use the item again. */
+	atomic_inc_return(&ran);
+}
+
+static void setup(bool worker)
+{
+	expect_eq(init_srcu_struct(&srcu), 0);
+	if (worker)
+		expect_eq(srcu_workers_start(), 0);
+}
+
+static void teardown(bool worker)
+{
+	expect_eq(cleanup_srcu_struct(&srcu), 0);
+	if (worker)
+		srcu_workers_stop();
+}
+
+static void run_in_order(bool worker)
+{
+	struct item items[300] = {0};
+
+	setup(worker);
+	for (int i = 0; i < 300; i++) {
+		items[i].number = i + 1;
+		call_srcu(&srcu, &items[i].head, item_func);
+		if (i % 100 == 99) {
+			srcu_barrier(&srcu);
+			expect_eq(atomic_read(&ran), i + 1);
+		}
+	}
+	expect_eq(last_number, 300);
+	teardown(worker);
+}
+
+TEST(srcu_callback, in_order_without_worker)
+{
+	run_in_order(false);
+}
+
+TEST(srcu_callback, in_order_with_worker)
+{
+	run_in_order(true);
+}
+
+TEST(srcu_callback, barrier_of_nothing)
+{
+	setup(false);
+	srcu_barrier(&srcu);
+	teardown(false);
+}
+
+static void call_barrier(void *arg)
+{
+	srcu_barrier(&srcu);
+	atomic_set_release((atomic_t *)arg, 1);
+}
+
+/* A callback waits for the reader; so does a barrier behind it. */
+static void run_after_reader(bool worker)
+{
+	struct item item = {.number = 1};
+	struct sitter reader;
+	struct kthread waiter;
+	atomic_t passed = ATOMIC_INIT(0);
+
+	setup(worker);
+	sitter_start(&reader, &srcu);
+	call_srcu(&srcu, &item.head, item_func);
+	expect_eq(kthread_run(&waiter, "barrier", call_barrier, &passed), 0);
+	wait_for_blocked_grace_period(&srcu);
+	expect_eq(atomic_read(&ran), 0);
+	expect_eq(atomic_read(&passed), 0);
+	sitter_stop(&reader);
+	kthread_join(&waiter);
+	expect_eq(atomic_read(&ran), 1);
+	teardown(worker);
+}
+
+TEST(srcu_callback, after_reader_without_worker)
+{
+	run_after_reader(false);
+}
+
+TEST(srcu_callback, after_reader_with_worker)
+{
+	run_after_reader(true);
+}
+
+/* Nobody waits in this domain but the worker, who was told by the reader's unlock alone. */
+TEST(srcu_callback, reader_wakes_worker)
+{
+	struct item item = {.number = 1};
+	int cookie;
+
+	setup(true);
+	/* At every moment of the worker's way to sleep, and after. */
+	for (int i = 1; i <= (test_long() ? 100000 : 4000); i++) {
+		item.number = i;
+		cookie = srcu_read_lock(&srcu);
+		call_srcu(&srcu, &item.head, item_func);
+		if (i % 8)
+			relax_until(now_ns() + (uint64_t)i * 37 % 600 * 100);
+		else
+			wait_for_blocked_grace_period(&srcu);
+		srcu_read_unlock(&srcu, cookie);
+		while (atomic_read_acquire(&ran) < i)
+			sched_yield();
+	}
+	teardown(true);
+}
+
+/* The same, but the grace period that the callback needs is ended by others. */
+TEST(srcu_callback, synchronize_wakes_worker)
+{
+	struct item item = {.number = 1};
+
+	setup(true);
+	for (int i = 1; i <= 200; i++) {
+		struct sitter reader;
+		struct syncer updater;
+
+		item.number = i;
+		sitter_start(&reader, &srcu);
+		call_srcu(&srcu, &item.head, item_func);
+		syncer_start(&updater, &srcu);
+		wait_for_blocked_grace_period(&srcu);
+		sitter_stop(&reader);
+		kthread_join(&updater.thread);
+		while (atomic_read_acquire(&ran) < i)
+			sched_yield();
+	}
+	teardown(true);
+}
+
+/* As in test_srcu.c: the unlock is done by halves, and the worker depends on whoever polls. */
+TEST(srcu_callback, poller_wakes_worker)
+{
+	struct item item = {.number = 1};
+	struct srcu_domain *d;
+	unsigned int idx;
+
+	setup(true);
+	d = srcu.d;
+	idx = srcu_cookie_idx(srcu_down_read(&srcu));
+	call_srcu(&srcu, &item.head, item_func);
+	wait_for_blocked_grace_period(&srcu);
+	atomic64_fetch_add(1, &d->nr_unlock[idx]);
+	expect(poll_state_synchronize_srcu(&srcu, READ_ONCE(d->gp_seq) + 1));
+	while (atomic_read_acquire(&ran) < 1)
+		sched_yield();
+	teardown(true);
+}
+
+/* A reader of one domain delays neither callbacks nor barriers of another (I7). */
+TEST(srcu_callback, domains_do_not_delay_each_other)
+{
+	struct item stuck = {.number = 2}, free_to_run = {.number = 1};
+	struct srcu_struct other;
+	struct sitter reader;
+
+	setup(true);
+	expect_eq(init_srcu_struct(&other), 0);
+	sitter_start(&reader, &srcu);
+	call_srcu(&srcu, &stuck.head, item_func);
+	wait_for_blocked_grace_period(&srcu); /* the worker has met the reader */
+	call_srcu(&other, &free_to_run.head, item_func);
+	srcu_barrier(&other);
+	expect_eq(atomic_read(&ran), 1);
+	expect_eq(last_number, 1);
+	expect_eq(cleanup_srcu_struct(&other), 0);
+	sitter_stop(&reader);
+	srcu_barrier(&srcu);
+	expect_eq(atomic_read(&ran), 2);
+	teardown(true);
+}
+
+static bool callback_queue_empty(void)
+{
+	bool empty;
+
+	spin_lock(&srcu.d->cb_lock);
+	empty = !srcu.d->queue;
+	spin_unlock(&srcu.d->cb_lock);
+	return empty;
+}
+
+/* The grace period is long over; the callback runs, and has not returned. */
+static void run_barrier_waits_for_return(bool worker)
+{
+	struct park inside;
+	struct item item = {.number = 1, .park = &inside};
+	struct kthread first, second;
+	atomic_t passed[2] = {ATOMIC_INIT(0), ATOMIC_INIT(0)};
+
+	setup(worker);
+	park_init(&inside);
+	call_srcu(&srcu, &item.head, item_func);
+	expect_eq(kthread_run(&first, "barrier", call_barrier, &passed[0]), 0);
+	park_wait(&inside, 1);
+	/* Also one that comes when there is nothing left in the queue. */
+	expect_eq(kthread_run(&second, "barrier", call_barrier, &passed[1]), 0);
+	while (callback_queue_empty())
+		sched_yield();
+	expect_eq(atomic_read(&passed[0]), 0);
+	expect_eq(atomic_read(&passed[1]), 0);
+	park_release(&inside);
+	kthread_join(&first);
+	kthread_join(&second);
+	expect_eq(atomic_read(&ran), 1);
+	teardown(worker);
+}
+
+TEST(srcu_callback, barrier_waits_for_return_without_worker)
+{
+	run_barrier_waits_for_return(false);
+}
+
+TEST(srcu_callback, barrier_waits_for_return_with_worker)
+{
+	run_barrier_waits_for_return(true);
+}
+
+/* Callbacks may queue callbacks, also themselves, and cleanup waits for those too. */
+static void run_again(bool worker)
+{
+	struct item item = {.number = 1, .again = 20};
+
+	setup(worker);
+	call_srcu(&srcu, &item.head, item_func);
+	teardown(worker);
+	expect_eq(atomic_read(&ran), 21);
+}
+
+TEST(srcu_callback, again_without_worker)
+{
+	run_again(false);
+}
+
+TEST(srcu_callback, again_with_worker)
+{
+	run_again(true);
+}
+
+/* From inside a section, and under a spinlock: it does not sleep. */
+TEST(srcu_callback, call_srcu_anywhere)
+{
+	struct item item = {.number = 1};
+	DEFINE_SPINLOCK(lock);
+	int cookie;
+
+	setup(true);
+	cookie = srcu_read_lock(&srcu);
+	spin_lock(&lock);
+	call_srcu(&srcu, &item.head, item_func);
+	srcu_read_unlock(&srcu, cookie);
+	spin_unlock(&lock);
+	srcu_barrier(&srcu);
+	expect_eq(atomic_read(&ran), 1);
+	teardown(true);
+}
+
+/* ---- the worker comes and goes ---- */
+
+TEST(srcu_callback, start_and_stop)
+{
+	struct item items[50] = {0};
+
+	setup(false);
+	srcu_workers_stop(); /* of nothing */
+	for (int i = 0; i < 50; i++) {
+		items[i].number = i + 1;
+		call_srcu(&srcu, &items[i].head, item_func);
+		if (i % 10 == 4) {
+			/* Finds the callbacks that were queued before it started. */
+			expect_eq(srcu_workers_start(), 0);
+			expect_eq(srcu_workers_start(), 0);
+			while (atomic_read_acquire(&ran) < i + 1)
+				sched_yield();
+		}
+		if (i % 10 == 7) {
+			/* Runs what is queued. */
+			srcu_workers_stop();
+			expect_eq(atomic_read(&ran), i + 1);
+		}
+	}
+	teardown(false);
+	expect_eq(atomic_read(&ran), 50);
+}
+
+static void call_stop(void *arg)
+{
+	srcu_workers_stop();
+	atomic_set_release((atomic_t *)arg, 1);
+}
+
+/* The worker does not end before a parked domain had its turn. */
+TEST(srcu_callback, stop_waits_for_parked_domains)
+{
+	struct item item = {.number = 1};
+	struct sitter reader;
+	struct kthread stopper;
+
+	expect_eq(init_srcu_struct(&srcu), 0);
+	for (int i = 1; i <= 50; i++) {
+		atomic_t stopped = ATOMIC_INIT(0);
+
+		expect_eq(srcu_workers_start(), 0);
+		item.number = i;
+		sitter_start(&reader, &srcu);
+		call_srcu(&srcu, &item.head, item_func);
+		wait_for_blocked_grace_period(&srcu);
+		expect_eq(kthread_run(&stopper, "stopper", call_stop, &stopped), 0);
+		/* A chance to do it wrong. */
+		for (int n = 0; n < i; n++)
+			sched_yield();
+		expect_eq(atomic_read(&stopped), 0);
+		sitter_stop(&reader);
+		kthread_join(&stopper);
+		expect_eq(atomic_read(&ran), i);
+	}
+	teardown(false);
+}
+
+/* A barrier runs callbacks itself, and is in the middle of one, when a worker is started. */
+TEST(srcu_callback, worker_started_beside_a_barrier)
+{
+	struct park inside;
+	struct item parked = {.number = 1, .park = &inside}, next = {.number = 2};
+	atomic_t passed = ATOMIC_INIT(0);
+	struct kthread waiter;
+
+	setup(false);
+	park_init(&inside);
+	call_srcu(&srcu, &parked.head, item_func);
+	expect_eq(kthread_run(&waiter, "barrier", call_barrier, &passed), 0);
+	park_wait(&inside, 1);
+	expect_eq(srcu_workers_start(), 0);
+	call_srcu(&srcu, &next.head, item_func);
+	expect_eq(atomic_read(&ran), 0);
+	park_release(&inside);
+	kthread_join(&waiter);
+	/* Nobody asks for it: the barrier told the worker when it left. */
+	while (atomic_read_acquire(&ran) < 2)
+		sched_yield();
+	teardown(true);
+}
+
+static atomic_t signals;
+
+static void count_signal(int sig)
+{
+	(void)sig;
+	atomic_inc(&signals);
+}
+
+static void look_at_mask(struct srcu_head *head)
+{
+	sigset_t mask;
+
+	(void)head;
+	pthread_sigmask(SIG_SETMASK, NULL, &mask);
+	expect(sigismember(&mask, SIGUSR1) == 1);
+	expect(sigismember(&mask, SIGINT) == 1);
+	atomic_inc(&ran);
+}
+
+/* Handlers run on the program's threads, and its mask is as it was. */
+TEST(srcu_callback, worker_takes_no_signals)
+{
+	struct srcu_head head;
+
+	signal(SIGUSR1, count_signal);
+	setup(true);
+	call_srcu(&srcu, &head, look_at_mask);
+	srcu_barrier(&srcu);
+	expect_eq(atomic_read(&ran), 1);
+	raise(SIGUSR1);
+	expect_eq(atomic_read(&signals), 1);
+	teardown(true);
+}
+
+/* ---- fork ---- */
+
+/* In the child there is no worker: a barrier runs callbacks by itself, and a new one may start. */
+TEST(srcu_callback, forked_child_has_no_worker)
+{
+	struct item items[3] = {{.number = 1}, {.number = 2}, {.number = 3}};
+	int status;
+	pid_t pid;
+
+	setup(true);
+	call_srcu(&srcu, &items[0].head, item_func);
+	srcu_barrier(&srcu);
+	/* The worker is idle, and holds nothing, once it said so: see srcu_workers_stop(). */
+	srcu_workers_stop();
+	expect_eq(srcu_workers_start(), 0);
+	pid = fork();
+	expect_ge(pid, 0);
+	if (pid == 0) {
+		alarm(20);
+		srcu_workers_stop();
+		call_srcu(&srcu, &items[1].head, item_func);
+		if (atomic_read(&ran) != 1)
+			_exit(1);
+		srcu_barrier(&srcu);
+		if (atomic_read(&ran) != 2)
+			_exit(2);
+#ifndef GNOMON_TSAN /* which cannot start threads after such a fork */
+		if (srcu_workers_start())
+			_exit(3);
+		call_srcu(&srcu, &items[2].head, item_func);
+		while (atomic_read_acquire(&ran) != 3)
+			sched_yield();
+		srcu_workers_stop();
+#endif
+		_exit(cleanup_srcu_struct(&srcu) ? 4 : 0);
+	}
+	expect_eq(waitpid(pid, &status, 0), pid);
+	expect_eq(status, 0);
+	call_srcu(&srcu, &items[1].head, item_func);
+	srcu_barrier(&srcu);
+	expect_eq(atomic_read(&ran), 2);
+	teardown(true);
+}
+
+/* ---- many callers ---- */
+
+#define NR_CALLERS 4
+
+struct numbered {
+	struct srcu_head head;
+	int caller;
+	long number;
+};
+
+static long next_number[NR_CALLERS]; /* plain: callbacks run one at a time */
+
+static void check_number(struct srcu_head *head)
+{
+	struct numbered *n = container_of(head, struct numbered, head);
+
+	expect_eq(n->number, next_number[n->caller]);
+	next_number[n->caller]++;
+	free(n);
+}
+
+static long calls(void)
+{
+	return test_long() ? 200000 : 10000;
+}
+
+static void call_many(void *arg)
+{
+	int caller = *(int *)arg;
+
+	for (long i = 0; i < calls(); i++) {
+		struct numbered *n = malloc(sizeof(*n));
+
+		n->caller = caller;
+		n->number = i;
+		call_srcu(&srcu, &n->head, check_number);
+		if (i % 1000 == 0) {
+			srcu_barrier(&srcu);
+			/* Ours are done; plain, as the barrier orders it. */
+			expect_eq(next_number[caller], i + 1);
+		}
+		if (caller == 0 && i % 500 == 0) {
+			int cookie = srcu_read_lock(&srcu);
+
+			sched_yield();
+			srcu_read_unlock(&srcu, cookie);
+		}
+	}
+}
+
+static void run_many(bool worker)
+{
+	struct kthread callers[NR_CALLERS];
+	int ids[NR_CALLERS];
+
+	setup(worker);
+	for (int i = 0; i < NR_CALLERS; i++) {
+		ids[i] = i;
+		expect_eq(kthread_run(&callers[i], "caller", call_many, &ids[i]), 0);
+	}
+	for (int i = 0; i < NR_CALLERS; i++)
+		kthread_join(&callers[i]);
+	srcu_barrier(&srcu);
+	for (int i = 0; i < NR_CALLERS; i++)
+		expect_eq(next_number[i], calls());
+	teardown(worker);
+}
+
+TEST(srcu_callback, many_callers_without_worker)
+{
+	run_many(false);
+}
+
+TEST(srcu_callback, many_callers_with_worker)
+{
+	run_many(true);
+}
+
+/* ---- misuse ---- */
+
+static void barrier_in_own_callback(void *arg)
+{
+	struct item item = {.number = 1, .barrier = &srcu};
+
+	(void)arg;
+	call_srcu(&srcu, &item.head, item_func);
+	srcu_barrier(&srcu);
+}
+
+TEST(srcu_callback, barrier_in_own_callback_is_a_bug)
+{
+	setup(false);
+	expect_bug(barrier_in_own_callback, NULL, "by one of its own callbacks");
+	teardown(false);
+}
+
+/* Of another domain it is allowed. */
+TEST(srcu_callback, barrier_in_others_callback)
+{
+	struct srcu_struct other;
+	struct item outer = {.number = 2, .barrier = &other}, inner = {.number = 1};
+
+	setup(false);
+	expect_eq(init_srcu_struct(&other), 0);
+	call_srcu(&srcu, &outer.head, item_func);
+	call_srcu(&other, &inner.head, item_func);
+	srcu_barrier(&srcu);
+	expect_eq(atomic_read(&ran), 2);
+	expect_eq(cleanup_srcu_struct(&other), 0);
+	teardown(false);
+}

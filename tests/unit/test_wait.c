@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Wait queues lose no wake-up: a lost one hangs the test. And time-outs are what they say.
+ */
+#include "notifier/sync/atomic.h"
+#include "notifier/sync/thread.h"
+#include "notifier/sync/wait.h"
+#include "tests/support/relax.h"
+#include "tests/support/test.h"
+
+/* In lines of their own: the store to one and the load of the other can be far apart. */
+static wait_queue_head_t wq __attribute__((aligned(64)));
+static atomic64_t turn __attribute__((aligned(64)));
+
+static int64_t turns(void)
+{
+	return test_long() ? 400000 : 20000;
+}
+
+static void take_turns(void *arg)
+{
+	int64_t mine = *(int *)arg;
+
+	for (int64_t t = mine; t < turns(); t += 2) {
+		wait_event(wq, atomic64_read_acquire(&turn) == t);
+		atomic64_set_release(&turn, t + 1);
+		wake_up_all(&wq);
+	}
+}
+
+/* Two threads, one condition, no lock. */
+TEST(wait, ping_pong)
+{
+	struct kthread threads[2];
+	int side[2] = {0, 1};
+
+	for (int i = 0; i < 2; i++)
+		expect_eq(kthread_run(&threads[i], "pingpong", take_turns, &side[i]), 0);
+	for (int i = 0; i < 2; i++)
+		kthread_join(&threads[i]);
+	expect_eq(atomic64_read(&turn), turns());
+	expect_eq(wq.waiters, 0);
+}
+
+/*
+ * The wake-up comes at every moment of the waiter's way to sleep: before its first look, between
+ * that and its entry as a waiter, between the second look and the system call, after.
+ */
+static atomic64_t going;
+
+static void wait_in_turn(void *arg)
+{
+	(void)arg;
+	for (int64_t i = 1; i <= turns(); i++) {
+		atomic64_set_release(&going, i);
+		relax(30);
+		wait_event(wq, atomic64_read_acquire(&turn) == i);
+	}
+}
+
+TEST(wait, wake_up_meets_waiter_on_its_way)
+{
+	struct kthread t;
+
+	expect_eq(kthread_run(&t, "waiter", wait_in_turn, NULL), 0);
+	for (int64_t i = 1; i <= turns(); i++) {
+		poll_until(&going, i);
+		relax((unsigned int)(i % 150));
+		atomic64_set_release(&turn, i);
+		wake_up_all(&wq);
+	}
+	kthread_join(&t);
+	expect_eq(wq.waiters, 0);
+}
+
+#define NR_WAITERS 8
+
+static atomic_t released, arrived;
+
+static void wait_for_release(void *arg)
+{
+	(void)arg;
+	atomic_inc(&arrived);
+	wake_up_all(&wq);
+	wait_event(wq, atomic_read(&released));
+}
+
+TEST(wait, wakes_all)
+{
+	struct kthread threads[NR_WAITERS];
+
+	for (int i = 0; i < NR_WAITERS; i++)
+		expect_eq(kthread_run(&threads[i], "waiter", wait_for_release, NULL), 0);
+	wait_event(wq, atomic_read(&arrived) == NR_WAITERS);
+	atomic_set(&released, 1);
+	wake_up_all(&wq);
+	for (int i = 0; i < NR_WAITERS; i++)
+		kthread_join(&threads[i]);
+	expect_eq(wq.waiters, 0);
+}
+
+/* Wake-ups for other conditions of the same queue are slept through. */
+TEST(wait, condition_decides)
+{
+	struct kthread t;
+
+	expect_eq(kthread_run(&t, "waiter", wait_for_release, NULL), 0);
+	wait_event(wq, atomic_read(&arrived) == 1);
+	for (int i = 0; i < 1000; i++)
+		wake_up_all(&wq);
+	atomic_set(&released, 1);
+	wake_up_all(&wq);
+	kthread_join(&t);
+}
+
+static int evaluated;
+
+static bool count_true(void)
+{
+	evaluated++;
+	return true;
+}
+
+TEST(wait, true_condition_costs_one_look)
+{
+	wait_event(wq, count_true());
+	expect_eq(evaluated, 1);
+	expect(wait_event_timeout(wq, count_true(), 0));
+	expect_eq(evaluated, 2);
+}
+
+TEST(wait, timeout)
+{
+	uint64_t start = now_ns();
+
+	expect(!wait_event_timeout(wq, false, 0));
+	expect(!wait_event_timeout(wq, false, 30));
+	expect_ge(now_ns() - start, 30000000);
+	expect_eq(wq.waiters, 0);
+}
+
+/* Long before the time is up: the time-out is longer than a test may run. */
+TEST(wait, timeout_is_cut_short_by_wake_up)
+{
+	struct kthread t;
+	int side = 0;
+
+	expect_eq(kthread_run(&t, "waker", take_turns, &side), 0);
+	for (int64_t i = 1; i < turns(); i += 2) {
+		expect(wait_event_timeout(wq, atomic64_read_acquire(&turn) == i, 3600 * 1000));
+		atomic64_set_release(&turn, i + 1);
+		wake_up_all(&wq);
+	}
+	kthread_join(&t);
+	expect_eq(atomic64_read(&turn), turns());
+}

@@ -67,7 +67,7 @@ void rmap_walk(struct frame *frame, void (*fn)(struct vm_area_struct *vma, hva_t
 
 	ASSERT(frame_locked(frame) && frame->mapping, "the frame is a page, and locked");
 	down_read(lock);
-	list_for_each_entry (vma, vmas, shared) {
+	list_for_each_entry(vma, vmas, shared) {
 		hva_t hva;
 
 		if (frame->index < vma->pgoff)

@@ -113,7 +113,7 @@ static uint64_t count_leaves(struct shadow *shadow)
 	struct shadow_page *sp;
 	uint64_t nr = 0;
 
-	list_for_each_entry (sp, &shadow->pages, link) {
+	list_for_each_entry(sp, &shadow->pages, link) {
 		for (unsigned int i = 0; sp->role.level == 1 && i < TABLE_ENTRIES; i++)
 			nr += spte_present(sp->spt[i]);
 	}
@@ -127,7 +127,7 @@ static unsigned int audit_all(struct shadow *shadow, char *why, size_t why_len)
 	uint64_t in_rmaps, leaves;
 
 	lockdep_assert_held(&shadow->mmu_lock);
-	list_for_each_entry (sp, &shadow->pages, link)
+	list_for_each_entry(sp, &shadow->pages, link)
 		audit_page(&audit, sp);
 	/* Each leaf is in its rmap (above); if there are no more rmap entries than leaves, each of
 	 * those is a leaf. */

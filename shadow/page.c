@@ -62,7 +62,7 @@ struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct sh
 	struct shadow_page *sp;
 
 	lockdep_assert_held(&shadow->mmu_lock);
-	list_for_each_entry (sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
+	list_for_each_entry(sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
 		if (sp->gfn == gfn && sp->role.level == role.level &&
 		    sp->role.access == role.access)
 			return sp;
@@ -87,7 +87,7 @@ struct shadow_page *sptep_to_sp(struct shadow *shadow, const spte_t *sptep)
 	struct shadow_page *sp;
 
 	lockdep_assert_held(&shadow->mmu_lock);
-	list_for_each_entry (sp, spt_bucket(shadow, spt), spt_link) {
+	list_for_each_entry(sp, spt_bucket(shadow, spt), spt_link) {
 		if (sp->spt == spt)
 			return sp;
 	}

@@ -88,7 +88,7 @@ static void retire_pages(struct shadow *shadow, struct zap_batch *batch)
 	const struct machine_ops *ops = shadow->machine->ops;
 	struct shadow_page *sp, *next;
 
-	list_for_each_entry_safe (sp, next, &batch->retired, link) {
+	list_for_each_entry_safe(sp, next, &batch->retired, link) {
 		list_del(&sp->link);
 		if (shadow->broken & SHADOW_BREAK_RETIRE)
 			ops->free_table(shadow->machine, sp->table);
@@ -108,7 +108,7 @@ void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch)
 	if (!zap_batch_empty(batch)) {
 		shadow_hook(shadow, SHADOW_HOOK_BATCH_BEFORE_SHOOT);
 		shoot(shadow, batch->frames, batch->nr_frames);
-		list_for_each_entry (sp, &batch->retired, link)
+		list_for_each_entry(sp, &batch->retired, link)
 			shoot(shadow, sp->gfns, sp->nr_unshot);
 
 		spin_lock(&shadow->batch_lock);

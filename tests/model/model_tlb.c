@@ -49,9 +49,9 @@ void tlb_destroy(struct model_cpu *cpu)
 	struct tlb_dir *dir, *next_dir;
 
 	for (unsigned int i = 0; i < TLB_BUCKETS; i++) {
-		list_for_each_entry_safe (leaf, next_leaf, &cpu->leaf_by_gva[i], by_gva)
+		list_for_each_entry_safe(leaf, next_leaf, &cpu->leaf_by_gva[i], by_gva)
 			tlb_drop_leaf(leaf);
-		list_for_each_entry_safe (dir, next_dir, &cpu->dirs[i], link)
+		list_for_each_entry_safe(dir, next_dir, &cpu->dirs[i], link)
 			drop_dir(dir);
 	}
 }
@@ -61,7 +61,7 @@ struct tlb_leaf *tlb_find_leaf(struct model_cpu *cpu, pfn_t root, gva_t gva)
 	gva_t page = gva >> PAGE_SHIFT;
 	struct tlb_leaf *leaf;
 
-	list_for_each_entry (leaf, &cpu->leaf_by_gva[hash(root, page)], by_gva) {
+	list_for_each_entry(leaf, &cpu->leaf_by_gva[hash(root, page)], by_gva) {
 		if (leaf->root == root && leaf->page == page)
 			return leaf;
 	}
@@ -89,7 +89,7 @@ unsigned int tlb_drop_pfn(struct model_cpu *cpu, pfn_t pfn)
 	struct tlb_leaf *leaf, *next;
 	unsigned int dropped = 0;
 
-	list_for_each_entry_safe (leaf, next, &cpu->leaf_by_pfn[hash(pfn, 0)], by_pfn) {
+	list_for_each_entry_safe(leaf, next, &cpu->leaf_by_pfn[hash(pfn, 0)], by_pfn) {
 		if (leaf->pfn != pfn)
 			continue;
 		tlb_drop_leaf(leaf);
@@ -103,7 +103,7 @@ unsigned int tlb_count_pfn(struct model_cpu *cpu, pfn_t pfn)
 	struct tlb_leaf *leaf;
 	unsigned int count = 0;
 
-	list_for_each_entry (leaf, &cpu->leaf_by_pfn[hash(pfn, 0)], by_pfn)
+	list_for_each_entry(leaf, &cpu->leaf_by_pfn[hash(pfn, 0)], by_pfn)
 		count += leaf->pfn == pfn;
 	return count;
 }
@@ -113,7 +113,7 @@ struct tlb_dir *tlb_find_dir(struct model_cpu *cpu, pfn_t root, int level, gva_t
 	gva_t prefix = gva >> prefix_shift(level);
 	struct tlb_dir *dir;
 
-	list_for_each_entry (dir, &cpu->dirs[hash(root + level, prefix)], link) {
+	list_for_each_entry(dir, &cpu->dirs[hash(root + level, prefix)], link) {
 		if (dir->root == root && dir->level == level && dir->prefix == prefix)
 			return dir;
 	}
@@ -150,11 +150,11 @@ void tlb_retire(struct model_cpu *cpu, pfn_t table)
 	struct tlb_dir *dir, *next_dir;
 
 	for (unsigned int i = 0; i < TLB_BUCKETS; i++) {
-		list_for_each_entry_safe (leaf, next_leaf, &cpu->leaf_by_gva[i], by_gva) {
+		list_for_each_entry_safe(leaf, next_leaf, &cpu->leaf_by_gva[i], by_gva) {
 			if (leaf->root == table)
 				tlb_drop_leaf(leaf);
 		}
-		list_for_each_entry_safe (dir, next_dir, &cpu->dirs[i], link) {
+		list_for_each_entry_safe(dir, next_dir, &cpu->dirs[i], link) {
 			if (dir->table == table || dir->root == table)
 				drop_dir(dir);
 		}
@@ -166,7 +166,7 @@ bool tlb_has_leaf_of(struct model_cpu *cpu, pfn_t table)
 	struct tlb_leaf *leaf;
 
 	for (unsigned int i = 0; i < TLB_BUCKETS; i++) {
-		list_for_each_entry (leaf, &cpu->leaf_by_gva[i], by_gva) {
+		list_for_each_entry(leaf, &cpu->leaf_by_gva[i], by_gva) {
 			if (leaf->table == table)
 				return true;
 		}
@@ -181,7 +181,7 @@ bool tlb_knows(struct model_cpu *cpu, pfn_t table)
 	if (cpu->root == table || tlb_has_leaf_of(cpu, table))
 		return true;
 	for (unsigned int i = 0; i < TLB_BUCKETS; i++) {
-		list_for_each_entry (dir, &cpu->dirs[i], link) {
+		list_for_each_entry(dir, &cpu->dirs[i], link) {
 			if (dir->table == table || dir->root == table)
 				return true;
 		}

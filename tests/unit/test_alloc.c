@@ -53,7 +53,7 @@ static int sum(struct list_head *head)
 	int s = 0;
 
 	/* Order matters. */
-	list_for_each_entry (item, head, link)
+	list_for_each_entry(item, head, link)
 		s = 10 * s + item->value;
 	return s;
 }
@@ -87,7 +87,7 @@ TEST(list, keeps_order)
 	list_del_init(&items[1].link);
 	expect(list_empty(&items[1].link));
 	list_del_init(&items[1].link);
-	list_for_each_entry_safe (item, next, &head, link)
+	list_for_each_entry_safe(item, next, &head, link)
 		list_del(&item->link);
 	expect(list_empty(&head));
 	expect_eq(items[0].link.next, LIST_POISON);
@@ -109,7 +109,7 @@ TEST(list, hlist)
 	hlist_del_init(&items[1].node);
 	hlist_del_init(&items[1].node);
 	expect(hlist_unhashed(&items[1].node));
-	hlist_for_each_entry (item, &head, node)
+	hlist_for_each_entry(item, &head, node)
 		s = 10 * s + item->value;
 	expect_eq(s, 31);
 	hlist_for_each_entry_safe(item, next, &head, node) hlist_del_init(&item->node);

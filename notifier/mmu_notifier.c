@@ -205,8 +205,7 @@ void mmu_notifier_release(struct mm_struct *mm)
 		return;
 
 	id = srcu_read_lock(&srcu);
-	for_each_subscription(mn, subscriptions)
-	{
+	for_each_subscription(mn, subscriptions) {
 		if (mn->ops->release)
 			mn->ops->release(mn, mm);
 	}
@@ -234,6 +233,18 @@ void mmu_notifier_subscriptions_destroy(struct mm_struct *mm)
 	mm->notifier_subscriptions = NULL;
 }
 
+/* Inside a section. */
+static void call_range_end(struct notifier_subscriptions *subscriptions,
+			   const struct mmu_notifier_range *range)
+{
+	struct mmu_notifier *mn;
+
+	for_each_subscription(mn, subscriptions) {
+		if (mn->ops->invalidate_range_end)
+			mn->ops->invalidate_range_end(mn, range);
+	}
+}
+
 /*
  * All subscribers are called even after one refused, so that "had a start" is the same for all of
  * them and the ends below pair exactly (N-60). The one that refused must have no end: nobody could
@@ -250,8 +261,7 @@ static int invalidate_range_start(struct mmu_notifier_range *range)
 		return 0;
 
 	id = srcu_read_lock(&srcu);
-	for_each_subscription(mn, subscriptions)
-	{
+	for_each_subscription(mn, subscriptions) {
 		int err;
 
 		if (!mn->ops->invalidate_range_start)
@@ -265,13 +275,8 @@ static int invalidate_range_start(struct mmu_notifier_range *range)
 		ret = err;
 	}
 
-	if (ret) {
-		for_each_subscription(mn, subscriptions)
-		{
-			if (mn->ops->invalidate_range_end)
-				mn->ops->invalidate_range_end(mn, range);
-		}
-	}
+	if (ret)
+		call_range_end(subscriptions, range);
 	srcu_read_unlock(&srcu, id);
 	return ret;
 }
@@ -292,17 +297,12 @@ int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *rang
 void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
 {
 	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
-	struct mmu_notifier *mn;
 	int id;
 
 	if (!subscriptions)
 		return;
 
 	id = srcu_read_lock(&srcu);
-	for_each_subscription(mn, subscriptions)
-	{
-		if (mn->ops->invalidate_range_end)
-			mn->ops->invalidate_range_end(mn, range);
-	}
+	call_range_end(subscriptions, range);
 	srcu_read_unlock(&srcu, id);
 }

@@ -59,6 +59,24 @@ int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu_id, uint64_t cr3)
 	return 0;
 }
 
+void shadow_put_roots(struct shadow *shadow)
+{
+	struct zap_batch batch;
+	int id;
+
+	zap_batch_init(&batch);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	spin_lock(&shadow->mmu_lock);
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		put_root(shadow, shadow->vcpu[i].root, &batch);
+		shadow->vcpu[i].root = NULL;
+	}
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+}
+
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 {
 	struct shadow_page *sp = shadow->vcpu[vcpu_id].root;

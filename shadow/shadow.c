@@ -63,33 +63,12 @@ static void cache_destroy(struct shadow *shadow, struct shadow_cache *cache)
 	}
 }
 
-static void put_all_roots(struct shadow *shadow)
-{
-	struct zap_batch batch;
-	int id;
-
-	zap_batch_init(&batch);
-	id = srcu_read_lock(&shadow->slots_srcu);
-	spin_lock(&shadow->mmu_lock);
-	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
-		struct shadow_page *root = shadow->vcpu[i].root;
-
-		shadow->vcpu[i].root = NULL;
-		if (root && !--root->root_count)
-			zap_page(shadow, root, &batch);
-	}
-	zap_batch_close(shadow, &batch);
-	spin_unlock(&shadow->mmu_lock);
-	zap_batch_flush(shadow, &batch);
-	srcu_read_unlock(&shadow->slots_srcu, id);
-}
-
 void shadow_destroy(struct shadow *shadow)
 {
 	/* Runs ->release, if the mm has not: all entries are gone after it, and no callback comes
 	 * any more. */
 	mmu_notifier_unregister(&shadow->notifier, shadow->mm);
-	put_all_roots(shadow);
+	shadow_put_roots(shadow);
 	ASSERT(list_empty(&shadow->pages), "every shadow page hung below a root");
 	for (unsigned int i = 0; i < shadow->nr_vcpus; i++)
 		cache_destroy(shadow, &shadow->vcpu[i].cache);

@@ -192,6 +192,9 @@ int guest_walk(struct shadow *shadow, uint64_t cr3, gva_t gva, uint32_t access,
  * cannot be read now. */
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
 
+/* root.c: no vCPU runs any more; every vCPU lets go of its root. */
+void shadow_put_roots(struct shadow *shadow);
+
 /* --- shadow.c, invalidate.c ---------------------------------------------------------------------
  */
 

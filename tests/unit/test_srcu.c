@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/support/relax.h"
 #include "tests/support/srcu_probe.h"
 #include "tests/support/test.h"
 
@@ -217,47 +216,6 @@ TEST(srcu, grace_period_ends_inside_an_unlock)
 	expect(poll_state_synchronize_srcu(&srcu, READ_ONCE(d->gp_seq) + 1));
 	expect_eq(READ_ONCE(d->waiting), SRCU_NOBODY);
 	kthread_join(&updater.thread);
-	teardown();
-}
-
-/*
- * The reader leaves at every moment of the updater's way to sleep: before it looks, between that
- * and its arming of the readers, after. It hangs if one of them falls through.
- */
-static atomic64_t sweep_inside, sweep_over;
-static uint64_t sweep_leave;
-
-static int64_t sweep_rounds(void)
-{
-	return test_long() ? 100000 : 4000;
-}
-
-static void sweep_reader(void *arg)
-{
-	(void)arg;
-	for (int64_t i = 1; i <= sweep_rounds(); i++) {
-		int cookie = srcu_read_lock(&srcu);
-
-		sweep_leave = now_ns() + 9000 + (uint64_t)(i % 300) * 10;
-		atomic64_set_release(&sweep_inside, i);
-		relax_until(sweep_leave);
-		srcu_read_unlock(&srcu, cookie);
-		poll_until(&sweep_over, i);
-	}
-}
-
-TEST(srcu, reader_leaves_as_the_updater_goes_to_sleep)
-{
-	struct kthread reader;
-
-	setup();
-	expect_eq(kthread_run(&reader, "reader", sweep_reader, NULL), 0);
-	for (int64_t i = 1; i <= sweep_rounds(); i++) {
-		poll_until(&sweep_inside, i);
-		synchronize_srcu(&srcu);
-		atomic64_set_release(&sweep_over, i);
-	}
-	kthread_join(&reader);
 	teardown();
 }
 

@@ -131,26 +131,60 @@ TEST(srcu_callback, after_reader_with_worker)
 	run_after_reader(true);
 }
 
-/* Nobody waits in this domain but the worker, who was told by the reader's unlock alone. */
-TEST(srcu_callback, reader_wakes_worker)
+/* A domain that keeps the worker awake: its callback queues itself until told to stop. */
+static struct busy_domain {
+	struct srcu_struct ssp;
+	struct srcu_head head;
+	atomic_t stop;
+} busy;
+
+static void stay_busy(struct srcu_head *head)
+{
+	if (!atomic_read(&busy.stop))
+		call_srcu(&busy.ssp, head, stay_busy);
+}
+
+/*
+ * Nobody waits in this domain but the worker, who was told by the reader's unlock alone. The reader
+ * leaves at every moment of the worker's way to park the domain; now and then long after.
+ */
+static void run_reader_wakes_worker(int rounds, unsigned int spread)
 {
 	struct item item = {.number = 1};
-	int cookie;
 
-	setup(true);
-	/* At every moment of the worker's way to sleep, and after. */
-	for (int i = 1; i <= (test_long() ? 100000 : 4000); i++) {
+	for (int i = 1; i <= rounds; i++) {
+		int cookie = srcu_read_lock(&srcu);
+
 		item.number = i;
-		cookie = srcu_read_lock(&srcu);
 		call_srcu(&srcu, &item.head, item_func);
-		if (i % 8)
-			relax_until(now_ns() + (uint64_t)i * 37 % 600 * 100);
+		if (i % 64)
+			relax((unsigned int)i % spread);
 		else
 			wait_for_blocked_grace_period(&srcu);
 		srcu_read_unlock(&srcu, cookie);
-		while (atomic_read_acquire(&ran) < i)
-			sched_yield();
+		for (unsigned int n = 1; atomic_read_acquire(&ran) < i; n++) {
+			cpu_relax();
+			if (n % 1024 == 0)
+				sched_yield();
+		}
 	}
+}
+
+TEST(srcu_callback, reader_wakes_sleeping_worker)
+{
+	setup(true);
+	run_reader_wakes_worker(test_long() ? 50000 : 2000, 2000);
+	teardown(true);
+}
+
+TEST(srcu_callback, reader_wakes_busy_worker)
+{
+	setup(true);
+	expect_eq(init_srcu_struct(&busy.ssp), 0);
+	call_srcu(&busy.ssp, &busy.head, stay_busy);
+	run_reader_wakes_worker(test_long() ? 500000 : 20000, 100);
+	atomic_set(&busy.stop, 1);
+	expect_eq(cleanup_srcu_struct(&busy.ssp), 0);
 	teardown(true);
 }
 

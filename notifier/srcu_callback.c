@@ -39,7 +39,10 @@ static struct {
 	bool stop;
 	struct list_head ready, parked;
 	wait_queue_head_t wait;
-} srcu_worker;
+} srcu_worker = {
+	.ready = LIST_HEAD_INIT(srcu_worker.ready),
+	.parked = LIST_HEAD_INIT(srcu_worker.parked),
+};
 
 void srcu_callbacks_init(struct srcu_domain *d)
 {
@@ -238,10 +241,12 @@ static struct srcu_domain *next_domain(void)
 		spin_unlock(&srcu_worker.lock);
 		wait_event(srcu_worker.wait, worker_wanted());
 	}
-	if (d)
+	if (d) {
 		list_del_init(&d->work_link);
-	else
+	} else {
 		WRITE_ONCE(srcu_worker.pid, 0);
+		srcu_worker.stop = false;
+	}
 	spin_unlock(&srcu_worker.lock);
 	return d;
 }
@@ -271,6 +276,22 @@ static void forget_work(struct srcu_domain *d)
 	INIT_LIST_HEAD(&d->work_link);
 }
 
+/*
+ * In a child: the lists and the lock are as the parent's worker left them. Nobody here can have
+ * them in hand, because kicks compare the pid first. (After a mere stop they are in order, and a
+ * late kick may hold the lock: that is not the time to initialise anything.)
+ */
+static void forget_parents_worker(void)
+{
+	srcu_for_each_domain(forget_work);
+	spin_lock_init(&srcu_worker.lock);
+	INIT_LIST_HEAD(&srcu_worker.ready);
+	INIT_LIST_HEAD(&srcu_worker.parked);
+	init_waitqueue_head(&srcu_worker.wait);
+	srcu_worker.stop = false;
+	WRITE_ONCE(srcu_worker.pid, 0);
+}
+
 static void kick_if_queued(struct srcu_domain *d)
 {
 	if (atomic64_read(&d->nr_callbacks))
@@ -298,20 +319,15 @@ int srcu_workers_start(void)
 	mutex_lock(&srcu_worker.control);
 	if (srcu_worker.pid == pid)
 		goto out;
-
-	/* Afresh: after a fork the lists and the lock are as the parent's worker left them. */
-	srcu_for_each_domain(forget_work);
-	spin_lock_init(&srcu_worker.lock);
-	INIT_LIST_HEAD(&srcu_worker.ready);
-	INIT_LIST_HEAD(&srcu_worker.parked);
-	init_waitqueue_head(&srcu_worker.wait);
-	srcu_worker.stop = false;
-	smp_store_release(&srcu_worker.pid, pid);
+	if (srcu_worker.pid)
+		forget_parents_worker();
 	ret = start_thread();
-	if (ret) {
-		WRITE_ONCE(srcu_worker.pid, 0);
+	if (ret)
 		goto out;
-	}
+	/* Last, as a kick that finds this relies on being served. */
+	spin_lock(&srcu_worker.lock);
+	WRITE_ONCE(srcu_worker.pid, pid);
+	spin_unlock(&srcu_worker.lock);
 	srcu_for_each_domain(kick_if_queued);
 out:
 	mutex_unlock(&srcu_worker.control);

@@ -53,12 +53,24 @@ run_gnomon() { # ARG...: fills out, err, stats and status
 	status=$?
 }
 
-# case_of NAME EXIT-CODE CHECK ARG...: one run, and the function that looks at what it left.
+# A guest that works until told to stop: let run long enough to finish a pass of its work, on a
+# machine as busy as this one is now. Without a pass it would show nothing.
+run_for_a_pass() { # ARG...
+	local seconds
+	for seconds in 3 12 48; do
+		run_gnomon "$@" --duration "$seconds"
+		[ "$(stat_of guest_passes)" = 0 ] || break
+	done
+}
+
+# case_of NAME EXIT-CODE CHECK ARG...: one run, and the function that looks at what it left. How it
+# is run is up to $runner.
+runner=run_gnomon
 case_of() {
 	local name=$1 expected=$2 check=$3
 	shift 3
 	problems=()
-	run_gnomon "$@"
+	$runner "$@"
 	ran=$((ran + 1))
 	[ "$status" -eq "$expected" ] || problem "exit $status, expected $expected"
 	"$check"
@@ -117,8 +129,10 @@ run_bundled() {
 			case_of "$engine.hello.1M.${chaos//=300/}" 0 hello_is_good hello --mem 1M "${arguments[@]}"
 			;;
 		memcheck)
+			runner=run_for_a_pass
 			case_of "$engine.memcheck.${chaos//=300/}" 0 memcheck_is_good \
-				memcheck --mem 8M --duration 3 "${arguments[@]}"
+				memcheck --mem 8M "${arguments[@]}"
+			runner=run_gnomon
 			;;
 		remap)
 			case_of "$engine.remap.${chaos//=300/}" 0 remap_is_good remap "${arguments[@]}"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Two ways to let a little time pass, for tests that sweep one thread's step over another's: the
- * order that is looked for is narrow, and each round tries another moment. No result depends on it.
+ * Sweeps: one thread's step is moved over another's, a little further in each round, to meet an
+ * order that is too narrow to be built. No result depends on the time that passes.
  */
 #ifndef TESTS_SUPPORT_RELAX_H
 #define TESTS_SUPPORT_RELAX_H
@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "notifier/sync/atomic.h"
+#include "tests/support/test.h"
 
 static inline void relax(unsigned int n)
 {
@@ -26,20 +27,48 @@ static inline uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-static inline void relax_until(uint64_t ns)
+/*
+ * How many rounds: as many as asked for, but once a fiftieth of them is done only for a few
+ * seconds. Threads in lockstep need the CPU at the same time, and on a loaded machine a round costs
+ * slices.
+ */
+struct sweep {
+	int64_t min, max;
+	uint64_t end;
+};
+
+static inline struct sweep sweep_start(int64_t rounds)
 {
-	while (now_ns() < ns)
-		cpu_relax();
+	return (struct sweep){
+		.min = rounds / 50,
+		.max = test_long() ? rounds * 20 : rounds,
+		.end = now_ns() + (test_long() ? 30000000000 : 2000000000),
+	};
 }
 
-/* Until *@v is at least @n, by polling: to be there at once, and yet give way on a busy machine. */
-static inline void poll_until(const atomic64_t *v, int64_t n)
+/* Is there a round @i? They count from 1. */
+static inline bool sweep_goes_on(const struct sweep *sweep, int64_t i)
 {
-	for (unsigned int i = 1; atomic64_read_acquire(v) < n; i++) {
+	return i <= sweep->min || (i <= sweep->max && now_ns() < sweep->end);
+}
+
+/* What the driver of a sweep stores in place of a round, so that its partner ends. */
+#define SWEEP_OVER INT64_MAX
+
+/*
+ * Until *@v is at least @n, by polling: to be there at once, and yet give way on a busy machine.
+ * Returns what was found.
+ */
+static inline int64_t poll_until(const atomic64_t *v, int64_t n)
+{
+	int64_t found;
+
+	for (unsigned int i = 1; (found = atomic64_read_acquire(v)) < n; i++) {
 		cpu_relax();
 		if (i % 1024 == 0)
 			sched_yield();
 	}
+	return found;
 }
 
 #endif

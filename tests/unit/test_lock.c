@@ -19,7 +19,7 @@
 
 static unsigned long rounds(void)
 {
-	return test_long() ? 1000000 : 50000;
+	return test_long() ? 500000 : 20000;
 }
 
 static void run_threads(void (*fn)(void *arg), void *arg, int nr)
@@ -166,7 +166,7 @@ static void use_rwsem(void *arg)
 		if (i % 4 == 0) {
 			down_write(&shared.sem);
 			enter_and_leave(i);
-			if (i % 64 == 0) {
+			if (i % 512 == 0) {
 				unsigned long a = shared.a;
 
 				downgrade_write(&shared.sem);
@@ -373,17 +373,11 @@ TEST(lock, rwsem_writer_is_not_starved)
  */
 static atomic64_t sweep_held, sweep_done;
 
-static int64_t sweep_rounds(void)
-{
-	return test_long() ? 500000 : 20000;
-}
-
 static void sweep_newcomer(void *arg)
 {
 	bool write = *(bool *)arg;
 
-	for (int64_t i = 1; i <= sweep_rounds(); i++) {
-		poll_until(&sweep_held, i);
+	for (int64_t i = 1; poll_until(&sweep_held, i) != SWEEP_OVER; i++) {
 		if (write) {
 			down_write(&shared.sem);
 			up_write(&shared.sem);
@@ -397,16 +391,18 @@ static void sweep_newcomer(void *arg)
 
 static void run_sweep(bool write)
 {
+	struct sweep sweep = sweep_start(20000);
 	struct kthread newcomer;
 
 	expect_eq(kthread_run(&newcomer, "newcomer", sweep_newcomer, &write), 0);
-	for (int64_t i = 1; i <= sweep_rounds(); i++) {
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
 		down_write(&shared.sem);
 		atomic64_set_release(&sweep_held, i);
 		relax((unsigned int)(i % 300));
 		up_write(&shared.sem);
 		poll_until(&sweep_done, i);
 	}
+	atomic64_set_release(&sweep_held, SWEEP_OVER);
 	kthread_join(&newcomer);
 	expect_eq(shared.sem.count, 0);
 }
@@ -433,14 +429,25 @@ struct object {
 enum { BY_SPIN, BY_MUTEX, BY_SEM };
 
 struct handoff {
-	struct park_pair {
-		uint32_t turn; /* the round that may begin, for each side */
-		wait_queue_head_t wait;
-	} go;
-	struct object *object;
-	atomic64_t finished;
+	atomic64_t round; /* the one that may begin; SWEEP_OVER: none */
+	wait_queue_head_t wait;
+	struct object *object; /* of that round */
+	struct sweep sweep;
 	int kind;
 };
+
+static void next_object(struct handoff *h, int64_t round)
+{
+	if (sweep_goes_on(&h->sweep, round)) {
+		h->object = calloc(1, sizeof(*h->object));
+		h->object->users[h->kind] = NR_THREADS;
+	} else {
+		h->object = NULL;
+		round = SWEEP_OVER;
+	}
+	atomic64_set_release(&h->round, round);
+	wake_up_all(&h->wait);
+}
 
 static bool drop_object(struct object *o, int kind)
 {
@@ -475,27 +482,20 @@ static bool drop_object(struct object *o, int kind)
 static void drop_objects(void *arg)
 {
 	struct handoff *h = arg;
-	uint32_t last = test_long() ? 100000 : 5000;
 
-	for (uint32_t round = 1; round <= last; round++) {
+	for (int64_t round = 1;; round++) {
 		struct object *o;
 
-		wait_event(h->go.wait, smp_load_acquire(&h->go.turn) >= round);
+		wait_event(h->wait, atomic64_read_acquire(&h->round) >= round);
 		o = h->object;
+		if (!o)
+			break;
 		if (drop_object(o, h->kind)) {
 			memset(o, 0xff, sizeof(*o));
 			free(o);
-			h->object = calloc(1, sizeof(*o));
-			h->object->users[h->kind] = NR_THREADS;
-			if (round == last) {
-				free(h->object);
-				h->object = NULL;
-			}
-			smp_store_release(&h->go.turn, round + 1);
-			wake_up_all(&h->go.wait);
+			next_object(h, round + 1);
 		}
 	}
-	atomic64_inc(&h->finished);
 }
 
 /*
@@ -505,14 +505,11 @@ static void drop_objects(void *arg)
  */
 static void run_handoff(int kind)
 {
-	struct handoff h = {.kind = kind};
+	struct handoff h = {.kind = kind, .sweep = sweep_start(5000)};
 
-	h.object = calloc(1, sizeof(*h.object));
-	h.object->users[kind] = NR_THREADS;
-	h.go.turn = 1;
+	next_object(&h, 1);
 	run_threads(drop_objects, &h, NR_THREADS);
-	expect_eq(atomic64_read(&h.finished), NR_THREADS);
-	expect(!h.object);
+	expect_eq(atomic64_read(&h.round), SWEEP_OVER);
 }
 
 TEST(lock, last_owner_frees_spinlock)

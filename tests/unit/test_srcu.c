@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/relax.h"
 #include "tests/support/srcu_probe.h"
 #include "tests/support/test.h"
 
@@ -465,44 +466,39 @@ TEST(srcu, blocks_are_reused)
  * reader is still looking for somebody to wake. The block is memory of a domain all the time.
  */
 static struct srcu_struct *published;
-static atomic_t unlocked, reused;
+static atomic64_t unlocked, reused;
 
 static void read_once(void *arg)
 {
-	int rounds = *(int *)arg;
+	(void)arg;
+	for (int64_t i = 1; poll_until(&reused, i) != SWEEP_OVER; i++) {
+		struct srcu_struct *ssp = published;
+		int cookie = srcu_read_lock(ssp);
 
-	for (int i = 1; i <= rounds; i++) {
-		struct srcu_struct *ssp;
-		int cookie;
-
-		while (atomic_read_acquire(&reused) < i)
-			sched_yield();
-		ssp = published;
-		cookie = srcu_read_lock(ssp);
-		atomic_set_release(&unlocked, i);
+		atomic64_set_release(&unlocked, i);
 		srcu_read_unlock(ssp, cookie);
 	}
 }
 
 TEST(srcu, late_unlock_of_a_reused_block)
 {
-	int rounds = test_long() ? 100000 : 3000;
+	struct sweep sweep = sweep_start(5000);
 	struct kthread reader;
 
-	expect_eq(kthread_run(&reader, "reader", read_once, &rounds), 0);
-	for (int i = 1; i <= rounds; i++) {
+	expect_eq(kthread_run(&reader, "reader", read_once, NULL), 0);
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
 		struct srcu_struct *ssp = calloc(1, sizeof(*ssp));
 
 		expect_eq(init_srcu_struct(ssp), 0);
 		published = ssp;
-		atomic_set_release(&reused, i);
-		while (atomic_read_acquire(&unlocked) < i)
-			sched_yield();
+		atomic64_set_release(&reused, i);
+		poll_until(&unlocked, i);
 		synchronize_srcu(ssp);
 		expect_eq(cleanup_srcu_struct(ssp), 0);
 		memset(ssp, 0xff, sizeof(*ssp));
 		free(ssp);
 	}
+	atomic64_set_release(&reused, SWEEP_OVER);
 	kthread_join(&reader);
 }
 

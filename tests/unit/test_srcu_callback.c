@@ -148,11 +148,12 @@ static void stay_busy(struct srcu_head *head)
  * Nobody waits in this domain but the worker, who was told by the reader's unlock alone. The reader
  * leaves at every moment of the worker's way to park the domain; now and then long after.
  */
-static void run_reader_wakes_worker(int rounds, unsigned int spread)
+static void run_reader_wakes_worker(int64_t rounds, unsigned int spread)
 {
+	struct sweep sweep = sweep_start(rounds);
 	struct item item = {.number = 1};
 
-	for (int i = 1; i <= rounds; i++) {
+	for (int i = 1; sweep_goes_on(&sweep, i); i++) {
 		int cookie = srcu_read_lock(&srcu);
 
 		item.number = i;
@@ -173,7 +174,7 @@ static void run_reader_wakes_worker(int rounds, unsigned int spread)
 TEST(srcu_callback, reader_wakes_sleeping_worker)
 {
 	setup(true);
-	run_reader_wakes_worker(test_long() ? 50000 : 2000, 2000);
+	run_reader_wakes_worker(2000, 2000);
 	teardown(true);
 }
 
@@ -182,7 +183,7 @@ TEST(srcu_callback, reader_wakes_busy_worker)
 	setup(true);
 	expect_eq(init_srcu_struct(&busy.ssp), 0);
 	call_srcu(&busy.ssp, &busy.head, stay_busy);
-	run_reader_wakes_worker(test_long() ? 500000 : 20000, 100);
+	run_reader_wakes_worker(20000, 100);
 	atomic_set(&busy.stop, 1);
 	expect_eq(cleanup_srcu_struct(&busy.ssp), 0);
 	teardown(true);

@@ -14,7 +14,7 @@ static atomic64_t turn __attribute__((aligned(64)));
 
 static int64_t turns(void)
 {
-	return test_long() ? 400000 : 20000;
+	return test_long() ? 200000 : 4000;
 }
 
 static void take_turns(void *arg)
@@ -51,24 +51,29 @@ static atomic64_t going;
 static void wait_in_turn(void *arg)
 {
 	(void)arg;
-	for (int64_t i = 1; i <= turns(); i++) {
+	for (int64_t i = 1; atomic64_read_acquire(&turn) != SWEEP_OVER; i++) {
 		atomic64_set_release(&going, i);
 		relax(30);
-		wait_event(wq, atomic64_read_acquire(&turn) == i);
+		wait_event(wq, atomic64_read_acquire(&turn) >= i);
 	}
 }
 
 TEST(wait, wake_up_meets_waiter_on_its_way)
 {
+	struct sweep sweep = sweep_start(20000);
 	struct kthread t;
+	int64_t i;
 
 	expect_eq(kthread_run(&t, "waiter", wait_in_turn, NULL), 0);
-	for (int64_t i = 1; i <= turns(); i++) {
+	for (i = 1; sweep_goes_on(&sweep, i); i++) {
 		poll_until(&going, i);
 		relax((unsigned int)(i % 150));
 		atomic64_set_release(&turn, i);
 		wake_up_all(&wq);
 	}
+	poll_until(&going, i);
+	atomic64_set_release(&turn, SWEEP_OVER);
+	wake_up_all(&wq);
 	kthread_join(&t);
 	expect_eq(wq.waiters, 0);
 }

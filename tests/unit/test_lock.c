@@ -372,6 +372,7 @@ TEST(lock, rwsem_writer_is_not_starved)
  * entry there, when nobody else would come to let it in: this hangs if it does not look itself.
  */
 static atomic64_t sweep_held, sweep_done;
+static int64_t sweep_last; /* constant while threads run */
 
 static int64_t sweep_rounds(void)
 {
@@ -382,7 +383,7 @@ static void sweep_newcomer(void *arg)
 {
 	bool write = *(bool *)arg;
 
-	for (int64_t i = 1; i <= sweep_rounds(); i++) {
+	for (int64_t i = 1; i <= sweep_last; i++) {
 		poll_until(&sweep_held, i);
 		if (write) {
 			down_write(&shared.sem);
@@ -399,8 +400,9 @@ static void run_sweep(bool write)
 {
 	struct kthread newcomer;
 
+	sweep_last = sweep_rounds();
 	expect_eq(kthread_run(&newcomer, "newcomer", sweep_newcomer, &write), 0);
-	for (int64_t i = 1; i <= sweep_rounds(); i++) {
+	for (int64_t i = 1; i <= sweep_last; i++) {
 		down_write(&shared.sem);
 		atomic64_set_release(&sweep_held, i);
 		relax((unsigned int)(i % 300));
@@ -419,6 +421,44 @@ TEST(lock, rwsem_holder_leaves_as_a_writer_queues)
 TEST(lock, rwsem_holder_leaves_as_a_reader_queues)
 {
 	run_sweep(false);
+}
+
+/*
+ * Readers leave at every moment of a reader's way in through the queue, also between its look at
+ * the count and its own entry there. wait_lock holds it up until they are inside.
+ */
+TEST(lock, rwsem_readers_leave_as_a_reader_queues)
+{
+	struct kthread newcomer;
+	bool write = false;
+
+	sweep_last = sweep_rounds() / 10; /* each takes system calls */
+	expect_eq(kthread_run(&newcomer, "newcomer", sweep_newcomer, &write), 0);
+	for (int64_t i = 1; i <= sweep_last; i++) {
+		int inside;
+
+		down_write(&shared.sem);
+		raw_lock(&shared.sem.wait_lock);
+		atomic64_set_release(&sweep_held, i);
+		while (READ_ONCE(shared.sem.wait_lock.state) != 2)
+			sched_yield();
+		up_write(&shared.sem);
+		for (inside = 0; inside < 4; inside++)
+			expect(down_read_trylock(&shared.sem));
+		raw_unlock(&shared.sem.wait_lock);
+
+		/* Out and in again, until it queues or is done; then out for good. */
+		do {
+			up_read(&shared.sem);
+			inside--;
+		} while (atomic64_read(&sweep_done) < i && down_read_trylock(&shared.sem) &&
+			 ++inside);
+		while (inside--)
+			up_read(&shared.sem);
+		poll_until(&sweep_done, i);
+		expect_eq(shared.sem.count, 0);
+	}
+	kthread_join(&newcomer);
 }
 
 /* ---- the last owner frees the lock (rule 3 of lock.h) ---- */

@@ -6,6 +6,7 @@
  *	--list            name the tests
  *	--filter GLOB     run those whose "suite/name" matches
  *	--tap=FILE        write the results there, as TAP
+ *	--fail-fast       end with the first test that fails
  *	-j1               accepted: one test at a time is all it does
  *
  * Each test runs in a forked child, one at a time. The parent never starts a thread, so the fork is
@@ -123,10 +124,11 @@ int main(int argc, char **argv)
 		{"list", no_argument, NULL, 'l'},
 		{"filter", required_argument, NULL, 'f'},
 		{"tap", required_argument, NULL, 't'},
+		{"fail-fast", no_argument, NULL, 'F'},
 		{NULL, 0, NULL, 0},
 	};
 	const char *filter = NULL;
-	bool list = false;
+	bool list = false, fail_fast = false;
 	FILE *tap = stdout;
 	int opt, failed = 0, ran = 0;
 
@@ -144,6 +146,9 @@ int main(int argc, char **argv)
 				perror(optarg);
 				return 71;
 			}
+			break;
+		case 'F':
+			fail_fast = true;
 			break;
 		case 'j':
 			break;
@@ -168,6 +173,8 @@ int main(int argc, char **argv)
 		}
 		ran++;
 		failed += !run_test(*t, tap);
+		if (failed && fail_fast)
+			break;
 	}
 	if (!list)
 		fprintf(stderr, "%d ran, %d failed\n", ran, failed);

@@ -417,6 +417,45 @@ TEST(lock, rwsem_holder_leaves_as_a_reader_queues)
 	run_sweep(false);
 }
 
+/*
+ * Readers leave at every moment of a reader's way in through the queue, also between its look at
+ * the count and its own entry there. wait_lock holds it up until they are inside.
+ */
+TEST(lock, rwsem_readers_leave_as_a_reader_queues)
+{
+	struct sweep sweep = sweep_start(2000); /* each round takes system calls */
+	struct kthread newcomer;
+	bool write = false;
+
+	expect_eq(kthread_run(&newcomer, "newcomer", sweep_newcomer, &write), 0);
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
+		int inside;
+
+		down_write(&shared.sem);
+		raw_lock(&shared.sem.wait_lock);
+		atomic64_set_release(&sweep_held, i);
+		while (READ_ONCE(shared.sem.wait_lock.state) != 2)
+			sched_yield();
+		up_write(&shared.sem);
+		for (inside = 0; inside < 4; inside++)
+			expect(down_read_trylock(&shared.sem));
+		raw_unlock(&shared.sem.wait_lock);
+
+		/* Out and in again, until it queues or is done; then out for good. */
+		do {
+			up_read(&shared.sem);
+			inside--;
+		} while (atomic64_read(&sweep_done) < i && down_read_trylock(&shared.sem) &&
+			 ++inside);
+		while (inside--)
+			up_read(&shared.sem);
+		poll_until(&sweep_done, i);
+		expect_eq(shared.sem.count, 0);
+	}
+	atomic64_set_release(&sweep_held, SWEEP_OVER);
+	kthread_join(&newcomer);
+}
+
 /* ---- the last owner frees the lock (rule 3 of lock.h) ---- */
 
 struct object {

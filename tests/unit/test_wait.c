@@ -2,6 +2,8 @@
 /*
  * Wait queues lose no wake-up: a lost one hangs the test. And time-outs are what they say.
  */
+#include <errno.h>
+
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/thread.h"
 #include "notifier/sync/wait.h"
@@ -158,4 +160,31 @@ TEST(wait, timeout_is_cut_short_by_wake_up)
 	}
 	kthread_join(&t);
 	expect_eq(atomic64_read(&turn), turns());
+}
+
+/* False until the fifth look; after each, a wake-up for somebody else, before we can sleep. */
+static bool fifth_look(void)
+{
+	bool done = ++evaluated >= 5;
+
+	wake_up_all(&wq);
+	return done;
+}
+
+/* A wake-up between the look and the sleep ends the sleep, and is no time-out. */
+TEST(wait, wake_up_before_sleep_counts)
+{
+	wait_event(wq, fifth_look());
+	expect_eq(evaluated, 5);
+	evaluated = 0;
+	expect(wait_event_timeout(wq, fifth_look(), 3600 * 1000));
+	expect_eq(evaluated, 5);
+}
+
+/* Locks are taken between a failing call and its errno. */
+TEST(wait, errno_is_left_alone)
+{
+	errno = EXDEV;
+	expect(!wait_event_timeout(wq, false, 1));
+	expect_eq(errno, EXDEV);
 }

@@ -22,6 +22,7 @@ struct thread_state {
 	struct held_lock *held;
 	unsigned int nr_held, max_held;
 	unsigned int nr_spinlocks; /* how many of them forbid sleeping */
+	unsigned int lockdep_busy; /* inside lockdep: what a report's log hook locks is not seen */
 
 	/* srcu_callback.c: the domain whose callbacks this thread is running, or NULL. */
 	struct srcu_domain *srcu_running;

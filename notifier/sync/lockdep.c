@@ -30,10 +30,9 @@ const char *lockdep_plain_name(const char *name)
 }
 
 static const char *const kind_name[] = {
-	[HELD_SPINLOCK] = "spinlock",
-	[HELD_MUTEX] = "mutex",
-	[HELD_READ] = "rwsem for reading",
-	[HELD_WRITE] = "rwsem for writing",
+	[HELD_SPINLOCK] = "spinlock",	   [HELD_MUTEX] = "mutex",
+	[HELD_READ] = "rwsem for reading", [HELD_WRITE] = "rwsem for writing",
+	[HELD_REGION] = "region",
 };
 
 static pthread_once_t exit_key_once = PTHREAD_ONCE_INIT;
@@ -146,11 +145,17 @@ report_recursion(const struct thread_state *self, const struct held_lock *held, 
 
 /* ---- the stack ---- */
 
+/* A section may have ended on another thread, and its word may be another's by now. */
+static bool is_held(const struct held_lock *held)
+{
+	return !held->token || READ_ONCE(*held->token) == held->value;
+}
+
 /* Innermost first: locks are mostly dropped in reverse order. */
 static struct held_lock *find_held(const struct thread_state *self, const void *lock)
 {
 	for (unsigned int i = self->nr_held; i-- > 0;)
-		if (self->held[i].lock == lock)
+		if (self->held[i].lock == lock && is_held(&self->held[i]))
 			return &self->held[i];
 	return NULL;
 }
@@ -192,8 +197,21 @@ static void grow(struct thread_state *self)
 	self->max_held = max_held;
 }
 
+/* Sections that ended elsewhere; with @all those too that will. */
+static void drop_sections(struct thread_state *self, bool all)
+{
+	unsigned int nr = 0;
+
+	for (unsigned int i = 0; i < self->nr_held; i++)
+		if (!self->held[i].token || (!all && is_held(&self->held[i])))
+			self->held[nr++] = self->held[i];
+	self->nr_held = nr;
+}
+
 static void push(struct thread_state *self, struct held_lock entry)
 {
+	if (self->nr_held == self->max_held)
+		drop_sections(self, false);
 	if (self->nr_held == self->max_held)
 		grow(self);
 	self->held[self->nr_held++] = entry;
@@ -239,7 +257,7 @@ static void check_order(const struct thread_state *self, const void *lock, uint1
 		const struct held_lock *held = &self->held[i];
 		unsigned int len;
 
-		if (!class || !held->class)
+		if (!class || !held->class || !is_held(held))
 			continue;
 		if (held->class == class) {
 			if (!nest)
@@ -268,7 +286,7 @@ void lockdep_check_acquire(struct lockdep_map *map, const void *lock, enum held_
 
 	if (!begin(self))
 		return;
-	if (kind != HELD_SPINLOCK)
+	if (kind != HELD_SPINLOCK && kind != HELD_REGION)
 		check_sleep(self, site);
 	class = lockdep_class(map, subclass, site->lock);
 	held = find_held(self, lock);
@@ -294,6 +312,55 @@ void lockdep_acquired(struct lockdep_map *map, const void *lock, enum held_kind 
 			   .class = lockdep_class(map, subclass, site->lock),
 			   .kind = (uint8_t)kind,
 		   });
+	end(self);
+}
+
+void lockdep_map_acquire(struct lockdep_map *map, const struct lock_site *site)
+{
+	lockdep_check_acquire(map, map, HELD_REGION, 0, NULL, site);
+	lockdep_acquired(map, map, HELD_REGION, 0, site);
+}
+
+void lockdep_map_acquire_read(struct lockdep_map *map, const struct lock_site *site)
+{
+	lockdep_acquired(map, map, HELD_REGION, 0, site);
+}
+
+void lockdep_map_release(struct lockdep_map *map)
+{
+	lockdep_release(map, HELD_REGION);
+}
+
+void lockdep_section_enter(struct lockdep_map *map, const uint64_t *token, uint64_t value,
+			   const struct lock_site *site)
+{
+	struct thread_state *self = current_thread();
+
+	if (!begin(self))
+		return;
+	push(self, (struct held_lock){
+			   .lock = map,
+			   .site = site,
+			   .class = lockdep_class(map, 0, site->lock),
+			   .kind = HELD_REGION,
+			   .token = token,
+			   .value = value,
+		   });
+	end(self);
+}
+
+void lockdep_section_leave(const uint64_t *token)
+{
+	struct thread_state *self = current_thread();
+
+	if (!begin(self))
+		return;
+	for (unsigned int i = self->nr_held; i-- > 0;) {
+		if (self->held[i].token == token) {
+			pop(self, &self->held[i]);
+			break;
+		}
+	}
 	end(self);
 }
 
@@ -349,6 +416,8 @@ void lockdep_thread_exit(void)
 
 	if (!begin(self))
 		return;
+	/* A section may outlive the thread that began it. */
+	drop_sections(self, true);
 	if (self->nr_held) {
 		struct held_lock *last = &self->held[self->nr_held - 1];
 

@@ -24,7 +24,7 @@
 #include "notifier/sync/bug.h"
 #include "notifier/sync/util.h"
 
-enum held_kind { HELD_SPINLOCK, HELD_MUTEX, HELD_READ, HELD_WRITE };
+enum held_kind { HELD_SPINLOCK, HELD_MUTEX, HELD_READ, HELD_WRITE, HELD_REGION };
 
 /* A place in the code that takes a lock, and how the lock is called there. */
 struct lock_site {
@@ -101,10 +101,34 @@ struct lockdep_edge {
 	const struct lock_site *held_site, *taken_site;
 };
 
+/*
+ * Regions: code that is ordered like a lock. lock_map_acquire() is for what waits for others in the
+ * region, lock_map_acquire_read() for what is waited for, but never waits at the door: so it has a
+ * place as the outer lock only. lock_map_visit() is both steps of the first: it may wait, here.
+ */
+void lockdep_map_acquire(struct lockdep_map *map, const struct lock_site *site);
+void lockdep_map_acquire_read(struct lockdep_map *map, const struct lock_site *site);
+void lockdep_map_release(struct lockdep_map *map);
+
+/*
+ * The same as lock_map_acquire_read(), for a section that may end on another thread: it is open
+ * while *@token is @value. Both may be called in a signal handler.
+ */
+void lockdep_section_enter(struct lockdep_map *map, const uint64_t *token, uint64_t value,
+			   const struct lock_site *site);
+void lockdep_section_leave(const uint64_t *token);
+
+/* What @map stands for ends, and another may begin in its place: forget its orders. */
+void lockdep_forget(struct lockdep_map *map);
+
 /* Each order seen so far, in no order. @fn may take locks; what it sees is a moment's copy. */
 void lockdep_dump(void (*fn)(const struct lockdep_edge *edge, void *arg), void *arg);
 
 #define might_sleep() lockdep_might_sleep(LOCK_SITE_OF("might_sleep"))
+
+#define lock_map_acquire(map)	   lockdep_map_acquire(map, LOCK_SITE_OF(#map))
+#define lock_map_acquire_read(map) lockdep_map_acquire_read(map, LOCK_SITE_OF(#map))
+#define lock_map_release(map)	   lockdep_map_release(map)
 
 #define __lockdep_assert(cond, lock) \
 	ASSERT(cond, "lock %s (%p) must be held here by this thread", #lock, (const void *)(lock))
@@ -154,6 +178,26 @@ static inline void lockdep_thread_exit(void)
 {
 }
 
+static inline void lock_map_acquire(struct lockdep_map *map)
+{
+	(void)map;
+}
+
+static inline void lock_map_acquire_read(struct lockdep_map *map)
+{
+	(void)map;
+}
+
+static inline void lock_map_release(struct lockdep_map *map)
+{
+	(void)map;
+}
+
+static inline void lockdep_forget(struct lockdep_map *map)
+{
+	(void)map;
+}
+
 static inline void might_sleep(void)
 {
 }
@@ -161,5 +205,17 @@ static inline void might_sleep(void)
 #define __lockdep_assert(cond, lock) ((void)sizeof(lock))
 
 #endif
+
+/* lockdep_taught.c: regions, and the classes of locks that are ordered from the start. */
+extern struct lockdep_map lockdep_fs_reclaim;
+extern struct lockdep_map lockdep_i_mmap_rwsem;
+extern struct lockdep_map lockdep_anon_vma_rwsem;
+extern struct lockdep_map lockdep_invalidate_range_start;
+
+#define lock_map_visit(map)            \
+	do {                           \
+		lock_map_acquire(map); \
+		lock_map_release(map); \
+	} while (0)
 
 #endif

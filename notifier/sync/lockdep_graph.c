@@ -12,10 +12,9 @@
  *  2. graph.lock is a raw lock, the innermost of all, not followed by lockdep itself. The common
  *     case, an order that is known, is one relaxed load of a bit: lock checking must not order
  *     threads behind the locks' backs, or ThreadSanitizer would see fewer races.
- *  3. A child of a fork has a copy, perhaps of a moment when another thread of the parent was
- *     changing it. The lock is freed in the child (nothing else could), and each change is made in
- *     an order of which every prefix is sound: a number is taken, then filled in, then linked, and
- *     the bit that makes it known comes last. At worst a number is lost.
+ *  3. A child of a fork has a copy, of a moment when nobody was changing it: fork takes graph.lock.
+ *     Ours is the first handler that is registered, being so at the first use of any lock, hence
+ *     the last to lock and the first to unlock: other handlers may use locks.
  */
 #include "notifier/sync/lockdep_internal.h"
 
@@ -48,6 +47,7 @@ struct order {
 static struct {
 	struct raw_lock lock;
 	unsigned int nr_classes, nr_orders;
+	uint16_t free; /* orders that were forgotten */
 	struct lock_class classes[MAX_CLASSES];
 	struct order orders[MAX_ORDERS];
 	uint64_t known[MAX_CLASSES][MAX_CLASSES / 64]; /* a bit for each order */
@@ -58,18 +58,6 @@ static struct {
 	uint16_t reached_by[MAX_CLASSES];
 	uint16_t queue[MAX_CLASSES];
 } graph;
-
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static void unlock_in_child(void)
-{
-	graph.lock.state = 0;
-}
-
-static void first_use(void)
-{
-	BUG_ON(pthread_atfork(NULL, NULL, unlock_in_child) != 0);
-}
 
 static void say_full(const char *what)
 {
@@ -97,27 +85,32 @@ static uint16_t find_class(const void *key, const char *name, unsigned int subcl
 	return 0;
 }
 
+/* The key of a number that lockdep_forget() gave back. */
+static const char nobody;
+
 static uint16_t add_class(const void *key, const char *name, unsigned int subclass)
 {
+	uint16_t nr = find_class(&nobody, "", 0);
 	struct lock_class *class;
 
-	if (graph.nr_classes + 1 >= MAX_CLASSES)
+	if (!nr && graph.nr_classes + 1 >= MAX_CLASSES)
 		return 0;
-	class = &graph.classes[graph.nr_classes + 1];
+	if (!nr)
+		nr = (uint16_t)(graph.nr_classes + 1);
+	class = &graph.classes[nr];
 	*class = (struct lock_class){.key = key, .subclass = subclass};
 	snprintf(class->name, sizeof(class->name), subclass ? "%s/%u" : "%s", name, subclass);
-	return (uint16_t)++graph.nr_classes;
+	if (nr > graph.nr_classes)
+		graph.nr_classes = nr;
+	return nr;
 }
 
-uint16_t lockdep_class(struct lockdep_map *map, unsigned int subclass, const char *fallback_name)
+static uint16_t find_or_add_class(struct lockdep_map *map, unsigned int subclass,
+				  const char *fallback_name)
 {
-	const char *name = map->name ? map->name : fallback_name;
-	uint16_t class = READ_ONCE(map->class[subclass]);
+	const char *name = lockdep_plain_name(map->name ? map->name : fallback_name);
+	uint16_t class;
 
-	if (class)
-		return class;
-	name = lockdep_plain_name(name);
-	pthread_once(&once, first_use);
 	raw_lock(&graph.lock);
 	class = find_class(map->key, name, subclass);
 	if (!class)
@@ -127,6 +120,33 @@ uint16_t lockdep_class(struct lockdep_map *map, unsigned int subclass, const cha
 		say_full("classes");
 	WRITE_ONCE(map->class[subclass], class);
 	return class;
+}
+
+static void lock_for_fork(void)
+{
+	raw_lock(&graph.lock);
+}
+
+static void unlock_after_fork(void)
+{
+	raw_unlock(&graph.lock);
+}
+
+static void first_use(void)
+{
+	BUG_ON(pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork) != 0);
+	lockdep_teach();
+}
+
+uint16_t lockdep_class(struct lockdep_map *map, unsigned int subclass, const char *fallback_name)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	uint16_t class = READ_ONCE(map->class[subclass]);
+
+	if (likely(class))
+		return class;
+	pthread_once(&once, first_use);
+	return find_or_add_class(map, subclass, fallback_name);
 }
 
 void lockdep_class_name(uint16_t class, char name[LOCKDEP_NAME_MAX])
@@ -202,9 +222,14 @@ static bool add_order(const struct order *new)
 	struct lock_class *class = &graph.classes[new->from];
 	unsigned int nr;
 
-	if (graph.nr_orders + 1 >= MAX_ORDERS)
+	if (graph.free) {
+		nr = graph.free;
+		graph.free = graph.orders[nr].next;
+	} else if (graph.nr_orders + 1 < MAX_ORDERS) {
+		nr = ++graph.nr_orders;
+	} else {
 		return false;
-	nr = ++graph.nr_orders;
+	}
 	graph.orders[nr] = *new;
 	graph.orders[nr].next = class->first;
 	class->first = (uint16_t)nr;
@@ -228,7 +253,9 @@ unsigned int lockdep_order_add(const struct held_lock *held, uint16_t class,
 	bool room = true;
 
 	raw_lock(&graph.lock);
-	if (!lockdep_order_known(order.from, order.to)) {
+	/* Else a class was forgotten while it was in use, which is for its owner to report. */
+	if (graph.classes[order.from].key != &nobody && graph.classes[order.to].key != &nobody &&
+	    !lockdep_order_known(order.from, order.to)) {
 		if (find_chain(class, held->class))
 			len = copy_chain(class, held->class, chain);
 		else
@@ -238,6 +265,62 @@ unsigned int lockdep_order_add(const struct held_lock *held, uint16_t class,
 	if (!room)
 		say_full("orders");
 	return len;
+}
+
+void lockdep_teach_order(struct lockdep_map *outer, struct lockdep_map *inner,
+			 const struct lock_site *site)
+{
+	struct order order = {
+		.from = find_or_add_class(outer, 0, outer->name),
+		.to = find_or_add_class(inner, 0, inner->name),
+		.held_site = site,
+		.taken_site = site,
+		.thread = thread_id(),
+	};
+
+	raw_lock(&graph.lock);
+	add_order(&order);
+	raw_unlock(&graph.lock);
+}
+
+static void forget_order(uint16_t nr)
+{
+	struct order *order = &graph.orders[nr];
+	uint16_t *link = &graph.classes[order->from].first;
+
+	WRITE_ONCE(graph.known[order->from][order->to / 64],
+		   graph.known[order->from][order->to / 64] & ~(1ULL << order->to % 64));
+	while (*link && *link != nr)
+		link = &graph.orders[*link].next;
+	*link = order->next;
+	order->from = 0;
+	order->next = graph.free;
+	graph.free = nr;
+}
+
+static void forget_class(uint16_t class)
+{
+	for (unsigned int i = 1; i <= graph.nr_orders; i++) {
+		const struct order *order = &graph.orders[i];
+
+		if (order->from && (order->from == class || order->to == class))
+			forget_order((uint16_t)i);
+	}
+	graph.classes[class] = (struct lock_class){.key = &nobody};
+}
+
+void lockdep_forget(struct lockdep_map *map)
+{
+	for (unsigned int i = 0; i < LOCKDEP_SUBCLASSES; i++) {
+		uint16_t class = READ_ONCE(map->class[i]);
+
+		if (!class)
+			continue;
+		WRITE_ONCE(map->class[i], 0);
+		raw_lock(&graph.lock);
+		forget_class(class);
+		raw_unlock(&graph.lock);
+	}
 }
 
 void lockdep_dump(void (*fn)(const struct lockdep_edge *edge, void *arg), void *arg)

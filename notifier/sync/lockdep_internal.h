@@ -16,6 +16,9 @@ struct held_lock {
 	const struct lock_site *site; /* where it was taken */
 	uint16_t class;		      /* 0: the tables are full, and it is not ordered */
 	uint8_t kind;		      /* enum held_kind */
+	/* A section that may end elsewhere: held while *token is value. Else NULL. */
+	const uint64_t *token;
+	uint64_t value;
 };
 
 /* One order of a chain: thread @thread was the first to take edge.taken under edge.held. */
@@ -44,6 +47,13 @@ bool lockdep_order_known(uint16_t from, uint16_t to);
 unsigned int lockdep_order_add(const struct held_lock *held, uint16_t class,
 			       const struct lock_site *site,
 			       struct order_step chain[LOCKDEP_MAX_CHAIN]);
+
+/* An order before anyone ran it. */
+void lockdep_teach_order(struct lockdep_map *outer, struct lockdep_map *inner,
+			 const struct lock_site *site);
+
+/* lockdep_taught.c: calls that; at the first use of any lock. */
+void lockdep_teach(void);
 
 #endif /* CONFIG_LOCKDEP */
 

@@ -269,7 +269,13 @@ static int invalidate_range_start(struct mmu_notifier_range *range)
 
 		if (!mn->ops->invalidate_range_start)
 			continue;
+		/* Who may not block must not sleep either on what happens to be free today (N-67).
+		 */
+		if (!mmu_notifier_range_blockable(range))
+			non_block_start();
 		err = mn->ops->invalidate_range_start(mn, range);
+		if (!mmu_notifier_range_blockable(range))
+			non_block_end();
 		if (likely(!err))
 			continue;
 		if (WARN_ON(mmu_notifier_range_blockable(range) || err != -EAGAIN))

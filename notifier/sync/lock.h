@@ -273,6 +273,21 @@ static inline void downgrade_write(struct rw_semaphore *sem)
 
 /* ---- assertions, debug builds only ---- */
 
+/* This path takes the lock at times: check as if it did now. */
+#ifdef CONFIG_LOCKDEP
+#define __might_lock(lock, kind) \
+	lockdep_check_acquire(&(lock)->dep, lock, kind, 0, NULL, LOCK_SITE_OF(#lock))
+#define might_lock(lock)                                                \
+	__might_lock(lock, _Generic((lock), spinlock_t *                \
+				    : HELD_SPINLOCK, struct mutex *     \
+				    : HELD_MUTEX, struct rw_semaphore * \
+				    : HELD_WRITE))
+#define might_lock_read(sem) __might_lock(sem, HELD_READ)
+#else
+#define might_lock(lock)     ((void)sizeof(lock))
+#define might_lock_read(sem) ((void)sizeof(sem))
+#endif
+
 #define __lock_ptr(lock) \
 	_Generic((lock),                                                                           \
 		spinlock_t *: (lock),                                                              \

@@ -229,9 +229,16 @@ static void pop(struct thread_state *self, struct held_lock *held)
 
 /* ---- checks ---- */
 
-/* No sleeping under a spinlock. */
+/* No sleeping under a spinlock, nor for those who promised. */
 static void check_sleep(const struct thread_state *self, const struct lock_site *site)
 {
+	if (unlikely(self->nr_non_block)) {
+		report("BUG: %s, " SITE_FMT
+		       ", may sleep, but this thread must not block, " SITE_FMT,
+		       lockdep_plain_name(site->lock), SITE_ARG(site),
+		       SITE_ARG(self->non_block_site));
+		report_end(self);
+	}
 	if (likely(!self->nr_spinlocks))
 		return;
 	for (unsigned int i = self->nr_held; i-- > 0;) {
@@ -408,6 +415,22 @@ void lockdep_might_sleep(const struct lock_site *site)
 		return;
 	check_sleep(self, site);
 	end(self);
+}
+
+void lockdep_non_block_start(const struct lock_site *site)
+{
+	struct thread_state *self = current_thread();
+
+	if (!self->nr_non_block++)
+		self->non_block_site = site;
+}
+
+void lockdep_non_block_end(void)
+{
+	struct thread_state *self = current_thread();
+
+	ASSERT(self->nr_non_block, "non_block_end() has its non_block_start()");
+	self->nr_non_block--;
 }
 
 void lockdep_thread_exit(void)

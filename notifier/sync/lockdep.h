@@ -90,6 +90,10 @@ bool lockdep_is_held_kind(const void *lock, enum held_kind kind);
 
 void lockdep_might_sleep(const struct lock_site *site);
 
+/* From one to the other nothing may sleep, whatever is held: for those who promised. They nest. */
+void lockdep_non_block_start(const struct lock_site *site);
+void lockdep_non_block_end(void);
+
 /* The calling thread ends: BUG if it holds a lock. */
 void lockdep_thread_exit(void);
 
@@ -125,6 +129,9 @@ void lockdep_forget(struct lockdep_map *map);
 void lockdep_dump(void (*fn)(const struct lockdep_edge *edge, void *arg), void *arg);
 
 #define might_sleep() lockdep_might_sleep(LOCK_SITE_OF("might_sleep"))
+
+#define non_block_start() lockdep_non_block_start(LOCK_SITE_OF("non_block_start"))
+#define non_block_end()	  lockdep_non_block_end()
 
 #define lock_map_acquire(map)	   lockdep_map_acquire(map, LOCK_SITE_OF(#map))
 #define lock_map_acquire_read(map) lockdep_map_acquire_read(map, LOCK_SITE_OF(#map))
@@ -175,6 +182,14 @@ static inline void lockdep_downgrade(const void *lock)
 }
 
 static inline void lockdep_thread_exit(void)
+{
+}
+
+static inline void non_block_start(void)
+{
+}
+
+static inline void non_block_end(void)
 {
 }
 

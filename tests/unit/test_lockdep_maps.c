@@ -252,4 +252,132 @@ TEST(lockdep_maps, unregister_under_a_lock_that_callbacks_take)
 	host_destroy(&s.h);
 }
 
+/* --- who promised not to block --- */
+
+static int start_that_may_sleep(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	(void)mn, (void)range;
+	mutex_lock(&mutex); /* free, so does not sleep this time */
+	mutex_unlock(&mutex);
+	return 0;
+}
+
+static const struct mmu_notifier_ops sleeping_ops = {
+	.invalidate_range_start = start_that_may_sleep,
+};
+
+static void open_window_nonblock(void *arg)
+{
+	struct host *h = arg;
+
+	expect_eq(window_nonblock(h->mm), 0);
+}
+
+TEST(lockdep_maps, nonblock_start_that_may_sleep)
+{
+	struct mmu_notifier mn = {.ops = &sleeping_ops};
+	struct host h;
+
+	host_init(&h);
+	expect_eq(mmu_notifier_register(&mn, h.mm), 0);
+	window(h.mm);
+	expect_bug(open_window_nonblock, &h, "mutex, in start_that_may_sleep() at " __FILE__);
+	expect_bug(open_window_nonblock, &h,
+		   "may sleep, but this thread must not block, in invalidate_range_start() at");
+	mmu_notifier_unregister(&mn, h.mm);
+	host_destroy(&h);
+}
+
+static DECLARE_WAIT_QUEUE_HEAD(wq);
+static DEFINE_SPINLOCK(spin);
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+static void sleep_by(void *arg)
+{
+	static DECLARE_RWSEM(sem);
+	struct kthread t;
+
+	non_block_start();
+	non_block_start();
+	non_block_end();
+	spin_lock(&spin);
+	spin_unlock(&spin);
+	expect(mutex_trylock(&mutex));
+	mutex_unlock(&mutex);
+	kfree(kmalloc(8, GFP_ATOMIC));
+	switch (*(int *)arg) {
+	case 0:
+		mutex_lock(&mutex);
+		break;
+	case 1:
+		down_read(&sem);
+		break;
+	case 2:
+		down_write(&sem);
+		break;
+	case 3:
+		wait_event(wq, true);
+		break;
+	case 4:
+		wait_event_timeout(wq, true, 1);
+		break;
+	case 5:
+		kfree(kmalloc(8, GFP_KERNEL));
+		break;
+	case 6:
+		synchronize_srcu(&srcu);
+		break;
+	case 7:
+		srcu_barrier(&srcu);
+		break;
+	case 8:
+		might_lock(&mutex);
+		break;
+	case 9:
+		kthread_run(&t, "nothing", nothing, NULL);
+		kthread_join(&t);
+		break;
+	}
+}
+
+TEST(lockdep_maps, every_sleep_is_checked)
+{
+	expect_eq(init_srcu_struct(&srcu), 0);
+	for (int i = 0; i < 10; i++)
+		expect_bug(sleep_by, &i, "this thread must not block, in sleep_by() at");
+	expect_eq(cleanup_srcu_struct(&srcu), 0);
+}
+
+/* --- what a path does seldom --- */
+
+static void read_under_frame_lock(void *arg)
+{
+	struct host *h = arg;
+	char byte;
+
+	lock_frame(h->phys, mm_lookup_pfn(h->mm, HVA));
+	mm_read(h->mm, HVA, &byte, 1); /* the page is there: takes no lock */
+}
+
+static void lock_both_ways(void *arg)
+{
+	spin_lock(&spin);
+	might_lock(&spin);
+	(void)arg;
+}
+
+TEST(lockdep_maps, might_lock)
+{
+	struct host h;
+
+	host_init(&h);
+	expect_bug(read_under_frame_lock, &h, "takes mm->mmap_lock (rwsem for reading) in pin()");
+	expect_bug(lock_both_ways, NULL, "is held by this thread already, as spinlock");
+	host_destroy(&h);
+}
+
 #endif

@@ -119,7 +119,7 @@ int __mmu_notifier_register(struct mmu_notifier *subscription, struct mm_struct 
 		new_block = kzalloc(sizeof(*new_block), GFP_KERNEL);
 		if (!new_block)
 			return -ENOMEM;
-		spin_lock_init(&new_block->lock);
+		__spin_lock_init(&new_block->lock, "subscriptions->lock", LOCK_CLASS_KEY);
 	}
 
 	ret = mm_take_all_locks(mm);

@@ -44,7 +44,7 @@ struct address_space *address_space_create(struct phys *phys, uint64_t nr_pages)
 	mapping->phys = phys;
 	mapping->nr_pages = nr_pages;
 	refcount_set(&mapping->refs, 1);
-	init_rwsem(&mapping->i_mmap_rwsem);
+	init_rwsem_class(&mapping->i_mmap_rwsem, &lockdep_i_mmap_rwsem);
 	INIT_LIST_HEAD(&mapping->i_mmap);
 	spin_lock_init(&mapping->i_pages_lock);
 	return mapping;

@@ -85,21 +85,42 @@ bool frame_locked(const struct frame *frame)
 	return atomic_read(&frame->lock) & FRAME_LOCKED;
 }
 
-/* To lockdep a frame lock is a mutex. */
-bool trylock_frame(struct phys *phys, pfn_t pfn)
+/* To lockdep a frame lock is a mutex; all are of one class, and none has a map of its own. */
+static struct lockdep_map frame_lock_map = LOCKDEP_MAP_INIT(&frame_lock_map, "frame_lock");
+
+static bool try_lock(struct frame *frame)
+{
+	return !(atomic_fetch_or(FRAME_LOCKED, &frame->lock) & FRAME_LOCKED);
+}
+
+bool trylock_frame_at(struct phys *phys, pfn_t pfn, const struct lock_site *site)
 {
 	struct frame *frame = pfn_to_frame(phys, pfn);
 
-	if (atomic_fetch_or(FRAME_LOCKED, &frame->lock) & FRAME_LOCKED)
+	if (!try_lock(frame))
 		return false;
-	lockdep_acquired(frame, HELD_MUTEX, LOCK_SITE);
+	lockdep_acquired(&frame_lock_map, frame, HELD_MUTEX, 0, site);
 	return true;
 }
 
-void lock_frame(struct phys *phys, pfn_t pfn)
+static void lock(struct phys *phys, pfn_t pfn, unsigned int subclass, const void *nest,
+		 const struct lock_site *site)
 {
-	lockdep_check_acquire(pfn_to_frame(phys, pfn), HELD_MUTEX, LOCK_SITE);
-	wait_event(*frame_waitqueue(phys, pfn), trylock_frame(phys, pfn));
+	struct frame *frame = pfn_to_frame(phys, pfn);
+
+	lockdep_check_acquire(&frame_lock_map, frame, HELD_MUTEX, subclass, nest, site);
+	wait_event(*frame_waitqueue(phys, pfn), try_lock(frame));
+	lockdep_acquired(&frame_lock_map, frame, HELD_MUTEX, subclass, site);
+}
+
+void lock_frame_at(struct phys *phys, pfn_t pfn, const struct lock_site *site)
+{
+	lock(phys, pfn, 0, NULL, site);
+}
+
+void lock_new_frame_at(struct phys *phys, pfn_t pfn, pfn_t from, const struct lock_site *site)
+{
+	lock(phys, pfn, SINGLE_DEPTH_NESTING, pfn_to_frame(phys, from), site);
 }
 
 void unlock_frame(struct phys *phys, pfn_t pfn)

@@ -21,6 +21,7 @@
 #include <gnomon/phys.h>
 
 #include "notifier/sync/atomic.h"
+#include "notifier/sync/lockdep.h"
 #include "notifier/sync/refcount.h"
 #include "notifier/sync/wait.h"
 
@@ -37,8 +38,17 @@ struct frame {
 
 struct frame *pfn_to_frame(const struct phys *phys, pfn_t pfn);
 
-void lock_frame(struct phys *phys, pfn_t pfn);
-bool trylock_frame(struct phys *phys, pfn_t pfn);
+#define lock_frame(phys, pfn)	 lock_frame_at(phys, pfn, LOCK_SITE_OF("frame"))
+#define trylock_frame(phys, pfn) trylock_frame_at(phys, pfn, LOCK_SITE_OF("frame"))
+/*
+ * The lock of a frame that is no page yet, while @from is locked, and others perhaps: whoever else
+ * has it just looks, and waits for nothing (migrate_range.c). To lockdep a subclass of its own.
+ */
+#define lock_new_frame(phys, pfn, from) \
+	lock_new_frame_at(phys, pfn, from, LOCK_SITE_OF("new frame"))
+void lock_frame_at(struct phys *phys, pfn_t pfn, const struct lock_site *site);
+bool trylock_frame_at(struct phys *phys, pfn_t pfn, const struct lock_site *site);
+void lock_new_frame_at(struct phys *phys, pfn_t pfn, pfn_t from, const struct lock_site *site);
 void unlock_frame(struct phys *phys, pfn_t pfn); /* wakes all of frame_waitqueue() */
 bool frame_locked(const struct frame *frame);
 

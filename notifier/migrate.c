@@ -58,7 +58,7 @@ int migration_prepare(struct migration *m, struct phys *phys, pfn_t from)
 	if (m->to == INVALID_PFN)
 		return -ENOMEM;
 	/* The lock of a frame that is no page yet: whoever has it just looks (migrate_range.c). */
-	lock_frame(phys, m->to);
+	lock_new_frame(phys, m->to, from);
 	m->from = from;
 	m->nr_unmapped = 0;
 	m->anon_vma = frame_anon_vma(frame);

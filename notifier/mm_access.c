@@ -61,6 +61,9 @@ static bool try_pin(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
 
 static int pin(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
 {
+	/* Seldom does: the page is there. Who calls with a lock that mmap_lock encloses is wrong
+	 * always. */
+	might_lock_read(&mm->mmap_lock);
 	while (!try_pin(mm, hva, write, pfnp)) {
 		int ret = mm_fault(mm, hva, write);
 

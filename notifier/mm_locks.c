@@ -25,7 +25,7 @@ static void take(struct rw_semaphore *lock, bool *taken)
 {
 	if (*taken)
 		return;
-	down_write(lock);
+	down_write_nest_lock(lock, &mm_all_locks_mutex);
 	*taken = true;
 }
 

@@ -24,6 +24,7 @@
 #include <gnomon/mmu_notifier.h>
 
 #include "notifier/mm_internal.h"
+#include "notifier/srcu_internal.h"
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/bug.h"
@@ -50,6 +51,8 @@ static int subscriptions_srcu_init(void)
 	if (!srcu_ready) {
 		ret = init_srcu_struct(&srcu);
 		srcu_ready = ret == 0;
+		if (!ret)
+			lockdep_init_map(&srcu.d->dep, "mmu_notifier_srcu", &srcu);
 	}
 	mutex_unlock(&srcu_init_mutex);
 	return ret;
@@ -116,7 +119,7 @@ int __mmu_notifier_register(struct mmu_notifier *subscription, struct mm_struct 
 		new_block = kzalloc(sizeof(*new_block), GFP_KERNEL);
 		if (!new_block)
 			return -ENOMEM;
-		spin_lock_init(&new_block->lock);
+		__spin_lock_init(&new_block->lock, "subscriptions->lock", LOCK_CLASS_KEY);
 	}
 
 	ret = mm_take_all_locks(mm);
@@ -266,7 +269,13 @@ static int invalidate_range_start(struct mmu_notifier_range *range)
 
 		if (!mn->ops->invalidate_range_start)
 			continue;
+		/* Who may not block must not sleep either on what happens to be free today (N-67).
+		 */
+		if (!mmu_notifier_range_blockable(range))
+			non_block_start();
 		err = mn->ops->invalidate_range_start(mn, range);
+		if (!mmu_notifier_range_blockable(range))
+			non_block_end();
 		if (likely(!err))
 			continue;
 		if (WARN_ON(mmu_notifier_range_blockable(range) || err != -EAGAIN))
@@ -284,14 +293,23 @@ static int invalidate_range_start(struct mmu_notifier_range *range)
 void mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
 {
 	might_sleep();
+	/* Also with no subscriber: who waits for one, or allocates, is wrong before there is one.
+	 */
+	lock_map_acquire(&lockdep_invalidate_range_start);
 	range->flags |= MMU_NOTIFIER_RANGE_BLOCKABLE;
 	invalidate_range_start(range);
+	lock_map_release(&lockdep_invalidate_range_start);
 }
 
 int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
 {
+	int ret;
+
+	lock_map_acquire(&lockdep_invalidate_range_start);
 	range->flags &= ~MMU_NOTIFIER_RANGE_BLOCKABLE;
-	return invalidate_range_start(range);
+	ret = invalidate_range_start(range);
+	lock_map_release(&lockdep_invalidate_range_start);
+	return ret;
 }
 
 void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
@@ -299,10 +317,11 @@ void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
 	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
 	int id;
 
-	if (!subscriptions)
-		return;
-
-	id = srcu_read_lock(&srcu);
-	call_range_end(subscriptions, range);
-	srcu_read_unlock(&srcu, id);
+	lock_map_acquire(&lockdep_invalidate_range_start);
+	if (subscriptions) {
+		id = srcu_read_lock(&srcu);
+		call_range_end(subscriptions, range);
+		srcu_read_unlock(&srcu, id);
+	}
+	lock_map_release(&lockdep_invalidate_range_start);
 }

@@ -24,7 +24,7 @@ struct anon_vma *anon_vma_create(void)
 	if (!anon_vma)
 		return NULL;
 	refcount_set(&anon_vma->refs, 1);
-	init_rwsem(&anon_vma->rwsem);
+	init_rwsem_class(&anon_vma->rwsem, &lockdep_anon_vma_rwsem);
 	INIT_LIST_HEAD(&anon_vma->vmas);
 	return anon_vma;
 }

@@ -48,6 +48,8 @@ void srcu_callbacks_init(struct srcu_domain *d)
 {
 	d->queue_tail = &d->queue;
 	INIT_LIST_HEAD(&d->work_link);
+	/* A class for each domain: a callback of one may run those of another. */
+	lockdep_init_map(&d->cb_run.dep, "d->cb_run", &d->cb_run);
 }
 
 /* ---- the queue ---- */

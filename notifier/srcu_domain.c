@@ -49,6 +49,7 @@ static int pool_grow(void)
 		d->number = srcu_pool.nr_domains + (unsigned int)i;
 		d->waiting = SRCU_NOBODY;
 		srcu_callbacks_init(d);
+		lockdep_init_map(&d->dep, "srcu", &d->dep);
 		d->next_free = srcu_pool.free;
 		srcu_pool.free = d;
 	}
@@ -97,6 +98,7 @@ int cleanup_srcu_struct(struct srcu_struct *ssp)
 	/* First, as callbacks would wait for that reader. */
 	if (srcu_readers_active(d))
 		return refuse_cleanup(d);
+	lock_map_visit(&d->dep);
 	/* More than once only if callbacks queue callbacks. */
 	while (atomic64_read_acquire(&d->nr_callbacks))
 		srcu_barrier(ssp);
@@ -106,6 +108,7 @@ int cleanup_srcu_struct(struct srcu_struct *ssp)
 		return refuse_cleanup(d);
 
 	ssp->d = NULL;
+	lockdep_forget(&d->dep);
 	mutex_lock(&srcu_pool.lock);
 	d->next_free = srcu_pool.free;
 	srcu_pool.free = d;

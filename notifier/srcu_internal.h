@@ -63,6 +63,7 @@ struct srcu_domain {
 	struct list_head work_link; /* in one of the worker's lists; under its lock */
 
 	struct srcu_domain *next_free; /* under the pool's lock */
+	struct lockdep_map dep;	       /* sections are in it; who waits for them visits it */
 } __attribute__((aligned(64)));
 
 /*
@@ -168,12 +169,13 @@ static inline bool srcu_track_held(const struct srcu_domain *d, bool unknown)
 #endif
 
 /* For what waits for readers of @d, called @what: this thread must not be one of them. */
-static inline void srcu_assert_not_reader(const struct srcu_domain *d, const char *what)
+static inline void srcu_assert_not_reader(struct srcu_domain *d, const char *what)
 {
 	ASSERT(!srcu_track_held(d, false),
 	       "%s by a thread that is inside a read section of the same domain (%u): it would "
 	       "wait for itself",
 	       what, d->number);
+	lock_map_visit(&d->dep);
 }
 
 #endif

@@ -45,8 +45,11 @@ unsigned int srcu_track_lock(struct srcu_domain *d, unsigned int idx)
 		uint64_t free = 0;
 
 		if (i && __atomic_compare_exchange_n(&records[i], &free, record_of(d, idx), false,
-						     __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+						     __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+			lockdep_section_enter(&d->dep, &records[i], record_of(d, idx),
+					      LOCK_SITE_OF("srcu_read_lock"));
 			return i;
+		}
 	}
 	WRITE_ONCE(lost_track, true);
 	return 0;
@@ -61,6 +64,7 @@ void srcu_track_unlock(struct srcu_domain *d, int cookie)
 
 	if (!section)
 		return;
+	lockdep_section_leave(&records[section]);
 	found = __atomic_exchange_n(&records[section], 0, __ATOMIC_RELAXED);
 	ASSERT(found && (found & mask) == want,
 	       "unlock of domain %u with cookie %#x, which is not that of an open section: "

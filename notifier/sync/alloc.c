@@ -9,26 +9,25 @@
 #include <sys/mman.h>
 
 #include "notifier/sync/bug.h"
-#include "notifier/sync/lockdep.h"
 
-void *kmalloc(size_t size, gfp_t flags)
+/* Names in parentheses: alloc.h has macros that check first what @flags allow. */
+
+void *(kmalloc)(size_t size, gfp_t flags)
 {
-	if (flags & GFP_KERNEL)
-		might_sleep();
+	(void)flags;
 	return malloc(size);
 }
 
-void *kzalloc(size_t size, gfp_t flags)
+void *(kzalloc)(size_t size, gfp_t flags)
 {
-	return kcalloc(1, size, flags);
+	return (kcalloc)(1, size, flags);
 }
 
-void *kcalloc(size_t n, size_t size, gfp_t flags)
+void *(kcalloc)(size_t n, size_t size, gfp_t flags)
 {
 	size_t bytes;
 
-	if (flags & GFP_KERNEL)
-		might_sleep();
+	(void)flags;
 	/* calloc checks too, but the sanitizers' ends the process. */
 	if (__builtin_mul_overflow(n, size, &bytes))
 		return NULL;
@@ -40,13 +39,12 @@ void kfree(const void *ptr)
 	free((void *)ptr);
 }
 
-void *kvcalloc(size_t n, size_t size, gfp_t flags)
+void *(kvcalloc)(size_t n, size_t size, gfp_t flags)
 {
 	size_t bytes;
 	void *ptr;
 
 	ASSERT(flags & GFP_KERNEL, "kvcalloc may sleep: GFP_KERNEL only");
-	might_sleep();
 	if (__builtin_mul_overflow(n, size, &bytes) || !bytes)
 		return NULL;
 	/* NORESERVE: most of such an array is never touched, so do not charge for all of it. */

@@ -8,6 +8,8 @@
 
 #include <stddef.h>
 
+#include "notifier/sync/lockdep.h"
+
 typedef unsigned int gfp_t;
 
 #define GFP_ATOMIC 0x0u /* never sleeps: the only choice under a spinlock */
@@ -27,5 +29,20 @@ void kfree(const void *ptr); /* NULL is fine */
  */
 void *kvcalloc(size_t n, size_t size, gfp_t flags) __attribute__((alloc_size(1, 2)));
 void kvfree(void *ptr, size_t bytes);
+
+#ifdef CONFIG_LOCKDEP
+/* What an allocation might do; checked where it is written, so that a report names the place. */
+#define might_alloc(flags)                                   \
+	({                                                   \
+		if ((flags)&GFP_KERNEL) {                    \
+			might_sleep();                       \
+			lock_map_visit(&lockdep_fs_reclaim); \
+		}                                            \
+	})
+#define kmalloc(size, flags)	 (might_alloc(flags), (kmalloc)(size, flags))
+#define kzalloc(size, flags)	 (might_alloc(flags), (kzalloc)(size, flags))
+#define kcalloc(n, size, flags)	 (might_alloc(flags), (kcalloc)(n, size, flags))
+#define kvcalloc(n, size, flags) (might_alloc(flags), (kvcalloc)(n, size, flags))
+#endif
 
 #endif

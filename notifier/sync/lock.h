@@ -59,32 +59,38 @@ static inline void raw_unlock(struct raw_lock *lock)
 
 typedef struct {
 	struct raw_lock raw;
+	struct lockdep_map dep;
 } spinlock_t;
 
-#define DEFINE_SPINLOCK(name) spinlock_t name = {{0}}
+#define DEFINE_SPINLOCK(name) spinlock_t name = {.raw = {0} __DEP_MAP_INIT(name)}
 
-static inline void spin_lock_init(spinlock_t *lock)
+static inline void __spin_lock_init(spinlock_t *lock, const char *name, const void *key)
 {
 	lock->raw.state = 0;
+	lockdep_init_map(&lock->dep, name, key);
 }
 
-static inline void spin_lock_at(spinlock_t *lock, const char *site)
+#define spin_lock_init(lock) __spin_lock_init(lock, #lock, LOCK_CLASS_KEY)
+
+static inline void spin_lock_at(spinlock_t *lock, unsigned int subclass,
+				const struct lock_site *site)
 {
-	lockdep_check_acquire(lock, HELD_SPINLOCK, site);
+	lockdep_check_acquire(&lock->dep, lock, HELD_SPINLOCK, subclass, NULL, site);
 	raw_lock(&lock->raw);
-	lockdep_acquired(lock, HELD_SPINLOCK, site);
+	lockdep_acquired(&lock->dep, lock, HELD_SPINLOCK, subclass, site);
 }
 
-static inline bool spin_trylock_at(spinlock_t *lock, const char *site)
+static inline bool spin_trylock_at(spinlock_t *lock, const struct lock_site *site)
 {
 	if (!raw_trylock(&lock->raw))
 		return false;
-	lockdep_acquired(lock, HELD_SPINLOCK, site);
+	lockdep_acquired(&lock->dep, lock, HELD_SPINLOCK, 0, site);
 	return true;
 }
 
-#define spin_lock(lock)	   spin_lock_at(lock, LOCK_SITE)
-#define spin_trylock(lock) spin_trylock_at(lock, LOCK_SITE)
+#define spin_lock(lock)			 spin_lock_at(lock, 0, LOCK_SITE_OF(#lock))
+#define spin_lock_nested(lock, subclass) spin_lock_at(lock, subclass, LOCK_SITE_OF(#lock))
+#define spin_trylock(lock)		 spin_trylock_at(lock, LOCK_SITE_OF(#lock))
 
 static inline void spin_unlock(spinlock_t *lock)
 {
@@ -96,32 +102,38 @@ static inline void spin_unlock(spinlock_t *lock)
 
 struct mutex {
 	struct raw_lock raw;
+	struct lockdep_map dep;
 };
 
-#define DEFINE_MUTEX(name) struct mutex name = {{0}}
+#define DEFINE_MUTEX(name) struct mutex name = {.raw = {0} __DEP_MAP_INIT(name)}
 
-static inline void mutex_init(struct mutex *lock)
+static inline void __mutex_init(struct mutex *lock, const char *name, const void *key)
 {
 	lock->raw.state = 0;
+	lockdep_init_map(&lock->dep, name, key);
 }
 
-static inline void mutex_lock_at(struct mutex *lock, const char *site)
+#define mutex_init(lock) __mutex_init(lock, #lock, LOCK_CLASS_KEY)
+
+static inline void mutex_lock_at(struct mutex *lock, unsigned int subclass,
+				 const struct lock_site *site)
 {
-	lockdep_check_acquire(lock, HELD_MUTEX, site);
+	lockdep_check_acquire(&lock->dep, lock, HELD_MUTEX, subclass, NULL, site);
 	raw_lock(&lock->raw);
-	lockdep_acquired(lock, HELD_MUTEX, site);
+	lockdep_acquired(&lock->dep, lock, HELD_MUTEX, subclass, site);
 }
 
-static inline bool mutex_trylock_at(struct mutex *lock, const char *site)
+static inline bool mutex_trylock_at(struct mutex *lock, const struct lock_site *site)
 {
 	if (!raw_trylock(&lock->raw))
 		return false;
-	lockdep_acquired(lock, HELD_MUTEX, site);
+	lockdep_acquired(&lock->dep, lock, HELD_MUTEX, 0, site);
 	return true;
 }
 
-#define mutex_lock(lock)    mutex_lock_at(lock, LOCK_SITE)
-#define mutex_trylock(lock) mutex_trylock_at(lock, LOCK_SITE)
+#define mutex_lock(lock)		  mutex_lock_at(lock, 0, LOCK_SITE_OF(#lock))
+#define mutex_lock_nested(lock, subclass) mutex_lock_at(lock, subclass, LOCK_SITE_OF(#lock))
+#define mutex_trylock(lock)		  mutex_trylock_at(lock, LOCK_SITE_OF(#lock))
 
 static inline void mutex_unlock(struct mutex *lock)
 {
@@ -143,21 +155,27 @@ struct rw_semaphore {
 	uint32_t count;
 	struct raw_lock wait_lock;
 	struct rwsem_waiter *head, *tail;
+	struct lockdep_map dep;
 };
 
 #define RWSEM_WRITER  0x1u
 #define RWSEM_WAITERS 0x2u
 #define RWSEM_READER  0x4u
 
-#define DECLARE_RWSEM(name) struct rw_semaphore name = {0}
+#define DECLARE_RWSEM(name) struct rw_semaphore name = {.count = 0 __DEP_MAP_INIT(name)}
 
 void rwsem_down_slow(struct rw_semaphore *sem, bool write);
 void rwsem_up_slow(struct rw_semaphore *sem, uint32_t drop, uint32_t keep);
 
-static inline void init_rwsem(struct rw_semaphore *sem)
+static inline void __init_rwsem(struct rw_semaphore *sem, const char *name, const void *key)
 {
 	*sem = (struct rw_semaphore){0};
+	lockdep_init_map(&sem->dep, name, key);
 }
+
+#define init_rwsem(sem) __init_rwsem(sem, #sem, LOCK_CLASS_KEY)
+/* With a class that has a name elsewhere too. */
+#define init_rwsem_class(sem, key) __init_rwsem(sem, #sem, key)
 
 static inline bool __down_read_trylock(struct rw_semaphore *sem)
 {
@@ -178,42 +196,45 @@ static inline bool __down_write_trylock(struct rw_semaphore *sem)
 					   __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-static inline void down_read_at(struct rw_semaphore *sem, const char *site)
+static inline void down_read_at(struct rw_semaphore *sem, const struct lock_site *site)
 {
-	lockdep_check_acquire(sem, HELD_READ, site);
+	lockdep_check_acquire(&sem->dep, sem, HELD_READ, 0, NULL, site);
 	if (unlikely(!__down_read_trylock(sem)))
 		rwsem_down_slow(sem, false);
-	lockdep_acquired(sem, HELD_READ, site);
+	lockdep_acquired(&sem->dep, sem, HELD_READ, 0, site);
 }
 
-static inline bool down_read_trylock_at(struct rw_semaphore *sem, const char *site)
+static inline bool down_read_trylock_at(struct rw_semaphore *sem, const struct lock_site *site)
 {
 	if (!__down_read_trylock(sem))
 		return false;
-	lockdep_acquired(sem, HELD_READ, site);
+	lockdep_acquired(&sem->dep, sem, HELD_READ, 0, site);
 	return true;
 }
 
-static inline void down_write_at(struct rw_semaphore *sem, const char *site)
+static inline void down_write_at(struct rw_semaphore *sem, const void *nest,
+				 const struct lock_site *site)
 {
-	lockdep_check_acquire(sem, HELD_WRITE, site);
+	lockdep_check_acquire(&sem->dep, sem, HELD_WRITE, 0, nest, site);
 	if (unlikely(!__down_write_trylock(sem)))
 		rwsem_down_slow(sem, true);
-	lockdep_acquired(sem, HELD_WRITE, site);
+	lockdep_acquired(&sem->dep, sem, HELD_WRITE, 0, site);
 }
 
-static inline bool down_write_trylock_at(struct rw_semaphore *sem, const char *site)
+static inline bool down_write_trylock_at(struct rw_semaphore *sem, const struct lock_site *site)
 {
 	if (!__down_write_trylock(sem))
 		return false;
-	lockdep_acquired(sem, HELD_WRITE, site);
+	lockdep_acquired(&sem->dep, sem, HELD_WRITE, 0, site);
 	return true;
 }
 
-#define down_read(sem)		down_read_at(sem, LOCK_SITE)
-#define down_read_trylock(sem)	down_read_trylock_at(sem, LOCK_SITE)
-#define down_write(sem)		down_write_at(sem, LOCK_SITE)
-#define down_write_trylock(sem) down_write_trylock_at(sem, LOCK_SITE)
+#define down_read(sem)		down_read_at(sem, LOCK_SITE_OF(#sem))
+#define down_read_trylock(sem)	down_read_trylock_at(sem, LOCK_SITE_OF(#sem))
+#define down_write(sem)		down_write_at(sem, NULL, LOCK_SITE_OF(#sem))
+#define down_write_trylock(sem) down_write_trylock_at(sem, LOCK_SITE_OF(#sem))
+/* One of several of its class, whose takers all hold @nest: so they do not meet. */
+#define down_write_nest_lock(sem, nest) down_write_at(sem, nest, LOCK_SITE_OF(#sem))
 
 static inline void up_read(struct rw_semaphore *sem)
 {
@@ -251,6 +272,21 @@ static inline void downgrade_write(struct rw_semaphore *sem)
 }
 
 /* ---- assertions, debug builds only ---- */
+
+/* This path takes the lock at times: check as if it did now. */
+#ifdef CONFIG_LOCKDEP
+#define __might_lock(lock, kind) \
+	lockdep_check_acquire(&(lock)->dep, lock, kind, 0, NULL, LOCK_SITE_OF(#lock))
+#define might_lock(lock)                                                \
+	__might_lock(lock, _Generic((lock), spinlock_t *                \
+				    : HELD_SPINLOCK, struct mutex *     \
+				    : HELD_MUTEX, struct rw_semaphore * \
+				    : HELD_WRITE))
+#define might_lock_read(sem) __might_lock(sem, HELD_READ)
+#else
+#define might_lock(lock)     ((void)sizeof(lock))
+#define might_lock_read(sem) ((void)sizeof(sem))
+#endif
 
 #define __lock_ptr(lock) \
 	_Generic((lock),                                                                           \

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct held_lock;
+struct lock_site;
 struct srcu_domain;
 
 /* All zeroes is a new thread; only the thread itself touches it. Kept small: it is static TLS. */
@@ -22,6 +23,9 @@ struct thread_state {
 	struct held_lock *held;
 	unsigned int nr_held, max_held;
 	unsigned int nr_spinlocks; /* how many of them forbid sleeping */
+	unsigned int nr_non_block; /* non_block_start() without its end, and where the first was */
+	const struct lock_site *non_block_site;
+	unsigned int lockdep_busy; /* inside lockdep: what a report's log hook locks is not seen */
 
 	/* srcu_callback.c: the domain whose callbacks this thread is running, or NULL. */
 	struct srcu_domain *srcu_running;

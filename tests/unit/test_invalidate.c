@@ -9,6 +9,7 @@
 #include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
+#include "tests/support/park.h"
 #include "tests/support/test.h"
 
 static const struct guest_mem_config config = {.audit = true, .nr_cpus = 2};
@@ -266,19 +267,40 @@ TEST(invalidate, exit_while_cpus_run)
 	}
 }
 
+struct opener {
+	struct mm_struct *mm;
+	struct park park;
+};
+
+/* Another thread: who unregisters holds no lock that a vCPU takes inside slots_srcu. */
+static void hold_window_open(void *arg)
+{
+	struct opener *opener = arg;
+	struct mmu_notifier_range range;
+
+	mmap_read_lock(opener->mm);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, opener->mm, guest_hva(0x1000),
+				guest_hva(0x2000));
+	mmu_notifier_invalidate_range_start(&range);
+	park_enter(&opener->park);
+	mmu_notifier_invalidate_range_end(&range);
+	mmap_read_unlock(opener->mm);
+}
+
 TEST(invalidate, destroy_under_an_open_window)
 {
-	struct mmu_notifier_range range;
+	struct opener opener;
 	struct guest_mem g;
+	struct kthread t;
 
 	guest_mem_create(&g, &config);
 	guest_store(&g, 0, 0x1000, 1);
-	mmap_read_lock(g.mm);
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, g.mm, guest_hva(0x1000),
-				guest_hva(0x2000));
-	mmu_notifier_invalidate_range_start(&range);
+	opener.mm = g.mm;
+	park_init(&opener.park);
+	expect_eq(kthread_run(&t, "opener", hold_window_open, &opener), 0);
+	park_wait(&opener.park, 1);
 	guest_mem_detach(&g);
-	mmu_notifier_invalidate_range_end(&range);
-	mmap_read_unlock(g.mm);
+	park_release(&opener.park);
+	kthread_join(&t);
 	guest_mem_destroy(&g);
 }

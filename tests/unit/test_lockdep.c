@@ -62,13 +62,15 @@ TEST(lockdep, stack_grows)
 {
 	static struct rw_semaphore sems[DEEP];
 
+	mutex_lock(&mutex);
 	for (int i = 0; i < DEEP; i++)
-		down_write(&sems[i]);
-	expect_eq(current_thread()->nr_held, DEEP);
+		down_write_nest_lock(&sems[i], &mutex);
+	expect_eq(current_thread()->nr_held, DEEP + 1);
 	for (int i = 0; i < DEEP; i++) {
 		lockdep_assert_held_write(&sems[i]);
 		up_write(&sems[i]);
 	}
+	mutex_unlock(&mutex);
 	expect_eq(current_thread()->nr_held, 0);
 }
 

@@ -13,6 +13,7 @@
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
 #include "tests/support/mm_fixture.h"
+#include "tests/support/park.h"
 #include "tests/support/test.h"
 
 #define BASE 0x7f0000000000UL
@@ -225,22 +226,44 @@ TEST(migrate, pinned_page_stays_as_it_was)
 	end_world(&w);
 }
 
+struct holder {
+	struct phys *phys;
+	pfn_t pfn;
+	struct park park;
+};
+
+/* Another thread: who holds a frame lock does not take mmap_lock. */
+static void hold_frame(void *arg)
+{
+	struct holder *holder = arg;
+
+	expect(trylock_frame(holder->phys, holder->pfn));
+	park_enter(&holder->park);
+	unlock_frame(holder->phys, holder->pfn);
+}
+
 TEST(migrate, locked_page_is_busy)
 {
 	struct world w;
 	pfn_t pfn;
 	struct mm_stats stats;
+	struct holder holder;
+	struct kthread t;
 
 	make_world(&w, 16);
 	pfn = mm_lookup_pfn(w.mm, page(1));
-	expect(trylock_frame(w.phys, pfn));
+	holder = (struct holder){.phys = w.phys, .pfn = pfn};
+	park_init(&holder.park);
+	expect_eq(kthread_run(&t, "holder", hold_frame, &holder), 0);
+	park_wait(&holder.park, 1);
 	expect_eq(migrate_frame(w.phys, pfn), -EBUSY);
 	expect_eq(migrate_mapping_page(w.mapping, 1), -EBUSY);
 	expect_eq(w.cn.starts[MMU_NOTIFY_MIGRATE].counter, 0);
 	expect_eq(mm_migrate_range(w.mm, page(0), 3 * PAGE_SIZE), 2);
 	expect_eq(mm_lookup_pfn(w.mm, page(1)), pfn);
 	expect_eq(refs(w.phys, pfn), 2);
-	unlock_frame(w.phys, pfn);
+	park_release(&holder.park);
+	kthread_join(&t);
 	mm_get_stats(w.mm, &stats);
 	expect_eq(stats.migrate_busy, 1);
 	expect_eq(stats.pages_migrated, 2);

@@ -26,7 +26,7 @@ struct srcu_head {
 	void (*func)(struct srcu_head *head);
 };
 
-/* 0, or -ENOMEM. */
+/* 0, or -ENOMEM: also if there are SRCU_MAX_DOMAINS of them. */
 int init_srcu_struct(struct srcu_struct *ssp);
 
 /*
@@ -38,11 +38,11 @@ int cleanup_srcu_struct(struct srcu_struct *ssp);
 
 /*
  * Enter a read section. Returns an opaque cookie >= 0 for the matching unlock. May nest, within one
- * domain and across. Never blocks. A section may sleep; it must not wait for a grace period of its
- * own domain.
+ * domain and across. Never blocks; may be called from a signal handler. A section may sleep; it
+ * must not wait for a grace period of its own domain.
  */
-int srcu_read_lock(struct srcu_struct *ssp);
-void srcu_read_unlock(struct srcu_struct *ssp, int cookie);
+static inline int srcu_read_lock(struct srcu_struct *ssp);
+static inline void srcu_read_unlock(struct srcu_struct *ssp, int cookie);
 
 /*
  * The same for a section that is handed over for good: debug builds do not count it as one of the
@@ -84,5 +84,7 @@ bool poll_state_synchronize_srcu(struct srcu_struct *ssp, unsigned long state);
  */
 int srcu_workers_start(void);
 void srcu_workers_stop(void);
+
+#include <gnomon/srcu_reader.h>
 
 #endif

@@ -13,7 +13,7 @@
 
 static int enter(struct srcu_domain *d, bool track)
 {
-	unsigned int offset = READ_ONCE(d->gate.cur);
+	unsigned int offset = READ_ONCE(d->ssp->cur);
 	unsigned int section = track ? srcu_track_lock(d, offset) : 0;
 
 	/* [enter] */
@@ -32,8 +32,8 @@ static void leave(struct srcu_domain *d, int cookie)
 	/* [leave], [count]. From here on the srcu_struct may be gone, d not. */
 	srcu_count_slow(offset + __SRCU_UNLOCK);
 	/* [wake], with the exchange in scan_begin(). */
-	if (unlikely(READ_ONCE(d->gate.waiting) == (int)offset))
-		__srcu_wake(d);
+	if (unlikely(READ_ONCE(__srcu_waiting[offset])))
+		__srcu_wake((int)offset);
 }
 
 int __srcu_read_lock_slow(struct srcu_struct *ssp)
@@ -56,15 +56,17 @@ void srcu_up_read(struct srcu_struct *ssp, int cookie)
 	leave(srcu_domain(ssp), cookie);
 }
 
-void __srcu_wake(struct srcu_domain *d)
+uint8_t __srcu_waiting[__SRCU_MAX_COOKIE];
+
+void __srcu_wake(int cookie)
 {
 	/*
 	 * Disarm, so that the next unlock has nothing to do, and let everyone who waits look again
 	 * and arm it again. What we disarm may be a later grace period's, even a later owner's: the
 	 * wake-ups below reach whoever armed it, so nothing is lost.
 	 */
-	xchg(&d->gate.waiting, SRCU_NOBODY);
-	srcu_tell_waiters(d);
+	xchg(&__srcu_waiting[cookie], 0);
+	srcu_tell_waiters(srcu_domains[(unsigned int)cookie / sizeof(struct srcu_counts)]);
 }
 
 bool srcu_read_lock_held(const struct srcu_struct *ssp)

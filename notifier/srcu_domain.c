@@ -20,6 +20,8 @@ struct chunk {
 	struct srcu_domain *domains; /* [CHUNK_DOMAINS], aligned, in the same allocation */
 };
 
+struct srcu_domain *srcu_domains[SRCU_MAX_DOMAINS];
+
 static struct {
 	struct mutex lock;
 	struct chunk *chunks;
@@ -115,8 +117,7 @@ static int pool_grow(void)
 		struct srcu_domain *d = &chunk->domains[i];
 
 		d->number = srcu_pool.nr_domains + (unsigned int)i;
-		d->gate.cur = srcu_offset(d, 0);
-		d->gate.waiting = SRCU_NOBODY;
+		srcu_domains[d->number] = d;
 		srcu_callbacks_init(d);
 		d->next_free = srcu_pool.free;
 		srcu_pool.free = d;
@@ -146,6 +147,8 @@ int init_srcu_struct(struct srcu_struct *ssp)
 	if (!ret) {
 		ssp->d = srcu_pool.free;
 		srcu_pool.free = ssp->d->next_free;
+		ssp->d->ssp = ssp;
+		ssp->cur = srcu_offset(ssp->d, 0);
 	}
 	mutex_unlock(&srcu_pool.lock);
 	return ret;
@@ -176,6 +179,7 @@ int cleanup_srcu_struct(struct srcu_struct *ssp)
 		return refuse_cleanup(d);
 
 	ssp->d = NULL;
+	d->ssp = NULL;
 	mutex_lock(&srcu_pool.lock);
 	d->next_free = srcu_pool.free;
 	srcu_pool.free = d;

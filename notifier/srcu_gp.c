@@ -30,8 +30,8 @@
  *after the unlocks, not before: it must hold back what the reader did, on machines that would still
  *    be doing it.
  *
- * [wake] reader: unlock++, compiler barrier; loads waiting. scan: waiting = cookie; M; sum of
- *    unlocks. Either the scan sees the unlock, or the unlock sees that somebody sleeps.
+ * [wake] reader: unlock++, compiler barrier; loads waiting[cookie]. scan: waiting[cookie] = 1; M;
+ *sum of unlocks. Either the scan sees the unlock, or the unlock sees that somebody sleeps.
  *
  * [register] new thread: hi = number + 1; lock++. scan: M; loads hi; sum of locks. A thread whose
  *    lock came before the cut is within hi.
@@ -70,6 +70,12 @@ bool srcu_reached(struct srcu_domain *d, unsigned long snap)
 
 /* ---- a scan; gp_lock held in each half, but not between ---- */
 
+static void disarm(struct srcu_domain *d)
+{
+	for (unsigned int idx = 0; idx < 2; idx++)
+		WRITE_ONCE(__srcu_waiting[srcu_offset(d, idx)], 0);
+}
+
 static void scan_begin(struct srcu_domain *d, struct srcu_scan *scan, bool arm)
 {
 	unsigned int old = !srcu_idx(d);
@@ -79,43 +85,43 @@ static void scan_begin(struct srcu_domain *d, struct srcu_scan *scan, bool arm)
 		xchg(&d->gp_seq, READ_ONCE(d->gp_seq) + 1);
 		d->need = 3;
 	}
+	scan->idx = old;
 	scan->seq = READ_ONCE(d->gp_seq);
 	scan->arm = arm;
-	scan->armed = SRCU_NOBODY;
-	if (arm && d->need & 1u << old) {
-		scan->armed = (int)srcu_offset(d, old);
-		/* [wake], with the load in the unlock. */
-		xchg(&d->gate.waiting, scan->armed);
-	}
+	scan->armed = arm && d->need & 1u << old;
+	/* [wake], with the load in the unlock. */
+	if (scan->armed)
+		xchg(&__srcu_waiting[srcu_offset(d, old)], 1);
 	srcu_sum_unlocks(d, scan->unlocks);
 }
 
 static enum srcu_progress scan_end(struct srcu_domain *d, struct srcu_scan *scan)
 {
-	unsigned int old = !srcu_idx(d);
+	unsigned int old;
 	uint64_t locks[2];
 
-	/* Others ended the grace period meanwhile. */
+	/* Others ended the grace period meanwhile, and may even have cleaned the domain up. */
 	if (READ_ONCE(d->gp_seq) != scan->seq)
 		return SRCU_AGAIN;
 
+	old = !srcu_idx(d);
 	srcu_sum_locks(d, locks);
 	for (unsigned int idx = 0; idx < 2; idx++)
 		if (scan->unlocks[idx] == locks[idx])
 			d->need &= ~(1u << idx);
 	if (!d->need) {
-		WRITE_ONCE(d->gate.waiting, SRCU_NOBODY);
+		disarm(d);
 		smp_store_release(&d->gp_seq, scan->seq + 1);
 		return SRCU_PASSED;
 	}
 	if (!(d->need & 1u << old)) {
 		/* Only the current one is busy: send new readers to the other. */
-		WRITE_ONCE(d->gate.cur, srcu_offset(d, old));
+		WRITE_ONCE(d->ssp->cur, srcu_offset(d, old));
 		return SRCU_AGAIN;
 	}
 	if (!scan->arm)
 		return SRCU_BLOCKED;
-	if (scan->armed != (int)srcu_offset(d, old))
+	if (!scan->armed || scan->idx != old)
 		return SRCU_AGAIN;
 	/*
 	 * May we sleep? The unlocks of the first half came before M, so they do not count for
@@ -232,6 +238,6 @@ void srcu_gp_forked(struct srcu_domain *d)
 {
 	spin_lock_init(&d->gp_lock);
 	init_waitqueue_head(&d->gp_wait);
-	d->gate.waiting = SRCU_NOBODY;
+	disarm(d);
 	d->need = 3;
 }

@@ -32,9 +32,6 @@
 /* How long to hope that a reader is about to leave: about what a sleep and a wake-up cost. */
 #define SRCU_SPIN_NS 20000
 
-/* gate.waiting: no grace period sleeps. Else the cookie whose next unlock must wake. */
-#define SRCU_NOBODY (-1)
-
 /*
  * Sections entered and left by index, of one domain by one thread. Never reset; an index is empty
  * when the sums over all threads are equal. Separate, not one net count, as a section may be left
@@ -51,7 +48,8 @@ struct srcu_scan {
 	unsigned long seq; /* the grace period that is scanned for */
 	uint64_t unlocks[2];
 	bool arm;
-	int armed; /* the cookie, or SRCU_NOBODY */
+	unsigned int idx; /* that was not current */
+	bool armed;	  /* it */
 };
 
 /*
@@ -60,18 +58,14 @@ struct srcu_scan {
  * block by then takes a wake-up for no reason in his stride, and nothing here is initialised twice.
  */
 struct srcu_domain {
-	/*
-	 * The readers' line, nearly never written. gate.cur changes under gp_lock; gate.waiting is
-	 * armed under gp_lock, and disarmed by anyone who then wakes everyone.
-	 */
-	struct __srcu_gate gate;
-	uint32_t number; /* constant: where the counts are */
+	uint32_t number;	 /* constant: where the counts are */
+	struct srcu_struct *ssp; /* the owner's; ssp->cur changes under gp_lock */
 
 	/*
 	 * Grace periods. gp_seq is odd while one runs; stored under gp_lock, loaded anywhere. need:
 	 * the indexes that were not yet seen empty since it began, a bit each.
 	 */
-	spinlock_t gp_lock __attribute__((aligned(64)));
+	spinlock_t gp_lock;
 	unsigned int need;
 	unsigned long gp_seq;
 	wait_queue_head_t gp_wait;
@@ -112,6 +106,8 @@ static inline unsigned int srcu_offset(const struct srcu_domain *d, unsigned int
 	return d->number * (unsigned int)sizeof(struct srcu_counts) + idx * 8;
 }
 
+_Static_assert(__SRCU_MAX_COOKIE == SRCU_MAX_DOMAINS * sizeof(struct srcu_counts), "both know it");
+
 static inline int srcu_cookie(unsigned int section, unsigned int offset)
 {
 	return (int)(section << SRCU_OFFSET_BITS | offset);
@@ -132,10 +128,13 @@ static inline unsigned int srcu_offset_idx(unsigned int offset)
 	return offset / 8 % 2;
 }
 
-/* The index that new readers choose. */
+/* By number: those that exist. */
+extern struct srcu_domain *srcu_domains[SRCU_MAX_DOMAINS];
+
+/* The index that new readers choose. Only while somebody waits, and so *ssp is alive. */
 static inline unsigned int srcu_idx(const struct srcu_domain *d)
 {
-	return srcu_offset_idx(READ_ONCE(d->gate.cur));
+	return srcu_offset_idx(READ_ONCE(d->ssp->cur));
 }
 
 static inline struct srcu_domain *srcu_domain(const struct srcu_struct *ssp)

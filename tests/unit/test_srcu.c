@@ -215,7 +215,7 @@ TEST(srcu, grace_period_ends_inside_an_unlock)
 		sched_yield();
 	count_unlock(cookie);
 	expect(poll_state_synchronize_srcu(&srcu, READ_ONCE(d->gp_seq) + 1));
-	expect_eq(READ_ONCE(d->gate.waiting), SRCU_NOBODY);
+	expect(!grace_period_is_blocked(&srcu));
 	kthread_join(&updater.thread);
 	teardown();
 }
@@ -582,7 +582,7 @@ static void unlock_nonsense(void *arg)
 
 static void lock_uninitialised(void *arg)
 {
-	struct srcu_struct none = {NULL};
+	struct srcu_struct none = {0};
 
 	(void)arg;
 	srcu_read_lock(&none);

@@ -11,12 +11,16 @@
 #ifndef GNOMON_SRCU_H
 #define GNOMON_SRCU_H
 
+#include <stdint.h>
+
 #include <gnomon/types.h>
 
 struct srcu_domain; /* type-stable: never unmapped, so a late unlock may still touch it */
 
+/* Private. Stays where it was initialised: the library writes to it. */
 struct srcu_struct {
-	struct srcu_domain *d; /* private; NULL before init and after cleanup */
+	struct srcu_domain *d; /* NULL before init and after cleanup */
+	uint32_t cur;	       /* the cookie for new sections: where the domain's counts are */
 };
 
 /* Our name for what the kernel calls struct rcu_head: liburcu owns that name, and both headers must

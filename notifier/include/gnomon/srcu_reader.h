@@ -17,21 +17,22 @@
 
 #include <stdint.h>
 
-/* The line of a domain's control block that readers load; the first thing in it. */
-struct __srcu_gate {
-	uint32_t cur;	 /* the cookie for new sections: where this domain's counts are */
-	int32_t waiting; /* the cookie whose next unlock must wake somebody, or -1 */
-};
-
 /* From a section's count of locks to its count of unlocks. */
 #define __SRCU_UNLOCK 16u
+
+/*
+ * By cookie, is somebody to be woken by an unlock with it? Not in the srcu_struct, which may be
+ * gone by the time that an unlock looks here. Two domains to a cache line that is rarely written.
+ */
+#define __SRCU_MAX_COOKIE (4096u * 32)
+extern uint8_t __srcu_waiting[__SRCU_MAX_COOKIE];
 
 /* This thread's counts of all domains, or NULL. Initial-exec: one load, also from a library. */
 extern __thread char *__srcu_base __attribute__((tls_model("initial-exec")));
 
 int __srcu_read_lock_slow(struct srcu_struct *ssp);
 void __srcu_read_unlock_slow(struct srcu_struct *ssp, int cookie);
-void __srcu_wake(struct srcu_domain *d);
+void __srcu_wake(int cookie);
 
 #ifdef __SANITIZE_THREAD__
 #define __SRCU_TSAN 1
@@ -57,13 +58,12 @@ static inline void __srcu_count(char *word)
 
 static inline int srcu_read_lock(struct srcu_struct *ssp)
 {
-	const struct __srcu_gate *gate = (const struct __srcu_gate *)(const void *)ssp->d;
 	char *base = __srcu_base;
 	uint32_t cookie;
 
 	if (__builtin_expect(!base, 0))
 		return __srcu_read_lock_slow(ssp);
-	cookie = __atomic_load_n(&gate->cur, __ATOMIC_RELAXED);
+	cookie = __atomic_load_n(&ssp->cur, __ATOMIC_RELAXED);
 	/* [enter] */
 	__srcu_count(base + cookie);
 	return (int)cookie;
@@ -71,19 +71,17 @@ static inline int srcu_read_lock(struct srcu_struct *ssp)
 
 static inline void srcu_read_unlock(struct srcu_struct *ssp, int cookie)
 {
-	/* Before the count: after it, *ssp may be gone. The control block stays. */
-	struct srcu_domain *d = ssp->d;
-	const struct __srcu_gate *gate = (const struct __srcu_gate *)(const void *)d;
 	char *base = __srcu_base;
 
 	if (__builtin_expect(!base, 0)) {
 		__srcu_read_unlock_slow(ssp, cookie);
 		return;
 	}
-	/* [leave], [wake] */
+	/* [leave], [wake]. After the count *ssp may be gone. */
 	__srcu_count(base + (uint32_t)cookie + __SRCU_UNLOCK);
-	if (__builtin_expect(__atomic_load_n(&gate->waiting, __ATOMIC_RELAXED) == cookie, 0))
-		__srcu_wake(d);
+	if (__builtin_expect(__atomic_load_n(&__srcu_waiting[(uint32_t)cookie], __ATOMIC_RELAXED),
+			     0))
+		__srcu_wake(cookie);
 }
 
 #endif

@@ -23,6 +23,7 @@
  * A forked child has no worker: srcu_worker.pid is the parent's. It learns so by comparing.
  */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -44,39 +45,81 @@ static struct {
 	.parked = LIST_HEAD_INIT(srcu_worker.parked),
 };
 
+/* ---- the queue ---- */
+
 void srcu_callbacks_init(struct srcu_domain *d)
 {
-	d->queue_tail = &d->queue;
+	d->cb_tail = &d->cb_first;
 	INIT_LIST_HEAD(&d->work_link);
 	/* A class for each domain: a callback of one may run those of another. */
 	lockdep_init_map(&d->cb_run.dep, "d->cb_run", &d->cb_run);
 }
 
-/* ---- the queue ---- */
-
 static void enqueue(struct srcu_domain *d, struct srcu_head *head,
 		    void (*func)(struct srcu_head *head))
 {
+	struct srcu_head *prev;
+
 	head->next = NULL;
 	head->func = func;
-	spin_lock(&d->cb_lock);
-	*d->queue_tail = head;
-	d->queue_tail = &head->next;
-	spin_unlock(&d->cb_lock);
+	/* From the exchange to the store the queue has a hole, which next_in_queue() waits for. */
+	prev = xchg(&d->cb_tail, head);
+	smp_store_release(&prev->next, head);
+}
+
+/* What stands behind @head, which is not the last one. */
+static struct srcu_head *next_in_queue(struct srcu_head *head)
+{
+	struct srcu_head *next;
+
+	while (!(next = smp_load_acquire(&head->next)))
+		sched_yield();
+	return next;
+}
+
+/*
+ * cb_busy spares call_srcu() the waking of somebody who is awake. Whoever takes callbacks sets it
+ * first, and clears it when none are left, to look again after that:
+ *
+ *	call_srcu				who ran the last callback
+ *	appends		(full barrier)		cb_busy = 0	(full barrier)
+ *	cb_busy? -> nothing to do		queue empty? -> done
+ *
+ * And so an empty queue first, then cb_busy == 0, in this order, say that all have returned.
+ */
+bool srcu_callbacks_idle(struct srcu_domain *d)
+{
+	return smp_load_acquire(&d->cb_tail) == &d->cb_first && !smp_load_acquire(&d->cb_busy);
+}
+
+/* All that were taken have returned. True if there are no more. cb_run held. */
+static bool rest(struct srcu_domain *d)
+{
+	/* Release: hands over what they did, to srcu_callbacks_idle(). */
+	xchg(&d->cb_busy, 0);
+	if (READ_ONCE(d->cb_tail) == &d->cb_first)
+		return true;
+	xchg(&d->cb_busy, 1);
+	return false;
 }
 
 /* Make a batch of what is queued, unless there is one. False: there is nothing. cb_run held. */
 static bool take_batch(struct srcu_domain *d)
 {
+	struct srcu_head *head, *last;
+
 	if (d->batch)
 		return true;
-	spin_lock(&d->cb_lock);
-	d->batch = d->queue;
-	d->queue = NULL;
-	d->queue_tail = &d->queue;
-	spin_unlock(&d->cb_lock);
-	if (!d->batch)
+	if (rest(d))
 		return false;
+	head = next_in_queue(&d->cb_first);
+	/* In this order for a child that is forked in between: it finds them twice, not never. */
+	WRITE_ONCE(d->batch, head);
+	WRITE_ONCE(d->cb_first.next, NULL);
+	last = xchg(&d->cb_tail, &d->cb_first);
+	/* Close all holes now, so that the rest may walk the list as any other. */
+	while (head != last)
+		head = next_in_queue(head);
 	/* After every call_srcu() of the batch, so it covers what they unpublished. */
 	d->batch_snap = srcu_snap(d);
 	return true;
@@ -111,10 +154,11 @@ static void run_batch(struct srcu_domain *d)
 		void (*func)(struct srcu_head * head) = head->func;
 
 		d->batch = head->next;
+		/* A mark does nothing itself; whoever waits for it is to find the domain at rest.
+		 */
+		if (func == barrier_reached && !d->batch)
+			rest(d);
 		func(head);
-		/* Release; pairs with the acquire in srcu_barrier and cleanup_srcu_struct. */
-		if (func != barrier_reached)
-			atomic64_fetch_sub(1, &d->nr_callbacks);
 	}
 	self->srcu_running = outer;
 }
@@ -124,9 +168,9 @@ void call_srcu(struct srcu_struct *ssp, struct srcu_head *head,
 {
 	struct srcu_domain *d = srcu_domain(ssp);
 
-	atomic64_inc(&d->nr_callbacks);
 	enqueue(d, head, func);
-	srcu_worker_kick(d);
+	if (!READ_ONCE(d->cb_busy) && !xchg(&d->cb_busy, 1))
+		srcu_worker_kick(d);
 }
 
 /* ---- the barrier ---- */
@@ -154,11 +198,12 @@ void srcu_barrier(struct srcu_struct *ssp)
 	srcu_assert_not_reader(d, "srcu_barrier()");
 	ASSERT(current_thread()->srcu_running != d,
 	       "srcu_barrier() on domain %u by one of its own callbacks", d->number);
-	if (!atomic64_read_acquire(&d->nr_callbacks))
+	if (srcu_callbacks_idle(d))
 		return;
 
 	enqueue(d, &mark.head, barrier_reached);
-	if (srcu_worker_kick(d))
+	/* A callback of another domain must not wait for the worker, which may be running it. */
+	if (srcu_worker_kick(d) && !current_thread()->srcu_running)
 		wait_event(d->cb_wait, smp_load_acquire(&mark.done));
 	else
 		run_until(d, &mark);
@@ -196,27 +241,92 @@ void srcu_worker_notify(struct srcu_domain *d)
 
 enum served { SERVED_ALL, SERVED_SOME, MUST_WAIT };
 
-static enum served serve(struct srcu_domain *d)
+/*
+ * A pass over all domains that are ready, in three steps, so that one heavy barrier does for all of
+ * them. No lock is held from one step to the next.
+ */
+
+static void scan_first_half(struct srcu_domain *d)
+{
+	bool have_batch;
+	unsigned long snap;
+
+	d->scanning = false;
+	/* The holder kicks us when it is done; it may be waiting for readers, so do not wait. */
+	if (!mutex_trylock(&d->cb_run))
+		return;
+	have_batch = take_batch(d);
+	snap = d->batch_snap;
+	mutex_unlock(&d->cb_run);
+	if (!have_batch)
+		return;
+	/* Full barrier before the readers are armed; see srcu_worker_notify. */
+	xchg(&d->worker_waits, 1);
+	d->scanning = srcu_scan_begin(d, snap, &d->scan);
+}
+
+static enum srcu_progress scan_second_half(struct srcu_domain *d)
+{
+	enum srcu_progress progress;
+
+	if (!d->scanning)
+		return SRCU_AGAIN;
+	progress = srcu_scan_end(d, &d->scan);
+	if (progress == SRCU_PASSED) {
+		/* We know. If somebody else kicked us first, one turn in vain. */
+		WRITE_ONCE(d->worker_waits, 0);
+		srcu_tell_waiters(d);
+	}
+	return progress;
+}
+
+static enum served run_what_passed(struct srcu_domain *d, enum srcu_progress progress)
 {
 	enum served served = SERVED_ALL;
 
-	/* The holder kicks us when it is done; it may be waiting for readers, so do not wait. */
 	if (!mutex_trylock(&d->cb_run))
 		return MUST_WAIT;
 	if (take_batch(d)) {
-		bool passed = srcu_advance(d, d->batch_snap, false);
+		bool passed = srcu_reached(d, d->batch_snap);
 
-		if (!passed) {
-			/* Full barrier before the readers are armed; see srcu_worker_notify. */
-			xchg(&d->worker_waits, 1);
-			passed = srcu_advance(d, d->batch_snap, true);
-		}
 		if (passed)
 			run_batch(d);
-		served = passed ? SERVED_SOME : MUST_WAIT;
+		served = passed || progress != SRCU_BLOCKED ? SERVED_SOME : MUST_WAIT;
 	}
 	mutex_unlock(&d->cb_run);
 	return served;
+}
+
+static void served(struct srcu_domain *d, enum served how)
+{
+	spin_lock(&srcu_worker.lock);
+	/* Else it was kicked meanwhile, and is ready. */
+	if (list_empty(&d->work_link)) {
+		if (how == SERVED_SOME)
+			list_add_tail(&d->work_link, &srcu_worker.ready);
+		else if (how == MUST_WAIT)
+			list_add_tail(&d->work_link, &srcu_worker.parked);
+	}
+	spin_unlock(&srcu_worker.lock);
+}
+
+static void pass(struct srcu_domain *domains)
+{
+	bool scanning = false;
+
+	for (struct srcu_domain *d = domains; d; d = d->next_served) {
+		scan_first_half(d);
+		scanning |= d->scanning;
+	}
+	if (scanning)
+		srcu_heavy_barrier();
+	for (struct srcu_domain *d = domains, *next; d; d = next) {
+		enum srcu_progress progress = scan_second_half(d);
+
+		/* Before it is served: then it may be ready again, and is in no pass. */
+		next = d->next_served;
+		served(d, run_what_passed(d, progress));
+	}
 }
 
 static bool worker_wanted(void)
@@ -230,47 +340,40 @@ static bool worker_wanted(void)
 	return wanted;
 }
 
-/* The next domain to serve, or NULL when the worker is to end, which it then has. */
-static struct srcu_domain *next_domain(void)
+/* The domains that are ready, or NULL when the worker is to end, which it then has. */
+static struct srcu_domain *take_ready(void)
 {
-	struct srcu_domain *d = NULL;
+	struct srcu_domain *first = NULL, **end = &first, *d;
 
 	for (;;) {
 		spin_lock(&srcu_worker.lock);
-		d = list_first_entry_or_null(&srcu_worker.ready, struct srcu_domain, work_link);
-		if (d || (srcu_worker.stop && list_empty(&srcu_worker.parked)))
+		if (!list_empty(&srcu_worker.ready) ||
+		    (srcu_worker.stop && list_empty(&srcu_worker.parked)))
 			break;
 		spin_unlock(&srcu_worker.lock);
 		wait_event(srcu_worker.wait, worker_wanted());
 	}
-	if (d) {
+	while ((d = list_first_entry_or_null(&srcu_worker.ready, struct srcu_domain, work_link))) {
 		list_del_init(&d->work_link);
-	} else {
+		*end = d;
+		end = &d->next_served;
+	}
+	*end = NULL;
+	if (!first) {
 		WRITE_ONCE(srcu_worker.pid, 0);
 		srcu_worker.stop = false;
 	}
 	spin_unlock(&srcu_worker.lock);
-	return d;
+	return first;
 }
 
 static void worker_main(void *unused)
 {
-	struct srcu_domain *d;
+	struct srcu_domain *ready;
 
 	(void)unused;
-	while ((d = next_domain())) {
-		enum served served = serve(d);
-
-		spin_lock(&srcu_worker.lock);
-		/* Else it was kicked meanwhile, and is ready. */
-		if (list_empty(&d->work_link)) {
-			if (served == SERVED_SOME)
-				list_add_tail(&d->work_link, &srcu_worker.ready);
-			else if (served == MUST_WAIT)
-				list_add_tail(&d->work_link, &srcu_worker.parked);
-		}
-		spin_unlock(&srcu_worker.lock);
-	}
+	while ((ready = take_ready()))
+		pass(ready);
 }
 
 static void forget_work(struct srcu_domain *d)
@@ -296,7 +399,7 @@ static void forget_parents_worker(void)
 
 static void kick_if_queued(struct srcu_domain *d)
 {
-	if (atomic64_read(&d->nr_callbacks))
+	if (!srcu_callbacks_idle(d))
 		srcu_worker_kick(d);
 }
 
@@ -347,4 +450,36 @@ void srcu_workers_stop(void)
 		kthread_join(&srcu_worker.thread);
 	}
 	mutex_unlock(&srcu_worker.control);
+}
+
+/* ---- fork ---- */
+
+/*
+ * The child keeps the callbacks whose call_srcu() had returned, or that another thread's had made
+ * reachable. One that was running is lost here with its thread; one that was being queued, and what
+ * was queued behind it, belong to the parent alone.
+ */
+void srcu_callbacks_forked(struct srcu_domain *d)
+{
+	struct srcu_head *last = &d->cb_first;
+
+	if (d->batch) {
+		if (last->next == d->batch)
+			last->next = NULL;
+		d->batch_snap = srcu_snap(d);
+	}
+	while (last->next)
+		last = last->next;
+	d->cb_tail = last;
+	d->cb_busy = d->batch || last != &d->cb_first;
+	d->worker_waits = 0;
+	init_waitqueue_head(&d->cb_wait);
+	/* Unless a callback forked. */
+	if (current_thread()->srcu_running != d)
+		mutex_init(&d->cb_run);
+}
+
+void srcu_worker_forked(void)
+{
+	mutex_init(&srcu_worker.control);
 }

@@ -8,7 +8,7 @@
  * it would put them: a bucket that the pair (thread, domain) hashes to.
  *
  * Relaxed atomics, no lock: anything stronger would order readers and updaters behind SRCU's back,
- * and hide from ThreadSanitizer a barrier that is missing in srcu.c.
+ * and hide from ThreadSanitizer a barrier that is missing elsewhere.
  */
 #include "notifier/srcu_internal.h"
 
@@ -19,15 +19,15 @@
 #define BUCKET	   16u
 #define NR_BUCKETS (SRCU_MAX_SECTIONS / BUCKET)
 
-/* | thread:47 | domain:16 | index:1 |, 0 for a free one. Record 0 is never used. */
+/* | thread:47 | offset:17 |, 0 for a free one. Record 0 is never used. */
 static uint64_t records[SRCU_MAX_SECTIONS];
 
 /* Some section was not recorded, for want of room: from then on "not inside" is a guess. */
 static bool lost_track;
 
-static uint64_t record_of(const struct srcu_domain *d, unsigned int idx)
+static uint64_t record_of(unsigned int offset)
 {
-	return thread_id() << (SRCU_DOMAIN_BITS + 1) | d->number << 1 | idx;
+	return thread_id() << SRCU_OFFSET_BITS | offset;
 }
 
 static unsigned int bucket_of(const struct srcu_domain *d)
@@ -37,16 +37,16 @@ static unsigned int bucket_of(const struct srcu_domain *d)
 	return (unsigned int)(hash >> 32) % NR_BUCKETS * BUCKET;
 }
 
-unsigned int srcu_track_lock(struct srcu_domain *d, unsigned int idx)
+unsigned int srcu_track_lock(struct srcu_domain *d, unsigned int offset)
 {
 	unsigned int first = bucket_of(d);
 
 	for (unsigned int i = first; i < first + BUCKET; i++) {
 		uint64_t free = 0;
 
-		if (i && __atomic_compare_exchange_n(&records[i], &free, record_of(d, idx), false,
+		if (i && __atomic_compare_exchange_n(&records[i], &free, record_of(offset), false,
 						     __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-			lockdep_section_enter(&d->dep, &records[i], record_of(d, idx),
+			lockdep_section_enter(&d->dep, &records[i], record_of(offset),
 					      LOCK_SITE_OF("srcu_read_lock"));
 			return i;
 		}
@@ -57,8 +57,8 @@ unsigned int srcu_track_lock(struct srcu_domain *d, unsigned int idx)
 
 void srcu_track_unlock(struct srcu_domain *d, int cookie)
 {
-	const uint64_t mask = SRCU_MAX_DOMAINS * 2 - 1;
-	uint64_t want = d->number << 1 | srcu_cookie_idx(cookie);
+	const uint64_t mask = (1u << SRCU_OFFSET_BITS) - 1;
+	uint64_t want = srcu_cookie_offset(cookie);
 	unsigned int section = srcu_cookie_section(cookie);
 	uint64_t found;
 
@@ -79,10 +79,18 @@ bool srcu_track_held(const struct srcu_domain *d, bool unknown)
 	for (unsigned int i = first; i < first + BUCKET; i++) {
 		uint64_t record = READ_ONCE(records[i]);
 
-		if (record == record_of(d, 0) || record == record_of(d, 1))
+		if (record == record_of(srcu_offset(d, 0)) ||
+		    record == record_of(srcu_offset(d, 1)))
 			return true;
 	}
 	return READ_ONCE(lost_track) && unknown;
+}
+
+void srcu_track_forked(void)
+{
+	for (unsigned int i = 0; i < SRCU_MAX_SECTIONS; i++)
+		if (records[i] && records[i] >> SRCU_OFFSET_BITS != thread_id())
+			records[i] = 0;
 }
 
 #endif /* CONFIG_LOCKDEP */

@@ -6,11 +6,14 @@
 
 #include <stdio.h>
 
+#include <gnomon/srcu.h>
+
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lockdep.h"
 
 __thread struct thread_state gnomon_thread_state;
+__thread char *__srcu_base;
 
 uint64_t thread_id(void)
 {
@@ -20,6 +23,21 @@ uint64_t thread_id(void)
 	if (!self->id)
 		self->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
 	return self->id;
+}
+
+int thread_exit_init(struct thread_exit *hook, void (*fn)(void *value))
+{
+	return -pthread_key_create(&hook->key, fn);
+}
+
+int thread_exit_set(struct thread_exit *hook, void *value)
+{
+	return -pthread_setspecific(hook->key, value);
+}
+
+int thread_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+	return -pthread_atfork(prepare, parent, child);
 }
 
 static void *kthread_main(void *arg)

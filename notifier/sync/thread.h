@@ -3,12 +3,15 @@
  * Threads, and the state that each one carries.
  *
  * current_thread() is the one door to per-thread state: nothing else in the project says __thread,
- * so that whoever runs many logical threads on one real one has a single place to change.
+ * so that whoever runs many logical threads on one real one has a single place to change. The one
+ * exception is __srcu_base in <gnomon/srcu_reader.h>, which is inlined into programs; thread.c
+ * defines it beside the rest.
  */
 #ifndef NOTIFIER_SYNC_THREAD_H
 #define NOTIFIER_SYNC_THREAD_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct held_lock;
@@ -26,6 +29,10 @@ struct thread_state {
 	unsigned int nr_non_block; /* non_block_start() without its end, and where the first was */
 	const struct lock_site *non_block_site;
 	unsigned int lockdep_busy; /* inside lockdep: what a report's log hook locks is not seen */
+
+	/* srcu_slots.c: this thread's counts, or NULL. What readers use is __srcu_base, below. */
+	char *srcu_slot;
+	bool srcu_slot_tried; /* there is one, or there will be none */
 
 	/* srcu_callback.c: the domain whose callbacks this thread is running, or NULL. */
 	struct srcu_domain *srcu_running;
@@ -48,6 +55,20 @@ static inline struct thread_state *current_thread(void)
 
 /* A number for the calling thread that no other thread of the process ever had. Not 0. */
 uint64_t thread_id(void);
+
+/*
+ * Have @fn(value) called at the end of each thread that set a value other than NULL, on that
+ * thread. Setting one may be done in a signal handler, as long as the program has made fewer than
+ * 32 keys (glibc: no allocation). Both: 0 or -errno.
+ */
+struct thread_exit {
+	pthread_key_t key;
+};
+int thread_exit_init(struct thread_exit *hook, void (*fn)(void *value));
+int thread_exit_set(struct thread_exit *hook, void *value);
+
+/* pthread_atfork(), for what locks alone cannot bring over a fork. 0 or -errno. */
+int thread_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 
 /* Owned by the caller, who keeps it until kthread_join. */
 struct kthread {

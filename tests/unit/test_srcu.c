@@ -138,11 +138,11 @@ static void run_generations(bool older_first)
 	unsigned int idx;
 
 	setup();
-	idx = READ_ONCE(srcu.d->cur);
+	idx = srcu_idx(srcu.d);
 	sitter_start(&older, &srcu);
 	syncer_start(&first, &srcu);
 	wait_for_blocked_grace_period(&srcu);
-	expect_ne(READ_ONCE(srcu.d->cur), idx);
+	expect_ne(srcu_idx(srcu.d), idx);
 	sitter_start(&younger, &srcu);
 	syncer_start(&second, &srcu);
 	while (READ_ONCE(srcu.d->gp_wait.waiters) < 2)
@@ -185,12 +185,12 @@ TEST(srcu, waits_for_stragglers)
 
 	setup();
 	d = srcu.d;
-	old = !READ_ONCE(d->cur);
-	atomic64_fetch_add(1, &d->nr_lock[old]);
+	old = !srcu_idx(d);
+	srcu_count_slow(srcu_offset(d, old));
 	syncer_start(&updater, &srcu);
 	wait_for_blocked_grace_period(&srcu);
 	expect(!atomic_read(&updater.done));
-	srcu_read_unlock(&srcu, srcu_cookie(0, d->number, old));
+	srcu_read_unlock(&srcu, srcu_cookie(0, srcu_offset(d, old)));
 	kthread_join(&updater.thread);
 	teardown();
 }
@@ -204,18 +204,18 @@ TEST(srcu, grace_period_ends_inside_an_unlock)
 {
 	struct syncer updater;
 	struct srcu_domain *d;
-	unsigned int idx;
+	int cookie;
 
 	setup();
 	d = srcu.d;
-	idx = srcu_cookie_idx(srcu_down_read(&srcu));
+	cookie = srcu_down_read(&srcu);
 	syncer_start(&updater, &srcu);
 	wait_for_blocked_grace_period(&srcu);
 	while (!READ_ONCE(d->gp_wait.waiters))
 		sched_yield();
-	atomic64_fetch_add(1, &d->nr_unlock[idx]);
+	count_unlock(cookie);
 	expect(poll_state_synchronize_srcu(&srcu, READ_ONCE(d->gp_seq) + 1));
-	expect_eq(READ_ONCE(d->waiting), SRCU_NOBODY);
+	expect(!grace_period_is_blocked(&srcu));
 	kthread_join(&updater.thread);
 	teardown();
 }
@@ -504,6 +504,22 @@ TEST(srcu, late_unlock_of_a_reused_block)
 
 /* ---- misuse ---- */
 
+static void clean_twice(void *arg)
+{
+	(void)arg;
+	cleanup_srcu_struct(&srcu);
+	cleanup_srcu_struct(&srcu);
+}
+
+TEST(srcu, misuse_is_a_bug)
+{
+	setup();
+	expect_bug(clean_twice, NULL, "was cleaned up");
+	teardown();
+}
+
+#ifdef CONFIG_LOCKDEP
+
 static void unlock_of_other_domain(void *arg)
 {
 	struct srcu_struct other;
@@ -520,32 +536,11 @@ static void unlock_nonsense(void *arg)
 
 static void lock_uninitialised(void *arg)
 {
-	struct srcu_struct none = {NULL};
+	struct srcu_struct none = {0};
 
 	(void)arg;
 	srcu_read_lock(&none);
 }
-
-static void clean_twice(void *arg)
-{
-	(void)arg;
-	cleanup_srcu_struct(&srcu);
-	cleanup_srcu_struct(&srcu);
-}
-
-TEST(srcu, misuse_is_a_bug)
-{
-	int minus_one = -1;
-
-	setup();
-	expect_bug(unlock_of_other_domain, NULL, "which is not of this domain");
-	expect_bug(unlock_nonsense, &minus_one, "which is not of this domain");
-	expect_bug(lock_uninitialised, NULL, "not initialised");
-	expect_bug(clean_twice, NULL, "was cleaned up");
-	teardown();
-}
-
-#ifdef CONFIG_LOCKDEP
 
 static void unlock_twice(void *arg)
 {
@@ -581,18 +576,21 @@ static void synchronize_under_spinlock(void *arg)
 
 TEST(srcu, misuse_that_debug_builds_see)
 {
-	int cookie;
+	int cookie, minus_one = -1;
 
 	setup();
+	expect_bug(unlock_of_other_domain, NULL, "which is not of this domain");
+	expect_bug(unlock_nonsense, &minus_one, "which is not of this domain");
+	expect_bug(lock_uninitialised, NULL, "not initialised");
 	expect_bug(unlock_twice, NULL, "unlocked twice?");
 	expect_bug(synchronize_inside, NULL, "would wait for itself");
 	expect_bug(barrier_inside, NULL, "would wait for itself");
 	expect_bug(synchronize_under_spinlock, NULL, "may sleep");
 
 	/* An index that the section did not have. */
-	cookie = srcu_read_lock(&srcu) ^ 1;
+	cookie = srcu_read_lock(&srcu) ^ 8;
 	expect_bug(unlock_nonsense, &cookie, "not that of an open section");
-	srcu_read_unlock(&srcu, cookie ^ 1);
+	srcu_read_unlock(&srcu, cookie ^ 8);
 	teardown();
 }
 

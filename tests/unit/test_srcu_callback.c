@@ -217,14 +217,14 @@ TEST(srcu_callback, poller_wakes_worker)
 {
 	struct item item = {.number = 1};
 	struct srcu_domain *d;
-	unsigned int idx;
+	int cookie;
 
 	setup(true);
 	d = srcu.d;
-	idx = srcu_cookie_idx(srcu_down_read(&srcu));
+	cookie = srcu_down_read(&srcu);
 	call_srcu(&srcu, &item.head, item_func);
 	wait_for_blocked_grace_period(&srcu);
-	atomic64_fetch_add(1, &d->nr_unlock[idx]);
+	count_unlock(cookie);
 	expect(poll_state_synchronize_srcu(&srcu, READ_ONCE(d->gp_seq) + 1));
 	while (atomic_read_acquire(&ran) < 1)
 		sched_yield();
@@ -256,12 +256,7 @@ TEST(srcu_callback, domains_do_not_delay_each_other)
 
 static bool callback_queue_empty(void)
 {
-	bool empty;
-
-	spin_lock(&srcu.d->cb_lock);
-	empty = !srcu.d->queue;
-	spin_unlock(&srcu.d->cb_lock);
-	return empty;
+	return READ_ONCE(srcu.d->cb_tail) == &srcu.d->cb_first;
 }
 
 /* The grace period is long over; the callback runs, and has not returned. */

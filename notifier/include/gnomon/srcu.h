@@ -11,12 +11,16 @@
 #ifndef GNOMON_SRCU_H
 #define GNOMON_SRCU_H
 
+#include <stdint.h>
+
 #include <gnomon/types.h>
 
 struct srcu_domain; /* type-stable: never unmapped, so a late unlock may still touch it */
 
+/* Private. Stays where it was initialised: the library writes to it. */
 struct srcu_struct {
-	struct srcu_domain *d; /* private; NULL before init and after cleanup */
+	struct srcu_domain *d; /* NULL before init and after cleanup */
+	uint32_t cur;	       /* the cookie for new sections: where the domain's counts are */
 };
 
 /* Our name for what the kernel calls struct rcu_head: liburcu owns that name, and both headers must
@@ -26,7 +30,7 @@ struct srcu_head {
 	void (*func)(struct srcu_head *head);
 };
 
-/* 0, or -ENOMEM. */
+/* 0, or -ENOMEM: also if there are SRCU_MAX_DOMAINS of them. */
 int init_srcu_struct(struct srcu_struct *ssp);
 
 /*
@@ -38,11 +42,11 @@ int cleanup_srcu_struct(struct srcu_struct *ssp);
 
 /*
  * Enter a read section. Returns an opaque cookie >= 0 for the matching unlock. May nest, within one
- * domain and across. Never blocks. A section may sleep; it must not wait for a grace period of its
- * own domain.
+ * domain and across. Never blocks; may be called from a signal handler. A section may sleep; it
+ * must not wait for a grace period of its own domain.
  */
-int srcu_read_lock(struct srcu_struct *ssp);
-void srcu_read_unlock(struct srcu_struct *ssp, int cookie);
+static inline int srcu_read_lock(struct srcu_struct *ssp);
+static inline void srcu_read_unlock(struct srcu_struct *ssp, int cookie);
 
 /*
  * The same for a section that is handed over for good: debug builds do not count it as one of the
@@ -84,5 +88,7 @@ bool poll_state_synchronize_srcu(struct srcu_struct *ssp, unsigned long state);
  */
 int srcu_workers_start(void);
 void srcu_workers_stop(void);
+
+#include <gnomon/srcu_reader.h>
 
 #endif

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * SRCU readers as programs have them, inline, with counts of their own: linked against a library
+ * without lockdep, also in debug builds, where readers would go out of line. What they lean on is
+ * tried here: the heavy barrier, signal handlers, fork, the end of threads, and running out of
+ * thread numbers.
+ */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/support/relax.h"
+#include "tests/support/srcu_probe.h"
+#include "tests/support/test.h"
+
+static struct srcu_struct srcu;
+static atomic_t stop;
+static atomic64_t sections;
+
+static void setup(void)
+{
+	expect_eq(init_srcu_struct(&srcu), 0);
+}
+
+static void teardown(void)
+{
+	expect_eq(cleanup_srcu_struct(&srcu), 0);
+}
+
+/* ---- the heavy barrier ---- */
+
+/*
+ * The updater counts x up, waits for a grace period, and says in y which x is over. A section that
+ * loaded an x finds y no further. What would break it is a count of the reader that is still in its
+ * store buffer when the locks are summed: so the reader fills that first, with stores to lines that
+ * it has thrown out of its cache, and the section fits into the time that they take.
+ */
+static uint64_t litmus_x __attribute__((aligned(128)));
+static uint64_t litmus_y __attribute__((aligned(128)));
+static atomic64_t violations;
+
+static void litmus_reader(void *arg)
+{
+	static __thread char cold[16][4096 + 64] __attribute__((aligned(64)));
+	unsigned int seed = 1;
+
+	(void)arg;
+	while (!atomic_read(&stop)) {
+		uint64_t x, y;
+		int cookie;
+
+		for (int i = 0; i < 16; i++)
+			__builtin_ia32_clflush(cold[i]);
+		for (int i = 0; i < 16; i++)
+			WRITE_ONCE(cold[i][0], (char)seed);
+		cookie = srcu_read_lock(&srcu);
+		x = READ_ONCE(litmus_x);
+		relax(seed++ % 12);
+		y = smp_load_acquire(&litmus_y);
+		srcu_read_unlock(&srcu, cookie);
+		if (y > x)
+			atomic64_inc(&violations);
+		atomic64_inc(&sections);
+	}
+}
+
+static void run_litmus(int nr_readers, int64_t want)
+{
+	struct kthread readers[3];
+
+	for (int n = 0; n < nr_readers; n++)
+		expect_eq(kthread_run(&readers[n], "litmus", litmus_reader, NULL), 0);
+	for (uint64_t i = 1; (int64_t)i <= want / 20 || atomic64_read(&sections) < want; i++) {
+		WRITE_ONCE(litmus_x, i);
+		synchronize_srcu(&srcu);
+		smp_store_release(&litmus_y, i);
+	}
+	atomic_set(&stop, 1);
+	for (int n = 0; n < nr_readers; n++)
+		kthread_join(&readers[n]);
+	expect_eq(atomic64_read(&violations), 0);
+}
+
+TEST(srcu_readers, litmus)
+{
+	setup();
+	run_litmus(1, test_long() ? 10000000 : 500000);
+	teardown();
+}
+
+/* ---- signal handlers ---- */
+
+static atomic64_t signals;
+
+static void read_in_handler(int sig)
+{
+	int outer = srcu_read_lock(&srcu);
+	int inner = srcu_read_lock(&srcu);
+
+	(void)sig;
+	srcu_read_unlock(&srcu, outer);
+	srcu_read_unlock(&srcu, inner);
+	atomic64_inc(&signals);
+}
+
+static void handle_signals(void)
+{
+	struct sigaction action = {.sa_handler = read_in_handler, .sa_flags = SA_RESTART};
+
+	sigaction(SIGUSR1, &action, NULL);
+}
+
+static void read_all_the_time(void *arg)
+{
+	(void)arg;
+	while (!atomic_read(&stop)) {
+		srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
+		/* ThreadSanitizer delivers signals at calls only. */
+		if (atomic64_add_return(1, &sections) % 1024 == 0)
+			sched_yield();
+	}
+}
+
+/* A count that a handler's falls into would be lost, and the domain never empty again. */
+TEST(srcu_readers, handlers_lose_no_count)
+{
+	const int64_t want = test_long() ? 50000 : 3000;
+	struct kthread reader;
+
+	setup();
+	handle_signals();
+	expect_eq(kthread_run(&reader, "reader", read_all_the_time, NULL), 0);
+	for (int64_t i = 1; i <= want; i++) {
+		expect_eq(pthread_kill(reader.handle, SIGUSR1), 0);
+		poll_until(&signals, i);
+		if (i % 64 == 0)
+			synchronize_srcu(&srcu);
+	}
+	atomic_set(&stop, 1);
+	kthread_join(&reader);
+	synchronize_srcu(&srcu);
+	teardown();
+}
+
+static void first_use_in_handler(void *arg)
+{
+	(void)arg;
+	raise(SIGUSR1);
+	srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
+	raise(SIGUSR1);
+}
+
+TEST(srcu_readers, first_use_in_a_handler)
+{
+	struct kthread t;
+
+	setup();
+	handle_signals();
+	for (int i = 1; i <= 200; i++) {
+		expect_eq(kthread_run(&t, "first", first_use_in_handler, NULL), 0);
+		kthread_join(&t);
+		synchronize_srcu(&srcu);
+		expect_eq(atomic64_read(&signals), 2 * i);
+	}
+	teardown();
+}
+
+/* ---- threads come and go ---- */
+
+static void read_once(void *arg)
+{
+	(void)arg;
+	srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
+	atomic64_inc(&sections);
+}
+
+static unsigned int numbers_used(void)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < SRCU_MAX_THREADS / 64; i++)
+		n += (unsigned int)__builtin_popcountll(READ_ONCE(srcu_numbers_used[i]));
+	return n;
+}
+
+TEST(srcu_readers, numbers_are_given_back)
+{
+	struct kthread threads[8];
+
+	setup();
+	expect_eq(numbers_used(), 1); /* everybody's */
+	read_once(NULL);
+	expect_eq(numbers_used(), 2);
+	for (int round = 0; round < (test_long() ? 2000 : 100); round++) {
+		for (int i = 0; i < 8; i++)
+			expect_eq(kthread_run(&threads[i], "short", read_once, NULL), 0);
+		synchronize_srcu(&srcu);
+		for (int i = 0; i < 8; i++)
+			kthread_join(&threads[i]);
+		expect_eq(numbers_used(), 2);
+	}
+	teardown();
+}
+
+static int left_open;
+
+static void lock_and_end(void *arg)
+{
+	(void)arg;
+	left_open = srcu_read_lock(&srcu);
+}
+
+/* The section of a thread that has ended, its number another's by now: still waited for. */
+TEST(srcu_readers, section_outlives_its_thread)
+{
+	struct syncer updater;
+	struct kthread t;
+
+	setup();
+	expect_eq(kthread_run(&t, "locker", lock_and_end, NULL), 0);
+	kthread_join(&t);
+	for (int i = 0; i < 10; i++) {
+		expect_eq(kthread_run(&t, "short", read_once, NULL), 0);
+		kthread_join(&t);
+	}
+	syncer_start(&updater, &srcu);
+	wait_for_blocked_grace_period(&srcu);
+	expect(!atomic_read(&updater.done));
+	srcu_read_unlock(&srcu, left_open);
+	kthread_join(&updater.thread);
+	teardown();
+}
+
+static pthread_key_t late_key;
+
+static void read_in_destructor(void *value)
+{
+	/* Again until the libc gives up: our own destructor has run by then. */
+	read_once(NULL);
+	pthread_setspecific(late_key, value);
+}
+
+static void end_with_destructor(void *arg)
+{
+	read_once(NULL);
+	pthread_setspecific(late_key, arg);
+}
+
+TEST(srcu_readers, destructors_may_read)
+{
+	struct kthread t;
+
+	setup();
+	expect_eq(pthread_key_create(&late_key, read_in_destructor), 0);
+	for (int i = 0; i < 20; i++) {
+		expect_eq(kthread_run(&t, "late", end_with_destructor, &late_key), 0);
+		kthread_join(&t);
+		synchronize_srcu(&srcu);
+	}
+	expect_ge(atomic64_read(&sections), 60);
+	expect_eq(numbers_used(), 1);
+	teardown();
+}
+
+/* ---- those who cannot count for themselves ---- */
+
+static void run_readers_of_all_kinds(void)
+{
+	struct sitter with, without;
+	struct syncer updater;
+
+	sitter_start(&with, &srcu);
+	for (unsigned int i = 0; i < SRCU_MAX_THREADS / 64; i++)
+		WRITE_ONCE(srcu_numbers_used[i], ~0ULL);
+	sitter_start(&without, &srcu);
+	syncer_start(&updater, &srcu);
+	wait_for_blocked_grace_period(&srcu);
+	sitter_stop(&with);
+	expect(!atomic_read(&updater.done));
+	sitter_stop(&without);
+	kthread_join(&updater.thread);
+	run_litmus(3, test_long() ? 200000 : 10000);
+}
+
+TEST(srcu_readers, no_number_left)
+{
+	setup();
+	run_readers_of_all_kinds();
+	teardown();
+}
+
+/* Containers filter system calls, and old kernels do not have it. */
+static void refuse_membarrier(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = 4, .filter = code};
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		skip("no system call filters here");
+	expect_eq(syscall(SYS_membarrier, 0, 0, 0), -1);
+}
+
+TEST(srcu_readers, no_membarrier)
+{
+	refuse_membarrier();
+	setup();
+	read_once(NULL);
+	expect(!__srcu_base);
+	run_readers_of_all_kinds();
+	teardown();
+}
+
+/* ---- fork ---- */
+
+static void in_child(void (*body)(void))
+{
+	int status;
+	pid_t pid = fork();
+
+	expect_ge(pid, 0);
+	if (!pid) {
+		alarm(20);
+		body();
+		_exit(0);
+	}
+	expect_eq(waitpid(pid, &status, 0), pid);
+	expect_eq(status, 0);
+}
+
+static void child_synchronizes(void)
+{
+	read_once(NULL);
+	synchronize_srcu(&srcu);
+	if (numbers_used() != 2 || cleanup_srcu_struct(&srcu))
+		_exit(1);
+}
+
+/*
+ * The threads of the parent sit in sections, of which the child hears nothing; and the grace period
+ * that somebody is waiting for in the parent is nobody's in the child.
+ */
+TEST(srcu_readers, child_has_no_readers)
+{
+	struct sitter readers[3];
+	struct syncer updater;
+
+	setup();
+	for (int i = 0; i < 3; i++)
+		sitter_start(&readers[i], &srcu);
+	syncer_start(&updater, &srcu);
+	wait_for_blocked_grace_period(&srcu);
+	in_child(child_synchronizes);
+	expect(!atomic_read(&updater.done));
+	for (int i = 0; i < 3; i++)
+		sitter_stop(&readers[i]);
+	kthread_join(&updater.thread);
+	teardown();
+}
+
+static void child_leaves_its_section(void)
+{
+	if (poll_state_synchronize_srcu(&srcu, start_poll_synchronize_srcu(&srcu)))
+		_exit(1);
+	srcu_read_unlock(&srcu, left_open);
+	synchronize_srcu(&srcu);
+}
+
+/* A section of the thread that forks is one section in each process. */
+TEST(srcu_readers, fork_inside_a_section)
+{
+	struct sitter other;
+
+	setup();
+	sitter_start(&other, &srcu);
+	left_open = srcu_read_lock(&srcu);
+	in_child(child_leaves_its_section);
+	expect(!poll_state_synchronize_srcu(&srcu, start_poll_synchronize_srcu(&srcu)));
+	srcu_read_unlock(&srcu, left_open);
+	sitter_stop(&other);
+	teardown();
+}

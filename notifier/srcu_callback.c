@@ -23,7 +23,6 @@
  * A forked child has no worker: srcu_worker.pid is the parent's. It learns so by comparing.
  */
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -73,7 +72,7 @@ static struct srcu_head *next_in_queue(struct srcu_head *head)
 	struct srcu_head *next;
 
 	while (!(next = smp_load_acquire(&head->next)))
-		sched_yield();
+		sync_yield();
 	return next;
 }
 
@@ -410,9 +409,9 @@ static int start_thread(void)
 	int ret;
 
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	sync_sigmask(SIG_SETMASK, &all, &saved);
 	ret = kthread_run(&srcu_worker.thread, "srcu", worker_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	sync_sigmask(SIG_SETMASK, &saved, NULL);
 	return ret;
 }
 

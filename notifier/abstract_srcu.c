@@ -147,6 +147,18 @@ void srcu_up_read(struct srcu_struct *ssp, int cookie)
 	spin_unlock(&d->lock);
 }
 
+/* For tests: does somebody wait for readers of @ssp, or for callbacks? */
+bool abstract_srcu_awaited(const struct srcu_struct *ssp)
+{
+	struct srcu_domain *d = domain(ssp);
+	bool awaited;
+
+	spin_lock(&d->lock);
+	awaited = d->awaited;
+	spin_unlock(&d->lock);
+	return awaited;
+}
+
 /* No thread ever has a __srcu_base, so what is inlined into programs comes here. */
 
 int __srcu_read_lock_slow(struct srcu_struct *ssp)
@@ -279,20 +291,6 @@ static void run_callbacks(struct srcu_domain *d, struct srcu_head *head)
 	self->srcu_running = outer;
 }
 
-/*
- * The worker runs them if there is one; but not for a callback of another domain, which waits here
- * on the worker itself.
- */
-static bool may_run_here(void)
-{
-	bool may;
-
-	spin_lock(&worker.lock);
-	may = !worker.runs || current_thread()->srcu_running;
-	spin_unlock(&worker.lock);
-	return may;
-}
-
 static bool have_returned(struct srcu_domain *d, unsigned long nr)
 {
 	bool returned;
@@ -318,8 +316,7 @@ void srcu_barrier(struct srcu_struct *ssp)
 	spin_unlock(&d->lock);
 	for (;;) {
 		callbacks = NULL;
-		wait_event(d->wait, have_returned(d, nr) ||
-					    (may_run_here() && (callbacks = take_callbacks(d))));
+		wait_event(d->wait, have_returned(d, nr) || (callbacks = take_callbacks(d)));
 		if (!callbacks)
 			return;
 		run_callbacks(d, callbacks);
@@ -350,7 +347,7 @@ static bool find_work(struct work *work)
 		idle &= d->nr_returned == d->nr_queued;
 		spin_unlock(&d->lock);
 	}
-	/* Whoever queues a callback after this look finds no worker, and runs it in a barrier. */
+	/* A callback that is queued after this look waits for a barrier, or another worker. */
 	end = worker.stop && idle && !work->callbacks;
 	if (end)
 		worker.runs = false;
@@ -396,6 +393,7 @@ int srcu_workers_start(void)
 
 void srcu_workers_stop(void)
 {
+	ASSERT(!current_thread()->srcu_running, "srcu_workers_stop() by a callback");
 	mutex_lock(&worker.control);
 	if (worker.runs) {
 		set_worker(true, true);

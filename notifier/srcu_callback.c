@@ -23,6 +23,7 @@
  * A forked child has no worker: srcu_worker.pid is the parent's. It learns so by comparing.
  */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>

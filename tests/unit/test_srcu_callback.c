@@ -183,7 +183,7 @@ TEST(srcu_callback, reader_wakes_busy_worker)
 	setup(true);
 	expect_eq(init_srcu_struct(&busy.ssp), 0);
 	call_srcu(&busy.ssp, &busy.head, stay_busy);
-	run_reader_wakes_worker(20000, 100);
+	run_reader_wakes_worker(200000, 100);
 	atomic_set(&busy.stop, 1);
 	expect_eq(cleanup_srcu_struct(&busy.ssp), 0);
 	teardown(true);
@@ -407,23 +407,30 @@ TEST(srcu_callback, stop_waits_for_parked_domains)
 TEST(srcu_callback, worker_started_beside_a_barrier)
 {
 	struct park inside;
-	struct item parked = {.number = 1, .park = &inside}, next = {.number = 2};
+	struct item parked = {.number = 2, .park = &inside}, next = {.number = 3};
+	struct item behind = {.number = 1};
+	struct srcu_struct other;
 	atomic_t passed = ATOMIC_INIT(0);
 	struct kthread waiter;
 
 	setup(false);
+	expect_eq(init_srcu_struct(&other), 0);
 	park_init(&inside);
 	call_srcu(&srcu, &parked.head, item_func);
 	expect_eq(kthread_run(&waiter, "barrier", call_barrier, &passed), 0);
 	park_wait(&inside, 1);
 	expect_eq(srcu_workers_start(), 0);
 	call_srcu(&srcu, &next.head, item_func);
-	expect_eq(atomic_read(&ran), 0);
+	/* Served in order: once this ran, the worker has tried, and parked the domain. */
+	call_srcu(&other, &behind.head, item_func);
+	while (atomic_read_acquire(&ran) < 1)
+		sched_yield();
 	park_release(&inside);
 	kthread_join(&waiter);
 	/* Nobody asks for it: the barrier told the worker when it left. */
-	while (atomic_read_acquire(&ran) < 2)
+	while (atomic_read_acquire(&ran) < 3)
 		sched_yield();
+	expect_eq(cleanup_srcu_struct(&other), 0);
 	teardown(true);
 }
 

@@ -464,11 +464,12 @@ TEST(srcu_callback, forked_child_has_no_worker)
 	pid_t pid;
 
 	setup(true);
+	/*
+	 * The worker has to have run: a thread that starts allocates, and ASan's allocator, unlike
+	 * libc's, is not taken over a fork, so that the child would find it locked for ever.
+	 */
 	call_srcu(&srcu, &items[0].head, item_func);
 	srcu_barrier(&srcu);
-	/* The worker is idle, and holds nothing, once it said so: see srcu_workers_stop(). */
-	srcu_workers_stop();
-	expect_eq(srcu_workers_start(), 0);
 	pid = fork();
 	expect_ge(pid, 0);
 	if (pid == 0) {

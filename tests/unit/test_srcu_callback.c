@@ -212,6 +212,7 @@ TEST(srcu_callback, synchronize_wakes_worker)
 	teardown(true);
 }
 
+#ifndef SRCU_ABSTRACT /* which has none of this inside */
 /* As in test_srcu.c: the unlock is done by halves, and the worker depends on whoever polls. */
 TEST(srcu_callback, poller_wakes_worker)
 {
@@ -230,6 +231,8 @@ TEST(srcu_callback, poller_wakes_worker)
 		sched_yield();
 	teardown(true);
 }
+
+#endif
 
 /* A reader of one domain delays neither callbacks nor barriers of another (I7). */
 TEST(srcu_callback, domains_do_not_delay_each_other)
@@ -256,7 +259,11 @@ TEST(srcu_callback, domains_do_not_delay_each_other)
 
 static bool callback_queue_empty(void)
 {
+#ifdef SRCU_ABSTRACT
+	return !abstract_srcu_awaited(&srcu);
+#else
 	return READ_ONCE(srcu.d->cb_tail) == &srcu.d->cb_first;
+#endif
 }
 
 /* The grace period is long over; the callback runs, and has not returned. */
@@ -420,6 +427,7 @@ TEST(srcu_callback, worker_started_beside_a_barrier)
 	teardown(true);
 }
 
+#ifndef SRCU_ABSTRACT /* which has none of this inside */
 static atomic_t signals;
 
 static void count_signal(int sig)
@@ -498,6 +506,8 @@ TEST(srcu_callback, forked_child_has_no_worker)
 	expect_eq(atomic_read(&ran), 2);
 	teardown(true);
 }
+
+#endif
 
 /* ---- many callers ---- */
 

@@ -381,11 +381,22 @@ static struct srcu_domain *take_ready(void)
 	return first;
 }
 
+/* The CPUs that the program was given: before main(), as its threads may bind themselves. */
+static cpu_set_t program_cpus;
+
+__attribute__((constructor)) static void remember_cpus(void)
+{
+	if (sched_getaffinity(0, sizeof(program_cpus), &program_cpus))
+		CPU_ZERO(&program_cpus); /* more than it can name */
+}
+
 static void worker_main(void *unused)
 {
 	struct srcu_domain *ready;
 
 	(void)unused;
+	/* Not those of whoever started it, who may have work of its own for them. */
+	sched_setaffinity(0, sizeof(program_cpus), &program_cpus);
 	while ((ready = take_ready()))
 		pass(ready);
 }

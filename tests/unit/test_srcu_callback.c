@@ -436,11 +436,13 @@ static void count_signal(int sig)
 }
 
 static sigset_t worker_mask;
+static cpu_set_t worker_cpus;
 
 static void look_around(struct srcu_head *head)
 {
 	(void)head;
 	pthread_sigmask(SIG_SETMASK, NULL, &worker_mask);
+	sched_getaffinity(0, sizeof(worker_cpus), &worker_cpus);
 	atomic_inc_return(&ran);
 }
 
@@ -463,6 +465,28 @@ TEST(srcu_callback, worker_takes_no_signals)
 	expect_eq(sigismember(&worker_mask, SIGINT), 1);
 	raise(SIGUSR1);
 	expect_eq(atomic_read(&signals), 1);
+	teardown(true);
+}
+
+/* Who starts the worker may be bound to a CPU, for work of its own there. */
+TEST(srcu_callback, worker_has_the_programs_cpus)
+{
+	cpu_set_t all, one;
+	int cpu = 0;
+
+	expect_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	if (CPU_COUNT(&all) < 2)
+		skip("there is only one CPU to run on");
+	while (!CPU_ISSET(cpu, &all))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	expect_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	setup(true);
+	look_around_on_worker();
+	expect(CPU_EQUAL(&worker_cpus, &all));
+	expect_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	expect(CPU_EQUAL(&all, &one));
 	teardown(true);
 }
 

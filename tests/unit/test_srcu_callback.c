@@ -213,8 +213,7 @@ TEST(srcu_callback, synchronize_wakes_worker)
 		wait_for_blocked_grace_period(&srcu);
 		sitter_stop(&reader);
 		kthread_join(&updater.thread);
-		while (atomic_read_acquire(&ran) < i)
-			sched_yield();
+		poll_ran(i);
 	}
 	teardown(true);
 }
@@ -234,8 +233,7 @@ TEST(srcu_callback, poller_wakes_worker)
 	wait_for_blocked_grace_period(&srcu);
 	count_unlock(cookie);
 	expect(poll_state_synchronize_srcu(&srcu, READ_ONCE(d->gp_seq) + 1));
-	while (atomic_read_acquire(&ran) < 1)
-		sched_yield();
+	poll_ran(1);
 	teardown(true);
 }
 
@@ -363,8 +361,7 @@ TEST(srcu_callback, start_and_stop)
 			/* Finds the callbacks that were queued before it started. */
 			expect_eq(srcu_workers_start(), 0);
 			expect_eq(srcu_workers_start(), 0);
-			while (atomic_read_acquire(&ran) < i + 1)
-				sched_yield();
+			poll_ran(i + 1);
 		}
 		if (i % 10 == 7) {
 			/* Runs what is queued. */
@@ -429,8 +426,7 @@ TEST(srcu_callback, worker_started_beside_a_barrier)
 	park_release(&inside);
 	kthread_join(&waiter);
 	/* Nobody asks for it: the barrier told the worker when it left. */
-	while (atomic_read_acquire(&ran) < 2)
-		sched_yield();
+	poll_ran(2);
 	teardown(true);
 }
 

@@ -25,14 +25,15 @@
  * address, size, order and place, must do the operation, and are points to switch at. Why not a
  * hook before each: there are as many kinds as atomic.h has names, some of them in public headers,
  * and one that was forgotten would be a step that nobody controls, and nobody notices. The compiler
- * forgets none. Plain accesses are marked as well (__tsan_read4 ...): no points to switch at, but
- * where a use after free and a data race are seen. The price is one set of flags for one build. The
- * atomics are relaxed or stronger __atomic builtins in every case, never volatile: a volatile store
- * is marked before the compiler's own store, so a program that delays stores could not hold it up.
+ * forgets none. Plain accesses are marked as well (__tsan_read4 ...), but for those in memcpy() and
+ * memset(): no points to switch at, but where a use after free and a data race are seen. The price
+ * is one set of flags for one build. READ_ONCE and WRITE_ONCE are __atomic builtins and not
+ *volatile for this, too: a volatile store is marked before the compiler's own store, so a program
+ *that delays stores could not hold it up.
  *
  * A build with hooks has no lock checking (CONFIG_LOCKDEP): its graph outlives a schedule, and its
- * own lock would be scheduled. Nor has it readers of SRCU inlined into the program
- * (gnomon/srcu_reader.h): they use a thread variable and an instruction that no compiler marks.
+ * own lock would be scheduled. And readers of SRCU all take the calls out of line: the inlined part
+ * (gnomon/srcu_reader.h) has a thread variable and an instruction that no compiler marks.
  */
 #ifndef NOTIFIER_SYNC_HOOKS_H
 #define NOTIFIER_SYNC_HOOKS_H

@@ -4,6 +4,8 @@
  * are points to switch at, plain accesses are checked to be to memory that is there. This file is
  * itself built without that flag.
  */
+#include <string.h>
+
 #include "tests/hooks/sched.h"
 
 void __tsan_init(void)
@@ -52,6 +54,28 @@ void __tsan_read_range(void *p, long size)
 void __tsan_write_range(void *p, long size)
 {
 	sched_check(p, (size_t)size, "write");
+}
+
+/* clang's; gcc calls libc. */
+
+void *__tsan_memcpy(void *to, const void *from, size_t size)
+{
+	sched_check(from, size, "read");
+	sched_check(to, size, "write");
+	return memcpy(to, from, size);
+}
+
+void *__tsan_memmove(void *to, const void *from, size_t size)
+{
+	sched_check(from, size, "read");
+	sched_check(to, size, "write");
+	return memmove(to, from, size);
+}
+
+void *__tsan_memset(void *to, int value, size_t size)
+{
+	sched_check(to, size, "write");
+	return memset(to, value, size);
 }
 
 /* Sequentially consistent, whatever was asked for: one runs at a time. */
@@ -104,6 +128,14 @@ void __tsan_write_range(void *p, long size)
 							 int yes, int no)                         \
 	{                                                                                         \
 		return __tsan_atomic##bits##_compare_exchange_strong(p, old, v, yes, no);         \
+	}                                                                                         \
+	uint##bits##_t __tsan_atomic##bits##_compare_exchange_val(volatile uint##bits##_t *p,     \
+								  uint##bits##_t old,             \
+								  uint##bits##_t v, int yes,      \
+								  int no)                         \
+	{                                                                                         \
+		__tsan_atomic##bits##_compare_exchange_strong(p, &old, v, yes, no);               \
+		return old;                                                                       \
 	}                                                                                         \
 	FETCH(bits, add)                                                                          \
 	FETCH(bits, sub)                                                                          \

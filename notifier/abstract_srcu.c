@@ -14,11 +14,11 @@
  * by others, so whoever schedules need not switch inside. Waking is inside too, and done only if
  * somebody waits.
  *
- * Every section has an age, which is its cookie. Taking a ticket makes sections that begin from
- *then on one older than the last; the ticket has passed when none of an age before it is inside. So
- *this SRCU is exact, where the real one may wait longer: a section that begins after the ticket was
- * taken never delays it. And it is stronger: the lock orders readers among themselves. What must be
- * found with less order is found with srcu*.c.
+ * Every section has an age, which is its cookie. A ticket gives all sections that begin after it a
+ * higher one, and has passed when none of an age before it is inside. So this SRCU is exact, where
+ * the real one may wait longer: who begins after the ticket was taken never delays it. And it is
+ * stronger: the lock orders readers among themselves. What must be found with less order is found
+ * with srcu*.c.
  *
  * It sleeps and locks by the sync layer alone, has no thread but the worker that srcu_workers_start
  * starts, and frees the domain in a cleanup, so that a late unlock is seen as a use after free. It

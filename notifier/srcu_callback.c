@@ -4,7 +4,8 @@
  *
  * A callback moves from its domain's queue to its batch (the oldest callbacks, all waiting for one
  * grace period), and is run from there; always by somebody who holds cb_run, so in order and one at
- * a time. That is the worker, or, when there is none, whoever calls srcu_barrier().
+ * a time. That is the worker, or whoever calls srcu_barrier(): who waits for callbacks runs them.
+ * So nobody waits for those of another domain, in which the worker may be stuck.
  *
  * The worker serves all domains and waits for no reader: a domain whose readers are in the way is
  * parked, and comes back when one of them leaves (a reader of one domain never delays another).
@@ -14,7 +15,7 @@
  *   ready			ready		the worker takes it up
  *   being served		none		done: at rest, or ready for more, or parked
  *   parked			parked		kicked: by a reader that leaves, by whoever ends the
- *						grace period, by whoever drops cb_run
+ *						grace period, by a barrier that drops cb_run
  *
  * A kick during service puts the domain in the ready list, where the worker leaves it: no kick is
  * lost. The worker stops only with both lists empty, in the critical section that says so: a kick
@@ -45,14 +46,26 @@ static struct {
 	.parked = LIST_HEAD_INIT(srcu_worker.parked),
 };
 
+/* The worker is in it while it runs callbacks; who waits for its end visits it. */
+static struct lockdep_map worker_map = LOCKDEP_MAP_INIT(&worker_map, "srcu_worker");
+
 /* ---- the queue ---- */
+
+/*
+ * To lockdep, what callbacks lock is ordered behind cb_run, and so is checked against who waits for
+ * callbacks with that held. A class for each domain: a callback of one may run those of another.
+ */
+static void init_cb_run(struct srcu_domain *d)
+{
+	mutex_init(&d->cb_run);
+	lockdep_init_map(&d->cb_run.dep, "srcu_callbacks", &d->cb_run);
+}
 
 void srcu_callbacks_init(struct srcu_domain *d)
 {
 	d->cb_tail = &d->cb_first;
 	INIT_LIST_HEAD(&d->work_link);
-	/* A class for each domain: a callback of one may run those of another. */
-	lockdep_init_map(&d->cb_run.dep, "d->cb_run", &d->cb_run);
+	init_cb_run(d);
 }
 
 static void enqueue(struct srcu_domain *d, struct srcu_head *head,
@@ -125,42 +138,42 @@ static bool take_batch(struct srcu_domain *d)
 	return true;
 }
 
+/* On the stack of the one who waits, and gone when he finds it done. Under cb_run. */
 struct barrier_mark {
 	struct srcu_head head;
-	struct srcu_domain *d;
-	uint32_t done;
+	uint64_t owner; /* by thread_id() */
+	bool done;
 };
 
 static void barrier_reached(struct srcu_head *head)
 {
-	struct barrier_mark *mark = container_of(head, struct barrier_mark, head);
-	struct srcu_domain *d = mark->d;
-
-	/* The mark is on the stack of the one who waits, and gone once it is done; d is not. Pairs
-	 * with the acquire of ->done in srcu_barrier and run_until. */
-	smp_store_release(&mark->done, 1);
-	wake_up_all(&d->cb_wait);
+	container_of(head, struct barrier_mark, head)->done = true;
 }
 
 /* The grace period has passed; cb_run held. */
 static void run_batch(struct srcu_domain *d)
 {
 	struct thread_state *self = current_thread();
-	struct srcu_domain *outer = self->srcu_running;
 	struct srcu_head *head;
 
+	d->cb_outer = self->srcu_running;
 	self->srcu_running = d;
 	while ((head = d->batch)) {
 		void (*func)(struct srcu_head * head) = head->func;
 
 		d->batch = head->next;
-		/* A mark does nothing itself; whoever waits for it is to find the domain at rest.
-		 */
-		if (func == barrier_reached && !d->batch)
-			rest(d);
 		func(head);
 	}
-	self->srcu_running = outer;
+	self->srcu_running = d->cb_outer;
+}
+
+bool srcu_runs_callbacks(const struct srcu_domain *d)
+{
+	const struct srcu_domain *running = current_thread()->srcu_running;
+
+	while (running && running != d)
+		running = running->cb_outer;
+	return running != NULL;
 }
 
 void call_srcu(struct srcu_struct *ssp, struct srcu_head *head,
@@ -175,38 +188,36 @@ void call_srcu(struct srcu_struct *ssp, struct srcu_head *head,
 
 /* ---- the barrier ---- */
 
-/* No worker: run callbacks here until @mark was. */
-static void run_until(struct srcu_domain *d, struct barrier_mark *mark)
-{
-	mutex_lock(&d->cb_run);
-	while (!smp_load_acquire(&mark->done)) {
-		ASSERT(take_batch(d), "domain %u lost a barrier", d->number);
-		srcu_wait(d, d->batch_snap);
-		run_batch(d);
-	}
-	mutex_unlock(&d->cb_run);
-	/* A worker that was started meanwhile found cb_run taken and parked the domain. */
-	srcu_worker_kick(d);
-}
-
+/*
+ * Not by waiting for the worker: it may be in a callback of another domain, which may take long, or
+ * wait for a lock that our caller holds.
+ */
 void srcu_barrier(struct srcu_struct *ssp)
 {
 	struct srcu_domain *d = srcu_domain(ssp);
-	struct barrier_mark mark = {.d = d};
+	struct barrier_mark mark = {.owner = thread_id()};
 
 	might_sleep();
 	srcu_assert_not_reader(d, "srcu_barrier()");
-	ASSERT(current_thread()->srcu_running != d,
-	       "srcu_barrier() on domain %u by one of its own callbacks", d->number);
+	ASSERT(!srcu_runs_callbacks(d), "srcu_barrier() on domain %u by one of its own callbacks",
+	       d->number);
+	might_lock(&d->cb_run);
 	if (srcu_callbacks_idle(d))
 		return;
 
 	enqueue(d, &mark.head, barrier_reached);
-	/* A callback of another domain must not wait for the worker, which may be running it. */
-	if (srcu_worker_kick(d) && !current_thread()->srcu_running)
-		wait_event(d->cb_wait, smp_load_acquire(&mark.done));
-	else
-		run_until(d, &mark);
+	mutex_lock(&d->cb_run);
+	while (!mark.done) {
+		ASSERT(take_batch(d), "domain %u lost a barrier", d->number);
+		srcu_wait(d, d->batch_snap);
+		run_batch(d);
+	}
+	/* Whoever looks next is to find the domain at rest, if it is. */
+	if (!d->batch)
+		rest(d);
+	mutex_unlock(&d->cb_run);
+	/* A worker that found cb_run taken parked the domain. */
+	srcu_worker_kick(d);
 }
 
 /* ---- the worker ---- */
@@ -289,8 +300,11 @@ static enum served run_what_passed(struct srcu_domain *d, enum srcu_progress pro
 	if (take_batch(d)) {
 		bool passed = srcu_reached(d, d->batch_snap);
 
-		if (passed)
+		if (passed) {
+			lock_map_acquire_read(&worker_map);
 			run_batch(d);
+			lock_map_release(&worker_map);
+		}
 		served = passed || progress != SRCU_BLOCKED ? SERVED_SOME : MUST_WAIT;
 	}
 	mutex_unlock(&d->cb_run);
@@ -367,11 +381,22 @@ static struct srcu_domain *take_ready(void)
 	return first;
 }
 
+/* The CPUs that the program was given: before main(), as its threads may bind themselves. */
+static cpu_set_t program_cpus;
+
+__attribute__((constructor)) static void remember_cpus(void)
+{
+	if (sched_getaffinity(0, sizeof(program_cpus), &program_cpus))
+		CPU_ZERO(&program_cpus); /* more than it can name */
+}
+
 static void worker_main(void *unused)
 {
 	struct srcu_domain *ready;
 
 	(void)unused;
+	/* Not those of whoever started it, who may have work of its own for them. */
+	sched_setaffinity(0, sizeof(program_cpus), &program_cpus);
 	while ((ready = take_ready()))
 		pass(ready);
 }
@@ -441,6 +466,9 @@ out:
 
 void srcu_workers_stop(void)
 {
+	might_sleep();
+	ASSERT(!current_thread()->srcu_running, "srcu_workers_stop() by a callback");
+	lock_map_visit(&worker_map);
 	mutex_lock(&srcu_worker.control);
 	if (srcu_worker.pid == getpid()) {
 		spin_lock(&srcu_worker.lock);
@@ -453,6 +481,20 @@ void srcu_workers_stop(void)
 }
 
 /* ---- fork ---- */
+
+/* The marks of other threads' barriers: their stacks will be those of the child's threads. */
+static void drop_marks(struct srcu_head **link)
+{
+	struct srcu_head *head;
+
+	while ((head = *link)) {
+		if (head->func == barrier_reached &&
+		    container_of(head, struct barrier_mark, head)->owner != thread_id())
+			*link = head->next;
+		else
+			link = &head->next;
+	}
+}
 
 /*
  * The child keeps the callbacks whose call_srcu() had returned, or that another thread's had made
@@ -468,15 +510,16 @@ void srcu_callbacks_forked(struct srcu_domain *d)
 			last->next = NULL;
 		d->batch_snap = srcu_snap(d);
 	}
+	drop_marks(&d->batch);
+	drop_marks(&last->next);
 	while (last->next)
 		last = last->next;
 	d->cb_tail = last;
 	d->cb_busy = d->batch || last != &d->cb_first;
 	d->worker_waits = 0;
-	init_waitqueue_head(&d->cb_wait);
 	/* Unless a callback forked. */
-	if (current_thread()->srcu_running != d)
-		mutex_init(&d->cb_run);
+	if (!srcu_runs_callbacks(d))
+		init_cb_run(d);
 }
 
 void srcu_worker_forked(void)

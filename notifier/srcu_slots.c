@@ -16,7 +16,7 @@
  *  1. The counts of thread n > 0 are written by whoever owns the number n, alone; all others only
  *     read. Those of number 0 are written by anybody, by locked instructions: readers that cannot
  *     have a number (none left; the thread is ending; a signal handler interrupts the
- *registration).
+ *     registration).
  *  2. Counts are never reset or folded. A thread that ends leaves them to the next owner of its
  *     number, mid-section or not: only sums mean anything. So there is no race of an exit with a
  *     scan, and a section may be unlocked by another thread when its locker is long gone.

@@ -423,6 +423,41 @@ TEST(srcu, polling_beside_a_sleeper)
 
 #endif
 
+#define MANY 200
+
+/* Each state has one section more to wait for; more of them than abstract SRCU tells apart. */
+static void run_many_states(bool oldest_first)
+{
+	unsigned long states[MANY];
+	int cookies[MANY];
+
+	setup();
+	for (int i = 0; i < MANY; i++) {
+		cookies[i] = srcu_read_lock(&srcu);
+		states[i] = start_poll_synchronize_srcu(&srcu);
+	}
+	for (int n = 0; n < MANY; n++) {
+		int i = oldest_first ? n : MANY - 1 - n;
+
+		for (int state = oldest_first ? i : 0; state < MANY; state++)
+			expect(!poll_state_synchronize_srcu(&srcu, states[state]));
+		srcu_read_unlock(&srcu, cookies[i]);
+	}
+	for (int i = 0; i < MANY; i++)
+		expect(poll_state_synchronize_srcu(&srcu, states[i]));
+	teardown();
+}
+
+TEST(srcu, many_states_oldest_section_leaves_first)
+{
+	run_many_states(true);
+}
+
+TEST(srcu, many_states_youngest_section_leaves_first)
+{
+	run_many_states(false);
+}
+
 /* ---- cleanup ---- */
 
 static int warnings;

@@ -148,12 +148,12 @@ TEST(srcu_readers, handlers_lose_no_count)
 	teardown();
 }
 
-static int in_callbacks_way;
+static atomic_t in_callbacks_way;
 
 static void unlock_in_handler(int sig)
 {
 	(void)sig;
-	srcu_read_unlock(&srcu, in_callbacks_way);
+	srcu_read_unlock(&srcu, atomic_read_acquire(&in_callbacks_way));
 	atomic64_inc(&signals);
 }
 
@@ -183,7 +183,7 @@ TEST(srcu_readers, handlers_wake_the_worker)
 	expect_eq(srcu_workers_start(), 0);
 	expect_eq(kthread_run(&kicker, "kicker", kick_all_the_time, NULL), 0);
 	for (int64_t i = 1; i <= rounds; i++) {
-		in_callbacks_way = srcu_read_lock(&srcu);
+		atomic_set_release(&in_callbacks_way, srcu_read_lock(&srcu));
 		call_srcu(&srcu, &head, count_callback);
 		wait_for_blocked_grace_period(&srcu);
 		expect_eq(pthread_kill(kicker.handle, SIGUSR1), 0);

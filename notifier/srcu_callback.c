@@ -10,16 +10,16 @@
  * The worker serves all domains and waits for no reader: a domain whose readers are in the way is
  * parked, and comes back when one of them leaves (a reader of one domain never delays another).
  *
- *   a domain is		in worker list	and leaves when
- *   at rest			none		kicked: call_srcu, srcu_barrier, start
- *   ready			ready		the worker takes it up
- *   being served		none		done: at rest, or ready for more, or parked
- *   parked			parked		kicked: by a reader that leaves, by whoever ends the
- *						grace period, by a barrier that drops cb_run
+ *   a domain is		and leaves when
+ *   at rest			kicked: call_srcu, srcu_barrier, start
+ *   ready, in a stack		the worker takes it up
+ *   being served		done: at rest, or ready for more, or parked
+ *   parked			kicked: by a reader that leaves, by whoever ends the grace period,
+ *by a barrier that drops cb_run
  *
- * A kick during service puts the domain in the ready list, where the worker leaves it: no kick is
- * lost. The worker stops only with both lists empty, in the critical section that says so: a kick
- * that found it running is served.
+ * A kick takes no lock, as an unlock kicks, which may stand in a signal handler: it pushes the
+ * domain on the stack, unless it is there. The worker takes the whole stack, and says so for each
+ * domain before it looks at it: so no kick is lost.
  *
  * A forked child has no worker: srcu_worker.pid is the parent's. It learns so by comparing.
  */
@@ -33,18 +33,15 @@
 #include "notifier/sync/thread.h"
 
 static struct {
-	struct mutex control; /* start and stop */
+	struct mutex control; /* start and stop; both change pid under it */
 	struct kthread thread;
-
-	spinlock_t lock; /* the rest */
-	pid_t pid;	 /* the process in which the worker runs; 0: none */
+	pid_t pid; /* the process in which the worker runs; 0: none */
 	bool stop;
-	struct list_head ready, parked;
+
+	struct srcu_domain *kicked; /* the stack; anybody pushes, the worker takes it all */
 	wait_queue_head_t wait;
-} srcu_worker = {
-	.ready = LIST_HEAD_INIT(srcu_worker.ready),
-	.parked = LIST_HEAD_INIT(srcu_worker.parked),
-};
+	unsigned int nr_parked; /* the worker's own */
+} srcu_worker;
 
 /* The worker is in it while it runs callbacks; who waits for its end visits it. */
 static struct lockdep_map worker_map = LOCKDEP_MAP_INIT(&worker_map, "srcu_worker");
@@ -64,7 +61,6 @@ static void init_cb_run(struct srcu_domain *d)
 void srcu_callbacks_init(struct srcu_domain *d)
 {
 	d->cb_tail = &d->cb_first;
-	INIT_LIST_HEAD(&d->work_link);
 	init_cb_run(d);
 }
 
@@ -222,27 +218,36 @@ void srcu_barrier(struct srcu_struct *ssp)
 
 /* ---- the worker ---- */
 
-bool srcu_worker_kick(struct srcu_domain *d)
+/*
+ * The full barrier of the first exchange stands between what the caller changed and the look at
+ * ->kicked. Pairs with the exchange in take_ready(): who finds the domain kicked already leaves it
+ * to the worker, which looks at the domain after that.
+ */
+static void push_kicked(struct srcu_domain *d)
+{
+	struct srcu_domain *next = READ_ONCE(srcu_worker.kicked);
+
+	if (xchg(&d->kicked, 1))
+		return;
+	do
+		d->next_kicked = next;
+	while (!try_cmpxchg(&srcu_worker.kicked, &next, d));
+}
+
+void srcu_worker_kick(struct srcu_domain *d)
 {
 	pid_t pid = READ_ONCE(srcu_worker.pid);
-	bool running;
 
 	if (!pid || pid != getpid())
-		return false;
-	spin_lock(&srcu_worker.lock);
-	running = srcu_worker.pid == pid;
-	if (running)
-		list_move_tail(&d->work_link, &srcu_worker.ready);
-	spin_unlock(&srcu_worker.lock);
-	if (running)
-		wake_up_all(&srcu_worker.wait);
-	return running;
+		return;
+	push_kicked(d);
+	wake_up_all(&srcu_worker.wait);
 }
 
 /*
- * A grace period of @d moved, or may. Pairs with the exchange in serve(): the worker says that it
- * waits, then arms the readers; we found them armed, or ended the grace period, before we look
- * here. So if we miss it, it looks at the readers after us.
+ * A grace period of @d moved, or may. Pairs with the exchange in scan_first_half(): the worker says
+ * that it waits, then arms the readers; we found them armed, or ended the grace period, before we
+ * look here. So if we miss it, it looks at the readers after us.
  */
 void srcu_worker_notify(struct srcu_domain *d)
 {
@@ -254,7 +259,8 @@ enum served { SERVED_ALL, SERVED_SOME, MUST_WAIT };
 
 /*
  * A pass over all domains that are ready, in three steps, so that one heavy barrier does for all of
- * them. No lock is held from one step to the next.
+ * them. No lock is held from one step to the next, and others may run the domain's callbacks there,
+ * and even clean it up.
  */
 
 static void scan_first_half(struct srcu_domain *d)
@@ -313,15 +319,12 @@ static enum served run_what_passed(struct srcu_domain *d, enum srcu_progress pro
 
 static void served(struct srcu_domain *d, enum served how)
 {
-	spin_lock(&srcu_worker.lock);
-	/* Else it was kicked meanwhile, and is ready. */
-	if (list_empty(&d->work_link)) {
-		if (how == SERVED_SOME)
-			list_add_tail(&d->work_link, &srcu_worker.ready);
-		else if (how == MUST_WAIT)
-			list_add_tail(&d->work_link, &srcu_worker.parked);
+	if (how == SERVED_SOME)
+		push_kicked(d);
+	if (how == MUST_WAIT) {
+		d->parked = true;
+		srcu_worker.nr_parked++;
 	}
-	spin_unlock(&srcu_worker.lock);
 }
 
 static void pass(struct srcu_domain *domains)
@@ -343,41 +346,39 @@ static void pass(struct srcu_domain *domains)
 	}
 }
 
-static bool worker_wanted(void)
+/* The worker may end: somebody asked it to, and no domain waits for a reader. */
+static bool may_end(void)
 {
-	bool wanted;
-
-	spin_lock(&srcu_worker.lock);
-	wanted = !list_empty(&srcu_worker.ready) ||
-		 (srcu_worker.stop && list_empty(&srcu_worker.parked));
-	spin_unlock(&srcu_worker.lock);
-	return wanted;
+	return smp_load_acquire(&srcu_worker.stop) && !srcu_worker.nr_parked;
 }
 
-/* The domains that are ready, or NULL when the worker is to end, which it then has. */
+/* The domains that are ready, the first to be kicked in front. NULL: the worker is to end. */
 static struct srcu_domain *take_ready(void)
 {
-	struct srcu_domain *first = NULL, **end = &first, *d;
+	struct srcu_domain *kicked, *first = NULL;
+	bool end;
 
 	for (;;) {
-		spin_lock(&srcu_worker.lock);
-		if (!list_empty(&srcu_worker.ready) ||
-		    (srcu_worker.stop && list_empty(&srcu_worker.parked)))
+		/* In this order: what was kicked before the stop is served. */
+		end = may_end();
+		kicked = xchg(&srcu_worker.kicked, NULL);
+		if (kicked || end)
 			break;
-		spin_unlock(&srcu_worker.lock);
-		wait_event(srcu_worker.wait, worker_wanted());
+		wait_event(srcu_worker.wait, READ_ONCE(srcu_worker.kicked) || may_end());
 	}
-	while ((d = list_first_entry_or_null(&srcu_worker.ready, struct srcu_domain, work_link))) {
-		list_del_init(&d->work_link);
-		*end = d;
-		end = &d->next_served;
+	while (kicked) {
+		struct srcu_domain *d = kicked;
+
+		kicked = d->next_kicked;
+		d->next_served = first;
+		first = d;
+		if (d->parked) {
+			d->parked = false;
+			srcu_worker.nr_parked--;
+		}
+		/* From here on it may be pushed again. Pairs with push_kicked(). */
+		xchg(&d->kicked, 0);
 	}
-	*end = NULL;
-	if (!first) {
-		WRITE_ONCE(srcu_worker.pid, 0);
-		srcu_worker.stop = false;
-	}
-	spin_unlock(&srcu_worker.lock);
 	return first;
 }
 
@@ -399,27 +400,6 @@ static void worker_main(void *unused)
 	sched_setaffinity(0, sizeof(program_cpus), &program_cpus);
 	while ((ready = take_ready()))
 		pass(ready);
-}
-
-static void forget_work(struct srcu_domain *d)
-{
-	INIT_LIST_HEAD(&d->work_link);
-}
-
-/*
- * In a child: the lists and the lock are as the parent's worker left them. Nobody here can have
- * them in hand, because kicks compare the pid first. (After a mere stop they are in order, and a
- * late kick may hold the lock: that is not the time to initialise anything.)
- */
-static void forget_parents_worker(void)
-{
-	srcu_for_each_domain(forget_work);
-	spin_lock_init(&srcu_worker.lock);
-	INIT_LIST_HEAD(&srcu_worker.ready);
-	INIT_LIST_HEAD(&srcu_worker.parked);
-	init_waitqueue_head(&srcu_worker.wait);
-	srcu_worker.stop = false;
-	WRITE_ONCE(srcu_worker.pid, 0);
 }
 
 static void kick_if_queued(struct srcu_domain *d)
@@ -449,15 +429,10 @@ int srcu_workers_start(void)
 	mutex_lock(&srcu_worker.control);
 	if (srcu_worker.pid == pid)
 		goto out;
-	if (srcu_worker.pid)
-		forget_parents_worker();
 	ret = start_thread();
 	if (ret)
 		goto out;
-	/* Last, as a kick that finds this relies on being served. */
-	spin_lock(&srcu_worker.lock);
 	WRITE_ONCE(srcu_worker.pid, pid);
-	spin_unlock(&srcu_worker.lock);
 	srcu_for_each_domain(kick_if_queued);
 out:
 	mutex_unlock(&srcu_worker.control);
@@ -471,11 +446,12 @@ void srcu_workers_stop(void)
 	lock_map_visit(&worker_map);
 	mutex_lock(&srcu_worker.control);
 	if (srcu_worker.pid == getpid()) {
-		spin_lock(&srcu_worker.lock);
-		srcu_worker.stop = true;
-		spin_unlock(&srcu_worker.lock);
+		smp_store_release(&srcu_worker.stop, true);
 		wake_up_all(&srcu_worker.wait);
 		kthread_join(&srcu_worker.thread);
+		/* A domain that is kicked meanwhile stays in the stack, for the next worker. */
+		WRITE_ONCE(srcu_worker.pid, 0);
+		srcu_worker.stop = false;
 	}
 	mutex_unlock(&srcu_worker.control);
 }
@@ -517,12 +493,19 @@ void srcu_callbacks_forked(struct srcu_domain *d)
 	d->cb_tail = last;
 	d->cb_busy = d->batch || last != &d->cb_first;
 	d->worker_waits = 0;
+	d->kicked = 0;
+	d->parked = false;
 	/* Unless a callback forked. */
 	if (!srcu_runs_callbacks(d))
 		init_cb_run(d);
 }
 
+/* No kick comes between this and the next start: the pid is the parent's, or none. */
 void srcu_worker_forked(void)
 {
 	mutex_init(&srcu_worker.control);
+	srcu_worker.kicked = NULL;
+	srcu_worker.nr_parked = 0;
+	srcu_worker.stop = false;
+	init_waitqueue_head(&srcu_worker.wait);
 }

@@ -66,7 +66,7 @@ static void wait_in_turn(void *arg)
 
 TEST(wait, wake_up_meets_waiter_on_its_way)
 {
-	struct sweep sweep = sweep_start(20000);
+	struct sweep sweep = sweep_start(200000);
 	struct kthread t;
 	int64_t i;
 

@@ -70,4 +70,14 @@ static inline int64_t poll_until(const atomic64_t *v, int64_t n)
 	return found;
 }
 
+/*
+ * Each of @nr threads calls this for @round, from 1 on: none goes on before all are there, so that
+ * what follows runs at the same time where there are CPUs for it.
+ */
+static inline void meet(atomic64_t *arrivals, int64_t round, int nr)
+{
+	atomic64_inc_return(arrivals);
+	poll_until(arrivals, round * nr);
+}
+
 #endif

@@ -78,9 +78,10 @@ TEST(alloc, kvcalloc_is_lazy)
 	p[bytes - 1] = 1;
 	expect_eq(p[bytes / 2], 0);
 	kvfree(p, bytes);
-	/* Nothing is mapped there any more. */
+#ifndef __SANITIZE_THREAD__ /* which maps things of its own, perhaps there */
 	expect_eq(madvise(p, 4096, MADV_NORMAL), -1);
 	expect_eq(errno, ENOMEM);
+#endif
 	kvfree(NULL, 0);
 }
 

@@ -94,29 +94,32 @@ TEST(atomic, pointers_too)
 
 /* --- nothing is lost between threads --- */
 
-#define NR_THREADS 4
+#define ROUNDS 300
+#define STEPS  500
 
-static atomic64_t sum, unless;
+static atomic64_t arrivals, sum, unless;
 
 static void count_up(void *arg)
 {
 	(void)arg;
-	for (int i = 0; i < 20000; i++) {
-		atomic64_inc(&sum);
-		expect(atomic64_add_unless(&unless, 1, -1));
+	for (int round = 1; round <= ROUNDS; round++) {
+		meet(&arrivals, round, 2);
+		for (int i = 0; i < STEPS; i++) {
+			atomic64_inc(&sum);
+			expect(atomic64_add_unless(&unless, 1, -1));
+		}
 	}
 }
 
-TEST(atomic, counts_of_many_threads)
+TEST(atomic, counts_of_two_threads)
 {
-	struct kthread threads[NR_THREADS];
+	struct kthread t;
 
-	for (int i = 0; i < NR_THREADS; i++)
-		expect_eq(kthread_run(&threads[i], "counter", count_up, NULL), 0);
-	for (int i = 0; i < NR_THREADS; i++)
-		kthread_join(&threads[i]);
-	expect_eq(atomic64_read(&sum), NR_THREADS * 20000);
-	expect_eq(atomic64_read(&unless), NR_THREADS * 20000);
+	expect_eq(kthread_run(&t, "counter", count_up, NULL), 0);
+	count_up(NULL);
+	kthread_join(&t);
+	expect_eq(atomic64_read(&sum), 2 * ROUNDS * STEPS);
+	expect_eq(atomic64_read(&unless), 2 * ROUNDS * STEPS);
 }
 
 /* --- order --- */

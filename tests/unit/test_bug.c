@@ -101,6 +101,27 @@ TEST(bug, default_hook)
 	expect_bug(say_info, NULL, "");
 }
 
+/* Nor does a line run over when the place alone is longer: what lies behind it stays. */
+TEST(bug, long_place_is_cut_not_overrun)
+{
+	static char place[4096];
+	volatile char behind[4096];
+	struct heard heard = {0};
+
+	gnomon_set_log(hear, &heard);
+	for (unsigned int i = 0; i < sizeof(behind); i++)
+		behind[i] = 'x';
+	memset(place, 'y', 400);
+	for (int len = 400; len < 2000; len++) {
+		place[len] = 'y';
+		gnomon_warn(place, 1, "func", "%s", "!!!!");
+		for (unsigned int i = 0; i < sizeof(behind); i++)
+			expect_eq(behind[i], 'x');
+		expect_le(strlen(heard.message), sizeof(heard.message) - 1);
+	}
+	expect_eq(heard.calls, 1600);
+}
+
 static bool warn_once(bool cond)
 {
 	return WARN_ON_ONCE(cond);
@@ -199,7 +220,7 @@ static void talk(void *arg)
 
 static void change_hooks(void *arg)
 {
-	const uint32_t want = test_long() ? 1000000 : 20000;
+	const uint32_t want = test_long() ? 1000000 : 100000;
 
 	(void)arg;
 	while (__atomic_load_n(&heard_a, __ATOMIC_RELAXED) < want ||

@@ -9,6 +9,7 @@
 #include "notifier/sync/refcount.h"
 #include "notifier/sync/thread.h"
 #include "notifier/sync/util.h"
+#include "tests/support/relax.h"
 #include "tests/support/test.h"
 
 static void *logged_arg;
@@ -107,31 +108,35 @@ TEST(refcount, kref)
 #define NR_THREADS  4
 #define MAX_LOOKUPS 50
 
-#define GETS 20000
+#define ROUNDS 300
+#define GETS   500
 
 static refcount_t many = REFCOUNT_INIT(1);
+static atomic64_t arrivals;
 
 static void get_many(void *arg)
 {
 	(void)arg;
-	for (int i = 0; i < GETS; i++) {
-		refcount_inc(&many);
-		expect(refcount_inc_not_zero(&many));
-		if (i % 2)
-			expect(!refcount_dec_and_test(&many));
+	for (int round = 1; round <= ROUNDS; round++) {
+		meet(&arrivals, round, 2);
+		for (int i = 0; i < GETS; i++) {
+			refcount_inc(&many);
+			expect(refcount_inc_not_zero(&many));
+			if (i % 2)
+				expect(!refcount_dec_and_test(&many));
+		}
 	}
 }
 
 /* None of them is lost to another. */
-TEST(refcount, counts_of_many_threads)
+TEST(refcount, counts_of_two_threads)
 {
-	struct kthread threads[NR_THREADS];
+	struct kthread t;
 
-	for (int t = 0; t < NR_THREADS; t++)
-		expect_eq(kthread_run(&threads[t], "getter", get_many, NULL), 0);
-	for (int t = 0; t < NR_THREADS; t++)
-		kthread_join(&threads[t]);
-	expect_eq(refcount_read(&many), 1 + NR_THREADS * (GETS + GETS / 2));
+	expect_eq(kthread_run(&t, "getter", get_many, NULL), 0);
+	get_many(NULL);
+	kthread_join(&t);
+	expect_eq(refcount_read(&many), 1 + 2 * ROUNDS * (GETS + GETS / 2));
 }
 
 struct object {

@@ -4,21 +4,22 @@
  *
  * A callback moves from its domain's queue to its batch (the oldest callbacks, all waiting for one
  * grace period), and is run from there; always by somebody who holds cb_run, so in order and one at
- * a time. That is the worker, or, when there is none, whoever calls srcu_barrier().
+ * a time. That is the worker, or whoever calls srcu_barrier(): who waits for callbacks runs them.
+ * So nobody waits for those of another domain, in which the worker may be stuck.
  *
  * The worker serves all domains and waits for no reader: a domain whose readers are in the way is
  * parked, and comes back when one of them leaves (a reader of one domain never delays another).
  *
- *   a domain is		in worker list	and leaves when
- *   at rest			none		kicked: call_srcu, srcu_barrier, start
- *   ready			ready		the worker takes it up
- *   being served		none		done: at rest, or ready for more, or parked
- *   parked			parked		kicked: by a reader that leaves, by whoever ends the
- *						grace period, by whoever drops cb_run
+ *   a domain is		and leaves when
+ *   at rest			kicked: call_srcu, srcu_barrier, start
+ *   ready, in a stack		the worker takes it up
+ *   being served		done: at rest, or ready for more, or parked
+ *   parked			kicked: by a reader that leaves, by whoever ends the grace period,
+ *by a barrier that drops cb_run
  *
- * A kick during service puts the domain in the ready list, where the worker leaves it: no kick is
- * lost. The worker stops only with both lists empty, in the critical section that says so: a kick
- * that found it running is served.
+ * A kick takes no lock, as an unlock kicks, which may stand in a signal handler: it pushes the
+ * domain on the stack, unless it is there. The worker takes the whole stack, and says so for each
+ * domain before it looks at it: so no kick is lost.
  *
  * A forked child has no worker: srcu_worker.pid is the parent's. It learns so by comparing.
  */
@@ -32,27 +33,35 @@
 #include "notifier/sync/thread.h"
 
 static struct {
-	struct mutex control; /* start and stop */
+	struct mutex control; /* start and stop; both change pid under it */
 	struct kthread thread;
-
-	spinlock_t lock; /* the rest */
-	pid_t pid;	 /* the process in which the worker runs; 0: none */
+	pid_t pid; /* the process in which the worker runs; 0: none */
 	bool stop;
-	struct list_head ready, parked;
+
+	struct srcu_domain *kicked; /* the stack; anybody pushes, the worker takes it all */
 	wait_queue_head_t wait;
-} srcu_worker = {
-	.ready = LIST_HEAD_INIT(srcu_worker.ready),
-	.parked = LIST_HEAD_INIT(srcu_worker.parked),
-};
+	unsigned int nr_parked; /* the worker's own */
+} srcu_worker;
+
+/* The worker is in it while it runs callbacks; who waits for its end visits it. */
+static struct lockdep_map worker_map = LOCKDEP_MAP_INIT(&worker_map, "srcu_worker");
 
 /* ---- the queue ---- */
+
+/*
+ * To lockdep, what callbacks lock is ordered behind cb_run, and so is checked against who waits for
+ * callbacks with that held. A class for each domain: a callback of one may run those of another.
+ */
+static void init_cb_run(struct srcu_domain *d)
+{
+	mutex_init(&d->cb_run);
+	lockdep_init_map(&d->cb_run.dep, "srcu_callbacks", &d->cb_run);
+}
 
 void srcu_callbacks_init(struct srcu_domain *d)
 {
 	d->cb_tail = &d->cb_first;
-	INIT_LIST_HEAD(&d->work_link);
-	/* A class for each domain: a callback of one may run those of another. */
-	lockdep_init_map(&d->cb_run.dep, "d->cb_run", &d->cb_run);
+	init_cb_run(d);
 }
 
 static void enqueue(struct srcu_domain *d, struct srcu_head *head,
@@ -73,7 +82,7 @@ static struct srcu_head *next_in_queue(struct srcu_head *head)
 	struct srcu_head *next;
 
 	while (!(next = smp_load_acquire(&head->next)))
-		sched_yield();
+		sync_yield();
 	return next;
 }
 
@@ -125,42 +134,42 @@ static bool take_batch(struct srcu_domain *d)
 	return true;
 }
 
+/* On the stack of the one who waits, and gone when he finds it done. Under cb_run. */
 struct barrier_mark {
 	struct srcu_head head;
-	struct srcu_domain *d;
-	uint32_t done;
+	uint64_t owner; /* by thread_id() */
+	bool done;
 };
 
 static void barrier_reached(struct srcu_head *head)
 {
-	struct barrier_mark *mark = container_of(head, struct barrier_mark, head);
-	struct srcu_domain *d = mark->d;
-
-	/* The mark is on the stack of the one who waits, and gone once it is done; d is not. Pairs
-	 * with the acquire of ->done in srcu_barrier and run_until. */
-	smp_store_release(&mark->done, 1);
-	wake_up_all(&d->cb_wait);
+	container_of(head, struct barrier_mark, head)->done = true;
 }
 
 /* The grace period has passed; cb_run held. */
 static void run_batch(struct srcu_domain *d)
 {
 	struct thread_state *self = current_thread();
-	struct srcu_domain *outer = self->srcu_running;
 	struct srcu_head *head;
 
+	d->cb_outer = self->srcu_running;
 	self->srcu_running = d;
 	while ((head = d->batch)) {
 		void (*func)(struct srcu_head * head) = head->func;
 
 		d->batch = head->next;
-		/* A mark does nothing itself; whoever waits for it is to find the domain at rest.
-		 */
-		if (func == barrier_reached && !d->batch)
-			rest(d);
 		func(head);
 	}
-	self->srcu_running = outer;
+	self->srcu_running = d->cb_outer;
+}
+
+bool srcu_runs_callbacks(const struct srcu_domain *d)
+{
+	const struct srcu_domain *running = current_thread()->srcu_running;
+
+	while (running && running != d)
+		running = running->cb_outer;
+	return running != NULL;
 }
 
 void call_srcu(struct srcu_struct *ssp, struct srcu_head *head,
@@ -175,63 +184,70 @@ void call_srcu(struct srcu_struct *ssp, struct srcu_head *head,
 
 /* ---- the barrier ---- */
 
-/* No worker: run callbacks here until @mark was. */
-static void run_until(struct srcu_domain *d, struct barrier_mark *mark)
-{
-	mutex_lock(&d->cb_run);
-	while (!smp_load_acquire(&mark->done)) {
-		ASSERT(take_batch(d), "domain %u lost a barrier", d->number);
-		srcu_wait(d, d->batch_snap);
-		run_batch(d);
-	}
-	mutex_unlock(&d->cb_run);
-	/* A worker that was started meanwhile found cb_run taken and parked the domain. */
-	srcu_worker_kick(d);
-}
-
+/*
+ * Not by waiting for the worker: it may be in a callback of another domain, which may take long, or
+ * wait for a lock that our caller holds.
+ */
 void srcu_barrier(struct srcu_struct *ssp)
 {
 	struct srcu_domain *d = srcu_domain(ssp);
-	struct barrier_mark mark = {.d = d};
+	struct barrier_mark mark = {.owner = thread_id()};
 
 	might_sleep();
 	srcu_assert_not_reader(d, "srcu_barrier()");
-	ASSERT(current_thread()->srcu_running != d,
-	       "srcu_barrier() on domain %u by one of its own callbacks", d->number);
+	ASSERT(!srcu_runs_callbacks(d), "srcu_barrier() on domain %u by one of its own callbacks",
+	       d->number);
+	might_lock(&d->cb_run);
 	if (srcu_callbacks_idle(d))
 		return;
 
 	enqueue(d, &mark.head, barrier_reached);
-	/* A callback of another domain must not wait for the worker, which may be running it. */
-	if (srcu_worker_kick(d) && !current_thread()->srcu_running)
-		wait_event(d->cb_wait, smp_load_acquire(&mark.done));
-	else
-		run_until(d, &mark);
+	mutex_lock(&d->cb_run);
+	while (!mark.done) {
+		ASSERT(take_batch(d), "domain %u lost a barrier", d->number);
+		srcu_wait(d, d->batch_snap);
+		run_batch(d);
+	}
+	/* Whoever looks next is to find the domain at rest, if it is. */
+	if (!d->batch)
+		rest(d);
+	mutex_unlock(&d->cb_run);
+	/* A worker that found cb_run taken parked the domain. */
+	srcu_worker_kick(d);
 }
 
 /* ---- the worker ---- */
 
-bool srcu_worker_kick(struct srcu_domain *d)
+/*
+ * The full barrier of the first exchange stands between what the caller changed and the look at
+ * ->kicked. Pairs with the exchange in take_ready(): who finds the domain kicked already leaves it
+ * to the worker, which looks at the domain after that.
+ */
+static void push_kicked(struct srcu_domain *d)
+{
+	struct srcu_domain *next = READ_ONCE(srcu_worker.kicked);
+
+	if (xchg(&d->kicked, 1))
+		return;
+	do
+		d->next_kicked = next;
+	while (!try_cmpxchg(&srcu_worker.kicked, &next, d));
+}
+
+void srcu_worker_kick(struct srcu_domain *d)
 {
 	pid_t pid = READ_ONCE(srcu_worker.pid);
-	bool running;
 
 	if (!pid || pid != getpid())
-		return false;
-	spin_lock(&srcu_worker.lock);
-	running = srcu_worker.pid == pid;
-	if (running)
-		list_move_tail(&d->work_link, &srcu_worker.ready);
-	spin_unlock(&srcu_worker.lock);
-	if (running)
-		wake_up_all(&srcu_worker.wait);
-	return running;
+		return;
+	push_kicked(d);
+	wake_up_all(&srcu_worker.wait);
 }
 
 /*
- * A grace period of @d moved, or may. Pairs with the exchange in serve(): the worker says that it
- * waits, then arms the readers; we found them armed, or ended the grace period, before we look
- * here. So if we miss it, it looks at the readers after us.
+ * A grace period of @d moved, or may. Pairs with the exchange in scan_first_half(): the worker says
+ * that it waits, then arms the readers; we found them armed, or ended the grace period, before we
+ * look here. So if we miss it, it looks at the readers after us.
  */
 void srcu_worker_notify(struct srcu_domain *d)
 {
@@ -243,7 +259,8 @@ enum served { SERVED_ALL, SERVED_SOME, MUST_WAIT };
 
 /*
  * A pass over all domains that are ready, in three steps, so that one heavy barrier does for all of
- * them. No lock is held from one step to the next.
+ * them. No lock is held from one step to the next, and others may run the domain's callbacks there,
+ * and even clean it up.
  */
 
 static void scan_first_half(struct srcu_domain *d)
@@ -289,8 +306,11 @@ static enum served run_what_passed(struct srcu_domain *d, enum srcu_progress pro
 	if (take_batch(d)) {
 		bool passed = srcu_reached(d, d->batch_snap);
 
-		if (passed)
+		if (passed) {
+			lock_map_acquire_read(&worker_map);
 			run_batch(d);
+			lock_map_release(&worker_map);
+		}
 		served = passed || progress != SRCU_BLOCKED ? SERVED_SOME : MUST_WAIT;
 	}
 	mutex_unlock(&d->cb_run);
@@ -299,15 +319,12 @@ static enum served run_what_passed(struct srcu_domain *d, enum srcu_progress pro
 
 static void served(struct srcu_domain *d, enum served how)
 {
-	spin_lock(&srcu_worker.lock);
-	/* Else it was kicked meanwhile, and is ready. */
-	if (list_empty(&d->work_link)) {
-		if (how == SERVED_SOME)
-			list_add_tail(&d->work_link, &srcu_worker.ready);
-		else if (how == MUST_WAIT)
-			list_add_tail(&d->work_link, &srcu_worker.parked);
+	if (how == SERVED_SOME)
+		push_kicked(d);
+	if (how == MUST_WAIT) {
+		d->parked = true;
+		srcu_worker.nr_parked++;
 	}
-	spin_unlock(&srcu_worker.lock);
 }
 
 static void pass(struct srcu_domain *domains)
@@ -329,42 +346,49 @@ static void pass(struct srcu_domain *domains)
 	}
 }
 
-static bool worker_wanted(void)
+/* The worker may end: somebody asked it to, and no domain waits for a reader. */
+static bool may_end(void)
 {
-	bool wanted;
-
-	spin_lock(&srcu_worker.lock);
-	wanted = !list_empty(&srcu_worker.ready) ||
-		 (srcu_worker.stop && list_empty(&srcu_worker.parked));
-	spin_unlock(&srcu_worker.lock);
-	return wanted;
+	return smp_load_acquire(&srcu_worker.stop) && !srcu_worker.nr_parked;
 }
 
-/* The domains that are ready, or NULL when the worker is to end, which it then has. */
+/* The domains that are ready, the first to be kicked in front. NULL: the worker is to end. */
 static struct srcu_domain *take_ready(void)
 {
-	struct srcu_domain *first = NULL, **end = &first, *d;
+	struct srcu_domain *kicked, *first = NULL;
+	bool end;
 
 	for (;;) {
-		spin_lock(&srcu_worker.lock);
-		if (!list_empty(&srcu_worker.ready) ||
-		    (srcu_worker.stop && list_empty(&srcu_worker.parked)))
+		/* In this order: what was kicked before the stop is served. */
+		end = may_end();
+		kicked = xchg(&srcu_worker.kicked, NULL);
+		if (kicked || end)
 			break;
-		spin_unlock(&srcu_worker.lock);
-		wait_event(srcu_worker.wait, worker_wanted());
+		wait_event(srcu_worker.wait, READ_ONCE(srcu_worker.kicked) || may_end());
 	}
-	while ((d = list_first_entry_or_null(&srcu_worker.ready, struct srcu_domain, work_link))) {
-		list_del_init(&d->work_link);
-		*end = d;
-		end = &d->next_served;
+	while (kicked) {
+		struct srcu_domain *d = kicked;
+
+		kicked = d->next_kicked;
+		d->next_served = first;
+		first = d;
+		if (d->parked) {
+			d->parked = false;
+			srcu_worker.nr_parked--;
+		}
+		/* From here on it may be pushed again. Pairs with push_kicked(). */
+		xchg(&d->kicked, 0);
 	}
-	*end = NULL;
-	if (!first) {
-		WRITE_ONCE(srcu_worker.pid, 0);
-		srcu_worker.stop = false;
-	}
-	spin_unlock(&srcu_worker.lock);
 	return first;
+}
+
+/* The CPUs that the program was given: before main(), as its threads may bind themselves. */
+static cpu_set_t program_cpus;
+
+__attribute__((constructor)) static void remember_cpus(void)
+{
+	if (sched_getaffinity(0, sizeof(program_cpus), &program_cpus))
+		CPU_ZERO(&program_cpus); /* more than it can name */
 }
 
 static void worker_main(void *unused)
@@ -372,29 +396,10 @@ static void worker_main(void *unused)
 	struct srcu_domain *ready;
 
 	(void)unused;
+	/* Not those of whoever started it, who may have work of its own for them. */
+	sched_setaffinity(0, sizeof(program_cpus), &program_cpus);
 	while ((ready = take_ready()))
 		pass(ready);
-}
-
-static void forget_work(struct srcu_domain *d)
-{
-	INIT_LIST_HEAD(&d->work_link);
-}
-
-/*
- * In a child: the lists and the lock are as the parent's worker left them. Nobody here can have
- * them in hand, because kicks compare the pid first. (After a mere stop they are in order, and a
- * late kick may hold the lock: that is not the time to initialise anything.)
- */
-static void forget_parents_worker(void)
-{
-	srcu_for_each_domain(forget_work);
-	spin_lock_init(&srcu_worker.lock);
-	INIT_LIST_HEAD(&srcu_worker.ready);
-	INIT_LIST_HEAD(&srcu_worker.parked);
-	init_waitqueue_head(&srcu_worker.wait);
-	srcu_worker.stop = false;
-	WRITE_ONCE(srcu_worker.pid, 0);
 }
 
 static void kick_if_queued(struct srcu_domain *d)
@@ -410,9 +415,9 @@ static int start_thread(void)
 	int ret;
 
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	sync_sigmask(SIG_SETMASK, &all, &saved);
 	ret = kthread_run(&srcu_worker.thread, "srcu", worker_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	sync_sigmask(SIG_SETMASK, &saved, NULL);
 	return ret;
 }
 
@@ -424,15 +429,10 @@ int srcu_workers_start(void)
 	mutex_lock(&srcu_worker.control);
 	if (srcu_worker.pid == pid)
 		goto out;
-	if (srcu_worker.pid)
-		forget_parents_worker();
 	ret = start_thread();
 	if (ret)
 		goto out;
-	/* Last, as a kick that finds this relies on being served. */
-	spin_lock(&srcu_worker.lock);
 	WRITE_ONCE(srcu_worker.pid, pid);
-	spin_unlock(&srcu_worker.lock);
 	srcu_for_each_domain(kick_if_queued);
 out:
 	mutex_unlock(&srcu_worker.control);
@@ -441,18 +441,36 @@ out:
 
 void srcu_workers_stop(void)
 {
+	might_sleep();
+	ASSERT(!current_thread()->srcu_running, "srcu_workers_stop() by a callback");
+	lock_map_visit(&worker_map);
 	mutex_lock(&srcu_worker.control);
 	if (srcu_worker.pid == getpid()) {
-		spin_lock(&srcu_worker.lock);
-		srcu_worker.stop = true;
-		spin_unlock(&srcu_worker.lock);
+		smp_store_release(&srcu_worker.stop, true);
 		wake_up_all(&srcu_worker.wait);
 		kthread_join(&srcu_worker.thread);
+		/* A domain that is kicked meanwhile stays in the stack, for the next worker. */
+		WRITE_ONCE(srcu_worker.pid, 0);
+		srcu_worker.stop = false;
 	}
 	mutex_unlock(&srcu_worker.control);
 }
 
 /* ---- fork ---- */
+
+/* The marks of other threads' barriers: their stacks will be those of the child's threads. */
+static void drop_marks(struct srcu_head **link)
+{
+	struct srcu_head *head;
+
+	while ((head = *link)) {
+		if (head->func == barrier_reached &&
+		    container_of(head, struct barrier_mark, head)->owner != thread_id())
+			*link = head->next;
+		else
+			link = &head->next;
+	}
+}
 
 /*
  * The child keeps the callbacks whose call_srcu() had returned, or that another thread's had made
@@ -468,18 +486,26 @@ void srcu_callbacks_forked(struct srcu_domain *d)
 			last->next = NULL;
 		d->batch_snap = srcu_snap(d);
 	}
+	drop_marks(&d->batch);
+	drop_marks(&last->next);
 	while (last->next)
 		last = last->next;
 	d->cb_tail = last;
 	d->cb_busy = d->batch || last != &d->cb_first;
 	d->worker_waits = 0;
-	init_waitqueue_head(&d->cb_wait);
+	d->kicked = 0;
+	d->parked = false;
 	/* Unless a callback forked. */
-	if (current_thread()->srcu_running != d)
-		mutex_init(&d->cb_run);
+	if (!srcu_runs_callbacks(d))
+		init_cb_run(d);
 }
 
+/* No kick comes between this and the next start: the pid is the parent's, or none. */
 void srcu_worker_forked(void)
 {
 	mutex_init(&srcu_worker.control);
+	srcu_worker.kicked = NULL;
+	srcu_worker.nr_parked = 0;
+	srcu_worker.stop = false;
+	init_waitqueue_head(&srcu_worker.wait);
 }

@@ -166,12 +166,13 @@ int cleanup_srcu_struct(struct srcu_struct *ssp)
 	struct srcu_domain *d = srcu_domain(ssp);
 
 	might_sleep();
-	ASSERT(current_thread()->srcu_running != d,
-	       "domain %u is cleaned up by one of its own callbacks", d->number);
+	ASSERT(!srcu_runs_callbacks(d), "domain %u is cleaned up by one of its own callbacks",
+	       d->number);
 	/* First, as callbacks would wait for that reader. */
 	if (srcu_readers_active(d))
 		return refuse_cleanup(d);
 	lock_map_visit(&d->dep);
+	might_lock(&d->cb_run);
 	/* More than once only if callbacks queue callbacks. */
 	while (!srcu_callbacks_idle(d))
 		srcu_barrier(ssp);
@@ -182,6 +183,7 @@ int cleanup_srcu_struct(struct srcu_struct *ssp)
 
 	ssp->d = NULL;
 	lockdep_forget(&d->dep);
+	lockdep_forget(&d->cb_run.dep);
 	d->ssp = NULL;
 	mutex_lock(&srcu_pool.lock);
 	d->next_free = srcu_pool.free;

@@ -27,11 +27,11 @@
  *
  * [leave] reader: uses p; compiler barrier, unlock++. scan: sum of unlocks; M; updater: frees p. An
  *    unlock that we saw lies before the cut, and so do the uses before it. This is why M comes
- *after the unlocks, not before: it must hold back what the reader did, on machines that would still
- *    be doing it.
+ *    after the unlocks, not before: it must hold back what the reader did, on machines that would
+ *    still be doing it.
  *
  * [wake] reader: unlock++, compiler barrier; loads waiting[cookie]. scan: waiting[cookie] = 1; M;
- *sum of unlocks. Either the scan sees the unlock, or the unlock sees that somebody sleeps.
+ *    sum of unlocks. Either the scan sees the unlock, or the unlock sees that somebody sleeps.
  *
  * [register] new thread: hi = number + 1; lock++. scan: M; loads hi; sum of locks. A thread whose
  *    lock came before the cut is within hi.
@@ -214,7 +214,7 @@ static uint64_t now_ns(void)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	sync_clock(&now);
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 

@@ -9,8 +9,8 @@
  *   srcu_domain.c	where control blocks come from and go to; init, cleanup, fork
  *   srcu_track.c	debug builds: which thread is inside which domain
  *
- * Locks, outermost first: srcu_worker.control, srcu_pool.lock; d->cb_run; then the leaves
- * d->gp_lock, srcu_worker.lock, of which nobody takes two.
+ * Locks, outermost first: srcu_worker.control, srcu_pool.lock; d->cb_run, which is held while
+ * callbacks run, and whatever those take; then d->gp_lock, a leaf, of which nobody takes two.
  */
 #ifndef NOTIFIER_SRCU_INTERNAL_H
 #define NOTIFIER_SRCU_INTERNAL_H
@@ -21,7 +21,6 @@
 
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/bug.h"
-#include "notifier/sync/list.h"
 #include "notifier/sync/lock.h"
 #include "notifier/sync/wait.h"
 
@@ -80,11 +79,13 @@ struct srcu_domain {
 	struct mutex cb_run;	 /* the batch, and the right to run callbacks */
 	struct srcu_head *batch; /* waiting for gp_seq to reach batch_snap */
 	unsigned long batch_snap;
-	wait_queue_head_t cb_wait;  /* srcu_barrier */
-	uint32_t worker_waits;	    /* the worker wants to hear of the next wake-up */
-	struct list_head work_link; /* in one of the worker's lists; under its lock */
+	struct srcu_domain *cb_outer; /* who runs them was running those of this one, or NULL */
+	uint32_t worker_waits;	      /* the worker wants to hear of the next wake-up */
+	uint32_t kicked;	      /* in the stack of what the worker is to look at, or nearly */
+	struct srcu_domain *next_kicked;
 
-	/* The worker's own, while it serves the domain. */
+	/* The worker's own. */
+	bool parked; /* until the next kick */
 	struct srcu_domain *next_served;
 	struct srcu_scan scan;
 	bool scanning;
@@ -217,8 +218,11 @@ void srcu_worker_forked(void);
 /* Have all callbacks that were queued returned? An acquire. */
 bool srcu_callbacks_idle(struct srcu_domain *d);
 
-/* Tell the worker to look at @d. False if no worker runs in this process. Never sleeps. */
-bool srcu_worker_kick(struct srcu_domain *d);
+/* Is the calling thread inside a callback of @d? It may be in one of another domain by now. */
+bool srcu_runs_callbacks(const struct srcu_domain *d);
+
+/* Tell the worker, if one runs in this process, to look at @d. Takes no lock: signal handlers. */
+void srcu_worker_kick(struct srcu_domain *d);
 
 /* The same, if the worker asked for it. */
 void srcu_worker_notify(struct srcu_domain *d);

@@ -28,9 +28,8 @@ static inline uint64_t now_ns(void)
 }
 
 /*
- * How many rounds: as many as asked for, but once a fiftieth of them is done only for a few
- * seconds. Threads in lockstep need the CPU at the same time, and on a loaded machine a round costs
- * slices.
+ * How many rounds: as many as asked for, but after the first few hundred only for two seconds.
+ * Threads in lockstep need the CPU at the same time, and on a loaded machine a round costs slices.
  */
 struct sweep {
 	int64_t min, max;
@@ -40,7 +39,7 @@ struct sweep {
 static inline struct sweep sweep_start(int64_t rounds)
 {
 	return (struct sweep){
-		.min = rounds / 50,
+		.min = 300,
 		.max = test_long() ? rounds * 20 : rounds,
 		.end = now_ns() + (test_long() ? 30000000000 : 2000000000),
 	};

@@ -391,7 +391,7 @@ static void sweep_newcomer(void *arg)
 
 static void run_sweep(bool write)
 {
-	struct sweep sweep = sweep_start(20000);
+	struct sweep sweep = sweep_start(60000);
 	struct kthread newcomer;
 
 	expect_eq(kthread_run(&newcomer, "newcomer", sweep_newcomer, &write), 0);

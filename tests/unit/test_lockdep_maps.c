@@ -146,6 +146,79 @@ TEST(lockdep_maps, waiting_under_a_lock_that_readers_take)
 	expect_eq(cleanup_srcu_struct(&srcu), 0);
 }
 
+/* The same of callbacks. They are ready to run at once: it is about what they lock. */
+static void lock_in_callback(struct srcu_head *head)
+{
+	(void)head;
+	mutex_lock(&mutex);
+	mutex_unlock(&mutex);
+}
+
+static void run_locking_callback(void)
+{
+	static struct srcu_head head;
+
+	call_srcu(&srcu, &head, lock_in_callback);
+	srcu_barrier(&srcu);
+}
+
+static void wait_under_callback_lock(void *arg)
+{
+	run_locking_callback();
+	mutex_lock(&mutex);
+	if (arg)
+		cleanup_srcu_struct(&srcu);
+	else
+		srcu_barrier(&srcu);
+}
+
+/* By the worker itself; whoever waits for its end waits for all callbacks. */
+static void stop_under_callback_lock(void *arg)
+{
+	static struct srcu_head head;
+
+	(void)arg;
+	srcu_workers_start();
+	call_srcu(&srcu, &head, lock_in_callback);
+	srcu_workers_stop();
+	mutex_lock(&mutex);
+	srcu_workers_stop();
+}
+
+TEST(lockdep_maps, waiting_under_a_lock_that_callbacks_take)
+{
+	static int cleanup;
+
+	expect_eq(init_srcu_struct(&srcu), 0);
+	expect_bug(wait_under_callback_lock, NULL, "takes srcu_callbacks (mutex)");
+	expect_bug(wait_under_callback_lock, NULL, "while it holds mutex (mutex)");
+	expect_bug(wait_under_callback_lock, NULL,
+		   "the order seen before is srcu_callbacks -> mutex:");
+	expect_bug(wait_under_callback_lock, NULL, "then mutex, taken in lock_in_callback()");
+	expect_bug(wait_under_callback_lock, &cleanup,
+		   "the order seen before is srcu_callbacks -> mutex:");
+	expect_bug(stop_under_callback_lock, NULL,
+		   "the order seen before is srcu_worker -> mutex:");
+	expect_eq(cleanup_srcu_struct(&srcu), 0);
+}
+
+/* Callbacks of the next domain in the same place have orders of their own. */
+TEST(lockdep_maps, callbacks_of_a_domain_are_forgotten)
+{
+	struct srcu_domain *d;
+
+	expect_eq(init_srcu_struct(&srcu), 0);
+	d = srcu.d;
+	run_locking_callback();
+	expect_eq(cleanup_srcu_struct(&srcu), 0);
+	expect_eq(init_srcu_struct(&srcu), 0);
+	expect(srcu.d == d);
+	mutex_lock(&mutex);
+	srcu_barrier(&srcu);
+	mutex_unlock(&mutex);
+	expect_eq(cleanup_srcu_struct(&srcu), 0);
+}
+
 /* To enter a section waits for nothing: so under the lock is fine, and twice, and next to a wait.
  */
 TEST(lockdep_maps, readers_under_a_lock)

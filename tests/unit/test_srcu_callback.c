@@ -3,6 +3,7 @@
  * Callbacks: after a grace period, in order, all of them; with the worker and without.
  */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -58,6 +59,12 @@ static void teardown(bool worker)
 	expect_eq(cleanup_srcu_struct(&srcu), 0);
 	if (worker)
 		srcu_workers_stop();
+}
+
+static void poll_ran(int nr)
+{
+	while (atomic_read_acquire(&ran) < nr)
+		sched_yield();
 }
 
 static void run_in_order(bool worker)
@@ -183,7 +190,7 @@ TEST(srcu_callback, reader_wakes_busy_worker)
 	setup(true);
 	expect_eq(init_srcu_struct(&busy.ssp), 0);
 	call_srcu(&busy.ssp, &busy.head, stay_busy);
-	run_reader_wakes_worker(20000, 100);
+	run_reader_wakes_worker(200000, 100);
 	atomic_set(&busy.stop, 1);
 	expect_eq(cleanup_srcu_struct(&busy.ssp), 0);
 	teardown(true);
@@ -206,12 +213,12 @@ TEST(srcu_callback, synchronize_wakes_worker)
 		wait_for_blocked_grace_period(&srcu);
 		sitter_stop(&reader);
 		kthread_join(&updater.thread);
-		while (atomic_read_acquire(&ran) < i)
-			sched_yield();
+		poll_ran(i);
 	}
 	teardown(true);
 }
 
+#ifndef SRCU_ABSTRACT /* which has none of this inside */
 /* As in test_srcu.c: the unlock is done by halves, and the worker depends on whoever polls. */
 TEST(srcu_callback, poller_wakes_worker)
 {
@@ -226,10 +233,11 @@ TEST(srcu_callback, poller_wakes_worker)
 	wait_for_blocked_grace_period(&srcu);
 	count_unlock(cookie);
 	expect(poll_state_synchronize_srcu(&srcu, READ_ONCE(d->gp_seq) + 1));
-	while (atomic_read_acquire(&ran) < 1)
-		sched_yield();
+	poll_ran(1);
 	teardown(true);
 }
+
+#endif
 
 /* A reader of one domain delays neither callbacks nor barriers of another (I7). */
 TEST(srcu_callback, domains_do_not_delay_each_other)
@@ -256,7 +264,11 @@ TEST(srcu_callback, domains_do_not_delay_each_other)
 
 static bool callback_queue_empty(void)
 {
+#ifdef SRCU_ABSTRACT
+	return !abstract_srcu_awaited(&srcu);
+#else
 	return READ_ONCE(srcu.d->cb_tail) == &srcu.d->cb_first;
+#endif
 }
 
 /* The grace period is long over; the callback runs, and has not returned. */
@@ -349,8 +361,7 @@ TEST(srcu_callback, start_and_stop)
 			/* Finds the callbacks that were queued before it started. */
 			expect_eq(srcu_workers_start(), 0);
 			expect_eq(srcu_workers_start(), 0);
-			while (atomic_read_acquire(&ran) < i + 1)
-				sched_yield();
+			poll_ran(i + 1);
 		}
 		if (i % 10 == 7) {
 			/* Runs what is queued. */
@@ -400,26 +411,33 @@ TEST(srcu_callback, stop_waits_for_parked_domains)
 TEST(srcu_callback, worker_started_beside_a_barrier)
 {
 	struct park inside;
-	struct item parked = {.number = 1, .park = &inside}, next = {.number = 2};
+	struct item parked = {.number = 2, .park = &inside}, next = {.number = 3};
+	struct item behind = {.number = 1};
+	struct srcu_struct other;
 	atomic_t passed = ATOMIC_INIT(0);
 	struct kthread waiter;
 
 	setup(false);
+	expect_eq(init_srcu_struct(&other), 0);
 	park_init(&inside);
 	call_srcu(&srcu, &parked.head, item_func);
 	expect_eq(kthread_run(&waiter, "barrier", call_barrier, &passed), 0);
 	park_wait(&inside, 1);
 	expect_eq(srcu_workers_start(), 0);
 	call_srcu(&srcu, &next.head, item_func);
-	expect_eq(atomic_read(&ran), 0);
+	/* Served in order: once this ran, the worker has tried, and parked the domain. */
+	call_srcu(&other, &behind.head, item_func);
+	while (atomic_read_acquire(&ran) < 1)
+		sched_yield();
 	park_release(&inside);
 	kthread_join(&waiter);
 	/* Nobody asks for it: the barrier told the worker when it left. */
-	while (atomic_read_acquire(&ran) < 2)
-		sched_yield();
+	poll_ran(3);
+	expect_eq(cleanup_srcu_struct(&other), 0);
 	teardown(true);
 }
 
+#ifndef SRCU_ABSTRACT /* which has none of this inside */
 static atomic_t signals;
 
 static void count_signal(int sig)
@@ -428,29 +446,58 @@ static void count_signal(int sig)
 	atomic_inc(&signals);
 }
 
-static void look_at_mask(struct srcu_head *head)
-{
-	sigset_t mask;
+static sigset_t worker_mask;
+static cpu_set_t worker_cpus;
 
+static void look_around(struct srcu_head *head)
+{
 	(void)head;
-	pthread_sigmask(SIG_SETMASK, NULL, &mask);
-	expect(sigismember(&mask, SIGUSR1) == 1);
-	expect(sigismember(&mask, SIGINT) == 1);
-	atomic_inc(&ran);
+	pthread_sigmask(SIG_SETMASK, NULL, &worker_mask);
+	sched_getaffinity(0, sizeof(worker_cpus), &worker_cpus);
+	atomic_inc_return(&ran);
+}
+
+/* On the worker: no barrier, which would run it here. */
+static void look_around_on_worker(void)
+{
+	static struct srcu_head head;
+
+	call_srcu(&srcu, &head, look_around);
+	poll_ran(1);
 }
 
 /* Handlers run on the program's threads, and its mask is as it was. */
 TEST(srcu_callback, worker_takes_no_signals)
 {
-	struct srcu_head head;
-
 	signal(SIGUSR1, count_signal);
 	setup(true);
-	call_srcu(&srcu, &head, look_at_mask);
-	srcu_barrier(&srcu);
-	expect_eq(atomic_read(&ran), 1);
+	look_around_on_worker();
+	expect_eq(sigismember(&worker_mask, SIGUSR1), 1);
+	expect_eq(sigismember(&worker_mask, SIGINT), 1);
 	raise(SIGUSR1);
 	expect_eq(atomic_read(&signals), 1);
+	teardown(true);
+}
+
+/* Who starts the worker may be bound to a CPU, for work of its own there. */
+TEST(srcu_callback, worker_has_the_programs_cpus)
+{
+	cpu_set_t all, one;
+	int cpu = 0;
+
+	expect_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	if (CPU_COUNT(&all) < 2)
+		skip("there is only one CPU to run on");
+	while (!CPU_ISSET(cpu, &all))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	expect_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	setup(true);
+	look_around_on_worker();
+	expect(CPU_EQUAL(&worker_cpus, &all));
+	expect_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	expect(CPU_EQUAL(&all, &one));
 	teardown(true);
 }
 
@@ -464,11 +511,12 @@ TEST(srcu_callback, forked_child_has_no_worker)
 	pid_t pid;
 
 	setup(true);
+	/*
+	 * The worker has to have run: a thread that starts allocates, and ASan's allocator, unlike
+	 * libc's, is not taken over a fork, so that the child would find it locked for ever.
+	 */
 	call_srcu(&srcu, &items[0].head, item_func);
 	srcu_barrier(&srcu);
-	/* The worker is idle, and holds nothing, once it said so: see srcu_workers_stop(). */
-	srcu_workers_stop();
-	expect_eq(srcu_workers_start(), 0);
 	pid = fork();
 	expect_ge(pid, 0);
 	if (pid == 0) {
@@ -497,6 +545,62 @@ TEST(srcu_callback, forked_child_has_no_worker)
 	expect_eq(atomic_read(&ran), 2);
 	teardown(true);
 }
+
+/* The stack of a thread that the child does not have is that of a new thread there. */
+static void overwrite_stack(void *arg)
+{
+	volatile char room[32768];
+
+	(void)arg;
+	for (size_t i = 0; i < sizeof(room); i++)
+		room[i] = (char)0xa5;
+}
+
+static void child_runs_callbacks(void)
+{
+	struct kthread t;
+
+	alarm(20);
+#ifndef GNOMON_TSAN
+	if (kthread_run(&t, "stack", overwrite_stack, NULL))
+		_exit(1);
+	kthread_join(&t);
+#else
+	(void)t, (void)overwrite_stack;
+#endif
+	srcu_barrier(&srcu);
+	if (atomic_read(&ran) != 1)
+		_exit(2);
+	_exit(cleanup_srcu_struct(&srcu) ? 3 : 0);
+}
+
+/* A barrier waits for a reader, with a mark in the queue that lies on its stack. */
+TEST(srcu_callback, fork_beside_a_barrier)
+{
+	struct item item = {.number = 1};
+	atomic_t passed = ATOMIC_INIT(0);
+	struct sitter reader;
+	struct kthread waiter;
+	int status;
+	pid_t pid;
+
+	setup(false);
+	sitter_start(&reader, &srcu);
+	call_srcu(&srcu, &item.head, item_func);
+	expect_eq(kthread_run(&waiter, "barrier", call_barrier, &passed), 0);
+	wait_for_blocked_grace_period(&srcu);
+	pid = fork();
+	expect_ge(pid, 0);
+	if (pid == 0)
+		child_runs_callbacks();
+	expect_eq(waitpid(pid, &status, 0), pid);
+	expect_eq(status, 0);
+	sitter_stop(&reader);
+	kthread_join(&waiter);
+	expect_eq(atomic_read(&ran), 1);
+	teardown(false);
+}
+#endif
 
 /* ---- many callers ---- */
 
@@ -591,6 +695,51 @@ TEST(srcu_callback, barrier_in_own_callback_is_a_bug)
 {
 	setup(false);
 	expect_bug(barrier_in_own_callback, NULL, "by one of its own callbacks");
+	teardown(false);
+}
+
+#ifndef SRCU_ABSTRACT /* which looks at the innermost one only */
+/* Also when it comes by way of another domain's callback, in which it is allowed. */
+static void barrier_in_own_callback_through_others(void *arg)
+{
+	struct srcu_struct other;
+	struct item outer = {.number = 2, .barrier = &other},
+		    inner = {.number = 1, .barrier = &srcu};
+
+	(void)arg;
+	init_srcu_struct(&other);
+	call_srcu(&srcu, &outer.head, item_func);
+	call_srcu(&other, &inner.head, item_func);
+	srcu_barrier(&srcu);
+}
+
+TEST(srcu_callback, nested_misuse_is_a_bug)
+{
+	setup(false);
+	expect_bug(barrier_in_own_callback_through_others, NULL, "by one of its own callbacks");
+	teardown(false);
+}
+#endif
+
+static void stop_func(struct srcu_head *head)
+{
+	(void)head;
+	srcu_workers_stop();
+}
+
+static void stop_in_callback(void *arg)
+{
+	static struct srcu_head head;
+
+	(void)arg;
+	call_srcu(&srcu, &head, stop_func);
+	srcu_barrier(&srcu);
+}
+
+TEST(srcu_callback, stop_in_callback_is_a_bug)
+{
+	setup(false);
+	expect_bug(stop_in_callback, NULL, "srcu_workers_stop() by a callback");
 	teardown(false);
 }
 

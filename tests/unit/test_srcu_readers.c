@@ -148,6 +148,54 @@ TEST(srcu_readers, handlers_lose_no_count)
 	teardown();
 }
 
+static atomic_t in_callbacks_way;
+
+static void unlock_in_handler(int sig)
+{
+	(void)sig;
+	srcu_read_unlock(&srcu, atomic_read_acquire(&in_callbacks_way));
+	atomic64_inc(&signals);
+}
+
+static void count_callback(struct srcu_head *head)
+{
+	(void)head;
+	atomic64_inc_return(&sections);
+}
+
+static void kick_all_the_time(void *arg)
+{
+	(void)arg;
+	while (!atomic_read(&stop))
+		srcu_worker_kick(srcu.d);
+}
+
+/* An unlock kicks the worker. So may the code that the handler interrupts, at any moment of it. */
+TEST(srcu_readers, handlers_wake_the_worker)
+{
+	const int64_t rounds = test_long() ? 50000 : 4000;
+	struct sigaction action = {.sa_handler = unlock_in_handler, .sa_flags = SA_RESTART};
+	struct srcu_head head;
+	struct kthread kicker;
+
+	setup();
+	sigaction(SIGUSR1, &action, NULL);
+	expect_eq(srcu_workers_start(), 0);
+	expect_eq(kthread_run(&kicker, "kicker", kick_all_the_time, NULL), 0);
+	for (int64_t i = 1; i <= rounds; i++) {
+		atomic_set_release(&in_callbacks_way, srcu_read_lock(&srcu));
+		call_srcu(&srcu, &head, count_callback);
+		wait_for_blocked_grace_period(&srcu);
+		expect_eq(pthread_kill(kicker.handle, SIGUSR1), 0);
+		poll_until(&signals, i);
+		poll_until(&sections, i);
+	}
+	atomic_set(&stop, 1);
+	kthread_join(&kicker);
+	teardown();
+	srcu_workers_stop();
+}
+
 static void first_use_in_handler(void *arg)
 {
 	(void)arg;

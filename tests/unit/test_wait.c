@@ -62,7 +62,7 @@ static void wait_in_turn(void *arg)
 
 TEST(wait, wake_up_meets_waiter_on_its_way)
 {
-	struct sweep sweep = sweep_start(20000);
+	struct sweep sweep = sweep_start(200000);
 	struct kthread t;
 	int64_t i;
 
@@ -187,4 +187,44 @@ TEST(wait, errno_is_left_alone)
 	errno = EXDEV;
 	expect(!wait_event_timeout(wq, false, 1));
 	expect_eq(errno, EXDEV);
+}
+
+static int64_t to_ns(const struct timespec *t)
+{
+	return t->tv_sec * 1000000000LL + t->tv_nsec;
+}
+
+/* A deadline is a time like any other: its nanoseconds are less than a second. */
+TEST(wait, deadline)
+{
+	for (unsigned long ms = 0; ms < 3000; ms++) {
+		struct timespec before, deadline, after;
+		int64_t from;
+
+		clock_gettime(CLOCK_MONOTONIC, &before);
+		wait_deadline(&deadline, ms);
+		clock_gettime(CLOCK_MONOTONIC, &after);
+		expect_ge(deadline.tv_nsec, 0);
+		expect_le(deadline.tv_nsec, 999999999);
+		from = to_ns(&deadline) - (int64_t)ms * 1000000;
+		expect_ge(from, to_ns(&before));
+		expect_le(from, to_ns(&after));
+	}
+}
+
+TEST(wait, init)
+{
+	wait_queue_head_t q = {7, 7};
+
+	init_waitqueue_head(&q);
+	expect_eq(q.seq, 0);
+	expect_eq(q.waiters, 0);
+}
+
+/* With nobody there a wake-up is one look. */
+TEST(wait, wake_up_of_nobody_changes_nothing)
+{
+	wake_up_all(&wq);
+	expect_eq(wq.seq, 0);
+	expect_eq(wq.waiters, 0);
 }

@@ -30,7 +30,7 @@ struct srcu_head {
 	void (*func)(struct srcu_head *head);
 };
 
-/* 0, or -ENOMEM: also if there are SRCU_MAX_DOMAINS of them. */
+/* 0, or -ENOMEM: also if there are 4096 of them. */
 int init_srcu_struct(struct srcu_struct *ssp);
 
 /*
@@ -64,15 +64,19 @@ bool srcu_read_lock_held(const struct srcu_struct *ssp);
 void synchronize_srcu(struct srcu_struct *ssp);
 
 /*
- * Run @func(@head) after a grace period. Never sleeps, callable from a reader. @func runs on the
- * callback worker (srcu_workers_start), or, when no worker runs, on whichever thread next calls
- * srcu_barrier() or cleanup_srcu_struct() for @ssp.
+ * Run @func(@head) after a grace period. Never sleeps, callable from a reader. Callbacks of one
+ * domain run one at a time, in order: on the worker (srcu_workers_start), or on a thread that waits
+ * for them in srcu_barrier() or cleanup_srcu_struct() of @ssp, with whatever that thread holds.
+ *
+ * A callback should not block: there is one worker, and while it is in a callback those of all
+ * domains wait that nobody asks for. But nobody who waits for callbacks, readers or grace periods
+ * of another domain does.
  */
 void call_srcu(struct srcu_struct *ssp, struct srcu_head *head,
 	       void (*func)(struct srcu_head *head));
 
-/* Wait until every callback queued on @ssp before this call has *returned*. Not from a reader or a
- * callback of @ssp. */
+/* Wait until every callback queued on @ssp before this call has *returned*: runs them, too. Not
+ * from a reader or a callback of @ssp, nor under a lock that they take. */
 void srcu_barrier(struct srcu_struct *ssp);
 
 /* Polled grace periods. A state from start_poll or get_state becomes true in poll once a full grace
@@ -82,9 +86,10 @@ unsigned long start_poll_synchronize_srcu(struct srcu_struct *ssp);
 bool poll_state_synchronize_srcu(struct srcu_struct *ssp, unsigned long state);
 
 /*
- * The callback worker, one thread for the process. Nothing starts it behind your back. start is
- * idempotent and returns 0 or -errno; stop runs what is queued, joins the thread and may be
- * followed by another start. In a forked child no worker runs.
+ * The callback worker, one thread for the process, with all signals blocked and the CPUs that the
+ * program was started with. Nothing starts it behind your back. start is idempotent and returns 0
+ * or -errno; stop runs what is queued, joins the thread and may be followed by another start. Not
+ * from a callback. In a forked child no worker runs.
  */
 int srcu_workers_start(void);
 void srcu_workers_stop(void);

@@ -602,6 +602,50 @@ TEST(srcu_callback, fork_beside_a_barrier)
 }
 #endif
 
+static void child_inherits_parked(void)
+{
+	alarm(20);
+	/* Its reader is gone, and so is the worker. */
+	srcu_barrier(&srcu);
+	if (atomic_read(&ran) != 1)
+		_exit(1);
+#ifndef GNOMON_TSAN
+	static struct item item = {.number = 2};
+
+	if (srcu_workers_start())
+		_exit(2);
+	call_srcu(&srcu, &item.head, item_func);
+	poll_ran(2);
+	srcu_workers_stop();
+#endif
+	_exit(cleanup_srcu_struct(&srcu) ? 3 : 0);
+}
+
+/* The worker waits for a reader when somebody forks, and a kick is half done on another thread. */
+TEST(srcu_callback, fork_beside_a_parked_domain)
+{
+	struct item item = {.number = 1};
+	struct sitter reader;
+	int status;
+	pid_t pid;
+
+	setup(true);
+	sitter_start(&reader, &srcu);
+	call_srcu(&srcu, &item.head, item_func);
+	wait_for_blocked_grace_period(&srcu);
+	WRITE_ONCE(srcu.d->kicked, 1);
+	pid = fork();
+	expect_ge(pid, 0);
+	if (pid == 0)
+		child_inherits_parked();
+	WRITE_ONCE(srcu.d->kicked, 0);
+	expect_eq(waitpid(pid, &status, 0), pid);
+	expect_eq(status, 0);
+	sitter_stop(&reader);
+	poll_ran(1);
+	teardown(true);
+}
+
 /* ---- many callers ---- */
 
 #define NR_CALLERS 4

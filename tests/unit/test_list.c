@@ -156,7 +156,7 @@ TEST(list, move)
 			make_list(&head, items, names);
 			list_move_tail(&items[at].link, &head);
 			strcpy(expected, rest);
-			strncat(expected, names + at, 1);
+			strcat(expected, (char[]){names[at], '\0'});
 			expect_list(&head, expected);
 
 			make_list(&head, items, names);

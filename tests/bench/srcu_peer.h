@@ -13,11 +13,12 @@
 
 #include "tests/bench/bench.h"
 
-#define SRCU_DOMAINS 8	  /* that each peer has, if it has domains at all */
+#define SRCU_DOMAINS 255  /* that each peer has, if it has domains at all */
 #define SRCU_BLOCK   1024 /* pairs between two quiescent states; n is a multiple of it */
 
-/* The domains in the order of a walk; filled in by main(). */
+/* The domains in the order of a walk, and how many of them this sample needs, from 0. */
 extern uint8_t srcu_walk[SRCU_BLOCK];
+extern unsigned int srcu_nr_domains;
 
 /* One deferred callback. Every peer's head fits into its first bytes. */
 struct srcu_node {

@@ -82,7 +82,7 @@ static struct srcu_head *next_in_queue(struct srcu_head *head)
 	struct srcu_head *next;
 
 	while (!(next = smp_load_acquire(&head->next)))
-		sched_yield();
+		sync_yield();
 	return next;
 }
 
@@ -415,9 +415,9 @@ static int start_thread(void)
 	int ret;
 
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	sync_sigmask(SIG_SETMASK, &all, &saved);
 	ret = kthread_run(&srcu_worker.thread, "srcu", worker_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	sync_sigmask(SIG_SETMASK, &saved, NULL);
 	return ret;
 }
 

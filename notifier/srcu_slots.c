@@ -26,10 +26,7 @@
  */
 #include <errno.h>
 #include <linux/membarrier.h>
-#include <sched.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "notifier/srcu_internal.h"
 #include "notifier/sync/thread.h"
@@ -63,9 +60,9 @@ static struct srcu_counts *counts_of(unsigned int number, const struct srcu_doma
 static bool membarrier_works(void)
 {
 	int saved = errno;
-	long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+	long commands = sync_membarrier(MEMBARRIER_CMD_QUERY);
 	bool works = commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) &&
-		     !syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+		     !sync_membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
 
 	errno = saved;
 	return works;
@@ -168,7 +165,7 @@ static void thread_register(struct thread_state *self)
 	}
 	self->srcu_slot = slot_of(number);
 	barrier();
-#ifndef CONFIG_LOCKDEP /* which has the calls out of line, for srcu_track.c */
+#if !defined(CONFIG_LOCKDEP) && !defined(GNOMON_SYNC_HOOKS) /* these have the calls out of line */
 	if (slots.membarrier)
 		__srcu_base = self->srcu_slot;
 #endif
@@ -228,10 +225,10 @@ void srcu_heavy_barrier(void)
 		smp_mb();
 		return;
 	}
-	while (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0)) {
+	while (sync_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) {
 		/* The kernel allocates a mask of CPUs, and may fail to; it will not for long. */
 		ASSERT(errno == ENOMEM, "membarrier stopped working: errno %d", errno);
-		sched_yield();
+		sync_yield();
 	}
 	errno = saved;
 }

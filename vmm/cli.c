@@ -93,6 +93,18 @@ error_t cli_default(int key, struct argp_state *state)
 	}
 }
 
+error_t cli_parse_json(int key, char *arg, struct argp_state *state)
+{
+	struct cli_parse *parse = state->input;
+	bool *json = parse->options;
+
+	(void)arg;
+	if (key != CLI_KEY_JSON)
+		return cli_default(key, state);
+	*json = true;
+	return 0;
+}
+
 bool cli_parse(const struct argp *argp, struct cli_parse *parse, int argc, char **argv, int *status)
 {
 	error_t err;

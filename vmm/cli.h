@@ -47,7 +47,11 @@ struct cli_parse {
 	bool complained;
 };
 
-enum { CLI_KEY_HELP = 0x1000, CLI_KEY_FIRST }; /* CLI_KEY_FIRST on are the subcommands' own */
+enum {
+	CLI_KEY_HELP = 0x1000,
+	CLI_KEY_JSON,
+	CLI_KEY_FIRST
+}; /* CLI_KEY_FIRST on are the subcommands' own */
 
 #define CLI_OPTION_HELP                                        \
 	{                                                      \
@@ -67,5 +71,8 @@ int cli_complain(struct cli_parse *parse, const char *fmt, ...)
 
 /* What a parser does about keys that are not its own, argp's "no more arguments" and the like. */
 error_t cli_default(int key, struct argp_state *state);
+
+/* The parser of a subcommand with no option but CLI_KEY_JSON: its @options is a bool. */
+error_t cli_parse_json(int key, char *arg, struct argp_state *state);
 
 #endif

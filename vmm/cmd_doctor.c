@@ -15,29 +15,15 @@
 #include "vmm/options.h"
 #include "vmm/stats.h"
 
-enum { KEY_JSON = CLI_KEY_FIRST };
-
 static const struct argp_option doctor_options[] = {
-	{"json", KEY_JSON, NULL, 0, "As a JSON object (docs/stats.md)", 0},
+	{"json", CLI_KEY_JSON, NULL, 0, "As a JSON object (docs/stats.md)", 0},
 	CLI_OPTION_HELP,
 	{0},
 };
 
-static error_t doctor_parse(int key, char *arg, struct argp_state *state)
-{
-	struct cli_parse *parse = state->input;
-	bool *json = parse->options;
-
-	(void)arg;
-	if (key != KEY_JSON)
-		return cli_default(key, state);
-	*json = true;
-	return 0;
-}
-
 static const struct argp doctor_argp = {
 	doctor_options,
-	doctor_parse,
+	cli_parse_json,
 	NULL,
 	"Try out what this machine offers to run guests on, and say what is missing."
 	"\vThe exit code is 0 if some engine is usable, else 69.",

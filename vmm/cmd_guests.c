@@ -11,29 +11,15 @@
 #include "vmm/messages.h"
 #include "vmm/stats.h"
 
-enum { KEY_JSON = CLI_KEY_FIRST };
-
 static const struct argp_option guests_options[] = {
-	{"json", KEY_JSON, NULL, 0, "As a JSON array of objects: name, summary, size", 0},
+	{"json", CLI_KEY_JSON, NULL, 0, "As a JSON array of objects: name, summary, size", 0},
 	CLI_OPTION_HELP,
 	{0},
 };
 
-static error_t guests_parse(int key, char *arg, struct argp_state *state)
-{
-	struct cli_parse *parse = state->input;
-	bool *json = parse->options;
-
-	(void)arg;
-	if (key != KEY_JSON)
-		return cli_default(key, state);
-	*json = true;
-	return 0;
-}
-
 static const struct argp guests_argp = {
-	guests_options, guests_parse, NULL, "List the guests that come with gnomon.",
-	NULL,		NULL,	      NULL};
+	guests_options, cli_parse_json, NULL, "List the guests that come with gnomon.",
+	NULL,		NULL,		NULL};
 
 static int print_json(void)
 {

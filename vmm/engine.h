@@ -26,7 +26,8 @@ enum engine_exit_kind {
 	ENGINE_EXIT_TRAP,   /* the guest raised exception @vector; registers are valid */
 	ENGINE_EXIT_KICK,   /* engine_ops.kick, or a signal: nothing happened in the guest */
 	ENGINE_EXIT_HALTED, /* the machine was halted: @why says by what */
-	ENGINE_EXIT_FAIL,   /* the engine cannot run this guest on: @why */
+	ENGINE_EXIT_FAIL,   /* the guest came to where the engine cannot run it on: @why */
+	ENGINE_EXIT_ERROR,  /* the host ran out of something, or refused a call: @why */
 };
 
 struct engine_exit {

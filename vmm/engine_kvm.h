@@ -83,7 +83,7 @@ enum cpu_at {
 	CPU_COLD,    /* nowhere: the next entry loads every register */
 	CPU_TRAPPED, /* behind the OUT of an exception stub; cpu->regs is the truth */
 	CPU_INSIDE,  /* somewhere in the guest or a stub; KVM has the registers */
-	CPU_FAILED,  /* ENGINE_EXIT_FAIL was returned, and will be again */
+	CPU_FAILED,  /* exit kind @failed was returned, and will be again */
 };
 
 struct kvm_cpu {
@@ -99,6 +99,7 @@ struct kvm_cpu {
 	enum cpu_at at;
 	pfn_t root;
 	struct guest_regs regs;
+	enum engine_exit_kind failed; /* CPU_FAILED: how, and @why */
 	char why[256];
 
 	/* engine_kvm_gate.c */

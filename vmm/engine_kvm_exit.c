@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The ways out of KVM_RUN that no guest of ours should find: each is the end of the guest
- * (ENGINE_EXIT_FAIL), with a line that says what happened and, where it is known, why.
+ * The ways out of KVM_RUN that no guest of ours should find: each is the end of the guest, with a
+ * line that says what happened and, where it is known, why. Exits are the guest's doing, or might
+ * be (ENGINE_EXIT_FAIL); an errno is the host's (ENGINE_EXIT_ERROR).
  */
 #include "vmm/engine_kvm.h"
 
@@ -14,6 +15,14 @@
 #define EXIT_MEMORY_FAULT 39
 
 /* The line is kept in the vCPU: it is handed out again should the VMM try once more. */
+static void fail_for_good(struct kvm_cpu *cpu, struct engine_exit *exit, enum engine_exit_kind kind)
+{
+	cpu->at = CPU_FAILED;
+	cpu->failed = kind;
+	exit->kind = kind;
+	exit->why = cpu->why;
+}
+
 void kvm_exit_fail(struct kvm_cpu *cpu, struct engine_exit *exit, const char *fmt, ...)
 {
 	va_list ap;
@@ -21,9 +30,7 @@ void kvm_exit_fail(struct kvm_cpu *cpu, struct engine_exit *exit, const char *fm
 	va_start(ap, fmt);
 	vsnprintf(cpu->why, sizeof(cpu->why), fmt, ap);
 	va_end(ap);
-	cpu->at = CPU_FAILED;
-	exit->kind = ENGINE_EXIT_FAIL;
-	exit->why = cpu->why;
+	fail_for_good(cpu, exit, ENGINE_EXIT_FAIL);
 }
 
 static const char *suberror_name(unsigned int suberror)
@@ -96,9 +103,9 @@ void kvm_exit_explain(struct kvm_cpu *cpu, struct engine_exit *exit)
 void kvm_exit_explain_errno(struct kvm_cpu *cpu, struct engine_exit *exit, int err)
 {
 	if (err == EFAULT && cpu->run->exit_reason == EXIT_MEMORY_FAULT)
-		kvm_exit_fail(
-			cpu, exit,
-			"KVM cannot reach a frame of the machine: is the host out of memory?");
+		snprintf(cpu->why, sizeof(cpu->why),
+			 "it cannot reach a frame of the machine: is the host out of memory?");
 	else
-		kvm_exit_fail(cpu, exit, "KVM_RUN: %s", strerror(err));
+		snprintf(cpu->why, sizeof(cpu->why), "KVM_RUN: %s", strerror(err));
+	fail_for_good(cpu, exit, ENGINE_EXIT_ERROR);
 }

@@ -459,7 +459,7 @@ void kvm_cpu_run(struct kvm_cpu *cpu, struct engine_exit *exit)
 	memset(exit, 0, sizeof(*exit));
 	BUG_ON(cpu->root == INVALID_PFN);
 	if (cpu->at == CPU_FAILED) {
-		exit->kind = ENGINE_EXIT_FAIL;
+		exit->kind = cpu->failed;
 		exit->why = cpu->why;
 		return;
 	}

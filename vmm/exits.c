@@ -180,6 +180,9 @@ void vcpu_handle_exit(struct vcpu *vcpu, const struct engine_exit *exit)
 	case ENGINE_EXIT_HALTED:
 		vm_fail(vm, VM_FAILED, "the machine was halted: %s", exit->why);
 		return;
+	case ENGINE_EXIT_ERROR:
+		vm_fail(vm, VM_FAILED, "the %s engine: %s", vm->engine->ops->name, exit->why);
+		return;
 	case ENGINE_EXIT_FAIL:
 		vm_kill(vm, "the %s engine cannot run it on: %s", vm->engine->ops->name, exit->why);
 		return;

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The allocator's door: malloc for objects, mmap for large sparse arrays.
+ * The allocator's door: the heap for objects, pages for large sparse arrays.
  */
 #include "notifier/sync/alloc.h"
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-
 #include "notifier/sync/bug.h"
+#include "notifier/sync/hooks.h"
 
 /* Names in parentheses: alloc.h has macros that check first what @flags allow. */
 
 void *(kmalloc)(size_t size, gfp_t flags)
 {
 	(void)flags;
-	return malloc(size);
+	return sync_alloc(size);
 }
 
 void *(kzalloc)(size_t size, gfp_t flags)
@@ -31,30 +28,26 @@ void *(kcalloc)(size_t n, size_t size, gfp_t flags)
 	/* calloc checks too, but the sanitizers' ends the process. */
 	if (__builtin_mul_overflow(n, size, &bytes))
 		return NULL;
-	return calloc(1, bytes);
+	return sync_alloc_zeroed(bytes);
 }
 
 void kfree(const void *ptr)
 {
-	free((void *)ptr);
+	sync_free((void *)ptr);
 }
 
 void *(kvcalloc)(size_t n, size_t size, gfp_t flags)
 {
 	size_t bytes;
-	void *ptr;
 
 	ASSERT(flags & GFP_KERNEL, "kvcalloc may sleep: GFP_KERNEL only");
 	if (__builtin_mul_overflow(n, size, &bytes) || !bytes)
 		return NULL;
-	/* NORESERVE: most of such an array is never touched, so do not charge for all of it. */
-	ptr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		   -1, 0);
-	return ptr == MAP_FAILED ? NULL : ptr;
+	return sync_map(bytes);
 }
 
 void kvfree(void *ptr, size_t bytes)
 {
 	if (ptr)
-		BUG_ON(munmap(ptr, bytes) != 0);
+		BUG_ON(sync_unmap(ptr, bytes) != 0);
 }

@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "notifier/sync/hooks.h"
+
 #ifdef ATOMIC_BOOL_LOCK_FREE
 #error "include notifier/sync/atomic.h or <stdatomic.h>, not both"
 #endif
@@ -28,7 +30,9 @@
 
 #define barrier() __asm__ __volatile__("" ::: "memory")
 
-#ifdef __SANITIZE_THREAD__
+#if defined(GNOMON_SYNC_HOOKS)
+/* Its flags say ThreadSanitizer, but the runtime is the embedding program. */
+#elif defined(__SANITIZE_THREAD__)
 #define GNOMON_TSAN 1
 #elif defined(__has_feature)
 #if __has_feature(thread_sanitizer)
@@ -62,10 +66,12 @@ static inline void smp_mb__after_atomic(void)
 	barrier();
 }
 
+#ifndef GNOMON_SYNC_HOOKS
 static inline void cpu_relax(void)
 {
 	__builtin_ia32_pause();
 }
+#endif
 
 #define xchg(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
 

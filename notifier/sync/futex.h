@@ -9,6 +9,10 @@
 #ifndef NOTIFIER_SYNC_FUTEX_H
 #define NOTIFIER_SYNC_FUTEX_H
 
+#include "notifier/sync/hooks.h"
+
+#ifndef GNOMON_SYNC_HOOKS
+
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdint.h>
@@ -41,5 +45,7 @@ static inline void futex_wake(const uint32_t *word, int nr)
 	syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, nr, NULL, NULL, 0);
 	errno = saved;
 }
+
+#endif /* !GNOMON_SYNC_HOOKS */
 
 #endif

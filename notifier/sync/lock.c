@@ -24,6 +24,8 @@
  */
 #include "notifier/sync/lock.h"
 
+#ifndef GNOMON_SYNC_HOOKS
+
 #include <limits.h>
 #include <stddef.h>
 
@@ -159,3 +161,5 @@ void rwsem_up_slow(struct rw_semaphore *sem, uint32_t drop, uint32_t keep)
 	raw_unlock(&sem->wait_lock);
 	rwsem_wake(granted);
 }
+
+#endif /* !GNOMON_SYNC_HOOKS */

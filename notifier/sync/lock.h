@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Spinlocks, mutexes and reader-writer semaphores: kernel names and contracts, on atomics and
- * futexes. An uncontended lock is one compare-and-swap, inline; the rest is in lock.c.
+ * futexes. An uncontended lock is one compare-and-swap, inline; the rest is in lock.c. Each has a
+ * bare half, which is what hooks.h can take over, and what lock checking says around it.
  *
  *   spinlock_t		short sections; the holder must not sleep. Not fair.
  *   struct mutex	the holder may sleep. Not fair.
@@ -24,12 +25,15 @@
 #include <stdint.h>
 
 #include "notifier/sync/atomic.h"
+#include "notifier/sync/hooks.h"
 #include "notifier/sync/lockdep.h"
 
 /* The lock word below spinlocks and mutexes: 0 free, 1 held, 2 held and someone may be asleep. */
 struct raw_lock {
 	uint32_t state;
 };
+
+#ifndef GNOMON_SYNC_HOOKS
 
 void raw_lock_slow(struct raw_lock *lock);
 void raw_lock_wake(struct raw_lock *lock);
@@ -54,6 +58,8 @@ static inline void raw_unlock(struct raw_lock *lock)
 	if (unlikely(__atomic_exchange_n(&lock->state, 0, __ATOMIC_RELEASE) == 2))
 		raw_lock_wake(lock);
 }
+
+#endif /* !GNOMON_SYNC_HOOKS */
 
 /* ---- spinlock_t ---- */
 
@@ -164,9 +170,6 @@ struct rw_semaphore {
 
 #define DECLARE_RWSEM(name) struct rw_semaphore name = {.count = 0 __DEP_MAP_INIT(name)}
 
-void rwsem_down_slow(struct rw_semaphore *sem, bool write);
-void rwsem_up_slow(struct rw_semaphore *sem, uint32_t drop, uint32_t keep);
-
 static inline void __init_rwsem(struct rw_semaphore *sem, const char *name, const void *key)
 {
 	*sem = (struct rw_semaphore){0};
@@ -176,6 +179,11 @@ static inline void __init_rwsem(struct rw_semaphore *sem, const char *name, cons
 #define init_rwsem(sem) __init_rwsem(sem, #sem, LOCK_CLASS_KEY)
 /* With a class that has a name elsewhere too. */
 #define init_rwsem_class(sem, key) __init_rwsem(sem, #sem, key)
+
+#ifndef GNOMON_SYNC_HOOKS
+
+void rwsem_down_slow(struct rw_semaphore *sem, bool write);
+void rwsem_up_slow(struct rw_semaphore *sem, uint32_t drop, uint32_t keep);
 
 static inline bool __down_read_trylock(struct rw_semaphore *sem)
 {
@@ -196,11 +204,55 @@ static inline bool __down_write_trylock(struct rw_semaphore *sem)
 					   __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
+static inline void __down_read(struct rw_semaphore *sem)
+{
+	if (unlikely(!__down_read_trylock(sem)))
+		rwsem_down_slow(sem, false);
+}
+
+static inline void __down_write(struct rw_semaphore *sem)
+{
+	if (unlikely(!__down_write_trylock(sem)))
+		rwsem_down_slow(sem, true);
+}
+
+static inline void __up_read(struct rw_semaphore *sem)
+{
+	uint32_t c = READ_ONCE(sem->count);
+
+	/* The last reader lets a waiter in, and so has to hold wait_lock while it leaves (rule 3).
+	 */
+	while (!(c & RWSEM_WAITERS) || c >= 2 * RWSEM_READER)
+		if (__atomic_compare_exchange_n(&sem->count, &c, c - RWSEM_READER, true,
+						__ATOMIC_RELEASE, __ATOMIC_RELAXED))
+			return;
+	rwsem_up_slow(sem, RWSEM_READER, 0);
+}
+
+static inline void __up_write(struct rw_semaphore *sem)
+{
+	uint32_t expected = RWSEM_WRITER;
+
+	if (unlikely(!__atomic_compare_exchange_n(&sem->count, &expected, 0, false,
+						  __ATOMIC_RELEASE, __ATOMIC_RELAXED)))
+		rwsem_up_slow(sem, RWSEM_WRITER, 0);
+}
+
+static inline void __downgrade_write(struct rw_semaphore *sem)
+{
+	uint32_t expected = RWSEM_WRITER;
+
+	if (unlikely(!__atomic_compare_exchange_n(&sem->count, &expected, RWSEM_READER, false,
+						  __ATOMIC_RELEASE, __ATOMIC_RELAXED)))
+		rwsem_up_slow(sem, RWSEM_WRITER, RWSEM_READER);
+}
+
+#endif /* !GNOMON_SYNC_HOOKS */
+
 static inline void down_read_at(struct rw_semaphore *sem, const struct lock_site *site)
 {
 	lockdep_check_acquire(&sem->dep, sem, HELD_READ, 0, NULL, site);
-	if (unlikely(!__down_read_trylock(sem)))
-		rwsem_down_slow(sem, false);
+	__down_read(sem);
 	lockdep_acquired(&sem->dep, sem, HELD_READ, 0, site);
 }
 
@@ -216,8 +268,7 @@ static inline void down_write_at(struct rw_semaphore *sem, const void *nest,
 				 const struct lock_site *site)
 {
 	lockdep_check_acquire(&sem->dep, sem, HELD_WRITE, 0, nest, site);
-	if (unlikely(!__down_write_trylock(sem)))
-		rwsem_down_slow(sem, true);
+	__down_write(sem);
 	lockdep_acquired(&sem->dep, sem, HELD_WRITE, 0, site);
 }
 
@@ -238,37 +289,21 @@ static inline bool down_write_trylock_at(struct rw_semaphore *sem, const struct 
 
 static inline void up_read(struct rw_semaphore *sem)
 {
-	uint32_t c = READ_ONCE(sem->count);
-
 	lockdep_release(sem, HELD_READ);
-	/* The last reader lets a waiter in, and so has to hold wait_lock while it leaves (rule 3).
-	 */
-	while (!(c & RWSEM_WAITERS) || c >= 2 * RWSEM_READER)
-		if (__atomic_compare_exchange_n(&sem->count, &c, c - RWSEM_READER, true,
-						__ATOMIC_RELEASE, __ATOMIC_RELAXED))
-			return;
-	rwsem_up_slow(sem, RWSEM_READER, 0);
+	__up_read(sem);
 }
 
 static inline void up_write(struct rw_semaphore *sem)
 {
-	uint32_t expected = RWSEM_WRITER;
-
 	lockdep_release(sem, HELD_WRITE);
-	if (unlikely(!__atomic_compare_exchange_n(&sem->count, &expected, 0, false,
-						  __ATOMIC_RELEASE, __ATOMIC_RELAXED)))
-		rwsem_up_slow(sem, RWSEM_WRITER, 0);
+	__up_write(sem);
 }
 
 /* From write to read with nobody in between; readers at the head of the queue come in. */
 static inline void downgrade_write(struct rw_semaphore *sem)
 {
-	uint32_t expected = RWSEM_WRITER;
-
 	lockdep_downgrade(sem);
-	if (unlikely(!__atomic_compare_exchange_n(&sem->count, &expected, RWSEM_READER, false,
-						  __ATOMIC_RELEASE, __ATOMIC_RELAXED)))
-		rwsem_up_slow(sem, RWSEM_WRITER, RWSEM_READER);
+	__downgrade_write(sem);
 }
 
 /* ---- assertions, debug builds only ---- */

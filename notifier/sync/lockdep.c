@@ -16,7 +16,6 @@
 
 #ifdef CONFIG_LOCKDEP
 
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -46,7 +45,7 @@ static void exit_key_destructor(void *unused)
 
 static void make_exit_key(void)
 {
-	BUG_ON(pthread_key_create(&exit_key, exit_key_destructor) != 0);
+	BUG_ON(sync_exit_key_create(&exit_key, exit_key_destructor) != 0);
 }
 
 /*
@@ -189,8 +188,8 @@ static void grow(struct thread_state *self)
 	if (self->held) {
 		memcpy(held, self->held, self->nr_held * sizeof(*held));
 	} else {
-		pthread_once(&exit_key_once, make_exit_key);
-		pthread_setspecific(exit_key, self);
+		sync_once(&exit_key_once, make_exit_key);
+		sync_exit_key_set(exit_key, self);
 	}
 	free_stack(self);
 	self->held = held;

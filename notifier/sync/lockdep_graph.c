@@ -20,7 +20,6 @@
 
 #ifdef CONFIG_LOCKDEP
 
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -134,7 +133,7 @@ static void unlock_after_fork(void)
 
 static void first_use(void)
 {
-	BUG_ON(pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork) != 0);
+	BUG_ON(sync_at_fork(lock_for_fork, unlock_after_fork, unlock_after_fork) != 0);
 	lockdep_teach();
 }
 
@@ -145,7 +144,7 @@ uint16_t lockdep_class(struct lockdep_map *map, unsigned int subclass, const cha
 
 	if (likely(class))
 		return class;
-	pthread_once(&once, first_use);
+	sync_once(&once, first_use);
 	return find_or_add_class(map, subclass, fallback_name);
 }
 

@@ -12,7 +12,9 @@
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lockdep.h"
 
+#ifndef GNOMON_SYNC_HOOKS
 __thread struct thread_state gnomon_thread_state;
+#endif
 __thread char *__srcu_base;
 
 uint64_t thread_id(void)
@@ -27,25 +29,24 @@ uint64_t thread_id(void)
 
 int thread_exit_init(struct thread_exit *hook, void (*fn)(void *value))
 {
-	return -pthread_key_create(&hook->key, fn);
+	return sync_exit_key_create(&hook->key, fn);
 }
 
 int thread_exit_set(struct thread_exit *hook, void *value)
 {
-	return -pthread_setspecific(hook->key, value);
+	return sync_exit_key_set(hook->key, value);
 }
 
 int thread_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
 {
-	return -pthread_atfork(prepare, parent, child);
+	return sync_at_fork(prepare, parent, child);
 }
 
 static void *kthread_main(void *arg)
 {
 	struct kthread *t = arg;
 
-	/* Fails only for a name that is too long, and kthread_run cut it. */
-	pthread_setname_np(pthread_self(), t->name);
+	sync_thread_name(t->name);
 	t->fn(t->arg);
 	lockdep_thread_exit();
 	return NULL;
@@ -56,7 +57,7 @@ int kthread_run(struct kthread *t, const char *name, void (*fn)(void *arg), void
 	t->fn = fn;
 	t->arg = arg;
 	snprintf(t->name, sizeof(t->name), "%s", name);
-	return -pthread_create(&t->handle, NULL, kthread_main, t);
+	return sync_thread_create(&t->handle, kthread_main, t);
 }
 
 void kthread_join(struct kthread *t)
@@ -64,7 +65,7 @@ void kthread_join(struct kthread *t)
 	int err;
 
 	might_sleep();
-	err = pthread_join(t->handle, NULL);
+	err = -sync_thread_join(t->handle);
 	ASSERT(!err, "joining thread %s: error %d (joined twice, or joining itself?)", t->name,
 	       err);
 }

@@ -3,9 +3,9 @@
  * Threads, and the state that each one carries.
  *
  * current_thread() is the one door to per-thread state: nothing else in the project says __thread,
- * so that whoever runs many logical threads on one real one has a single place to change. The one
- * exception is __srcu_base in <gnomon/srcu_reader.h>, which is inlined into programs; thread.c
- * defines it beside the rest.
+ * so that whoever runs many logical threads on one real one has a single place to change (hooks.h).
+ * The one exception is __srcu_base in <gnomon/srcu_reader.h>, which is inlined into programs;
+ * thread.c defines it beside the rest.
  */
 #ifndef NOTIFIER_SYNC_THREAD_H
 #define NOTIFIER_SYNC_THREAD_H
@@ -13,6 +13,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "notifier/sync/hooks.h"
 
 struct held_lock;
 struct lock_site;
@@ -38,6 +40,8 @@ struct thread_state {
 	struct srcu_domain *srcu_running;
 };
 
+#ifndef GNOMON_SYNC_HOOKS
+
 /* initial-exec: one load, no call, also from a shared library. */
 extern __thread struct thread_state gnomon_thread_state __attribute__((tls_model("initial-exec")));
 
@@ -52,6 +56,8 @@ static inline struct thread_state *current_thread(void)
 	__asm__("" : "+r"(self));
 	return self;
 }
+
+#endif /* !GNOMON_SYNC_HOOKS */
 
 /* A number for the calling thread that no other thread of the process ever had. Not 0. */
 uint64_t thread_id(void);

@@ -30,7 +30,7 @@ bool wait_sleep(wait_queue_head_t *wq, uint32_t seq, const struct timespec *dead
 
 void wait_deadline(struct timespec *deadline, unsigned long ms)
 {
-	clock_gettime(CLOCK_MONOTONIC, deadline);
+	sync_clock(deadline);
 	deadline->tv_sec += (time_t)(ms / 1000);
 	deadline->tv_nsec += (long)(ms % 1000) * 1000000;
 	if (deadline->tv_nsec >= 1000000000) {

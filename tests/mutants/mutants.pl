@@ -174,11 +174,13 @@ package State;
 sub open {
 	my ($class, $path, $fingerprint, $resume) = @_;
 	my $self = bless {}, $class;
-	my @lines = $resume && -e $path ? split /\n/, main::slurp($path) : ();
-	if (@lines && shift(@lines) ne $fingerprint) {
-		print STDERR "dev: the sources have changed since the last run: from the beginning\n";
-		@lines = ();
-	}
+	my ($was, @lines) = -e $path ? split(/\n/, main::slurp($path)) : $fingerprint;
+	my $changed = $was ne $fingerprint;
+	print STDERR "dev: the sources have changed since the last run: from the beginning\n"
+		if $resume && $changed;
+	# What no longer holds still says which test to try first.
+	@lines = map { s/\tkilled\t/\twas-killed\t/r } grep { /\t(was-)?killed\t/ } @lines
+		if $changed || !$resume;
 	for (@lines) {
 		my ($id, $verdict, $detail) = split /\t/, $_, 3;
 		$self->{known}{$id} = [$verdict, $detail];

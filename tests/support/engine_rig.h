@@ -185,7 +185,7 @@ static inline struct engine_exit rig_run(struct rig *rig, unsigned int vcpu)
 	do {
 		engine_kvm.vcpu_run(rig->engine, vcpu, &exit);
 	} while (exit.kind == ENGINE_EXIT_KICK);
-	if (exit.kind == ENGINE_EXIT_FAIL)
+	if (exit.kind == ENGINE_EXIT_FAIL || exit.kind == ENGINE_EXIT_ERROR)
 		fail("the engine failed: %s", exit.why);
 	return exit;
 }

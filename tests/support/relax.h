@@ -28,9 +28,8 @@ static inline uint64_t now_ns(void)
 }
 
 /*
- * How many rounds: as many as asked for, but once a fiftieth of them is done only for a few
- * seconds. Threads in lockstep need the CPU at the same time, and on a loaded machine a round costs
- * slices.
+ * How many rounds: as many as asked for, but after the first few hundred only for two seconds.
+ * Threads in lockstep need the CPU at the same time, and on a loaded machine a round costs slices.
  */
 struct sweep {
 	int64_t min, max;
@@ -40,7 +39,7 @@ struct sweep {
 static inline struct sweep sweep_start(int64_t rounds)
 {
 	return (struct sweep){
-		.min = rounds / 50,
+		.min = 300,
 		.max = test_long() ? rounds * 20 : rounds,
 		.end = now_ns() + (test_long() ? 30000000000 : 2000000000),
 	};
@@ -69,6 +68,16 @@ static inline int64_t poll_until(const atomic64_t *v, int64_t n)
 			sched_yield();
 	}
 	return found;
+}
+
+/*
+ * Each of @nr threads calls this for @round, from 1 on: none goes on before all are there, so that
+ * what follows runs at the same time where there are CPUs for it.
+ */
+static inline void meet(atomic64_t *arrivals, int64_t round, int nr)
+{
+	atomic64_inc_return(arrivals);
+	poll_until(arrivals, round * nr);
 }
 
 #endif

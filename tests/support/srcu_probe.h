@@ -8,27 +8,42 @@
 
 #include <sched.h>
 
+#ifdef SRCU_ABSTRACT
+#include <gnomon/srcu.h>
+
+#include "notifier/sync/lock.h"
+#else
 #include "notifier/srcu_internal.h"
+#endif
 #include "notifier/sync/thread.h"
 #include "tests/support/park.h"
 
+#ifdef SRCU_ABSTRACT
+bool abstract_srcu_awaited(const struct srcu_struct *ssp);
+
+static inline bool grace_period_is_blocked(struct srcu_struct *ssp)
+{
+	return abstract_srcu_awaited(ssp);
+}
+#else
 static inline bool grace_period_is_blocked(struct srcu_struct *ssp)
 {
 	return READ_ONCE(__srcu_waiting[srcu_offset(ssp->d, 0)]) ||
 	       READ_ONCE(__srcu_waiting[srcu_offset(ssp->d, 1)]);
 }
 
+/* Half of an unlock, by hand: everything but the look at who waits. */
+static inline void count_unlock(int cookie)
+{
+	srcu_count_slow(srcu_cookie_offset(cookie) + __SRCU_UNLOCK);
+}
+#endif
+
 /* Until somebody, in a grace period of @ssp, is about to sleep until a reader leaves. */
 static inline void wait_for_blocked_grace_period(struct srcu_struct *ssp)
 {
 	while (!grace_period_is_blocked(ssp))
 		sched_yield();
-}
-
-/* Half of an unlock, by hand: everything but the look at who waits. */
-static inline void count_unlock(int cookie)
-{
-	srcu_count_slow(srcu_cookie_offset(cookie) + __SRCU_UNLOCK);
 }
 
 /* A thread that sits in a read section until told to leave. */

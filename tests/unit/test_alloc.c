@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Small parts of the sync layer: allocation, lists, threads.
+ * Small parts of the sync layer: allocation, threads.
  */
+#include <errno.h>
+#include <malloc.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "notifier/sync/alloc.h"
-#include "notifier/sync/list.h"
+#include "notifier/sync/lock.h"
 #include "notifier/sync/thread.h"
 #include "tests/support/test.h"
 
 TEST(alloc, zeroes_and_overflow)
 {
-	volatile size_t huge = SIZE_MAX / 2; /* or the compiler complains */
+	volatile size_t huge = SIZE_MAX / 2;	  /* or the compiler complains */
+	volatile size_t wraps = SIZE_MAX / 8 + 2; /* times 8 it is 8 */
 	unsigned char *p = kzalloc(100, GFP_KERNEL);
 
 	for (int i = 0; i < 100; i++)
@@ -25,6 +30,41 @@ TEST(alloc, zeroes_and_overflow)
 	kfree(NULL);
 	expect(!kcalloc(huge, 3, GFP_KERNEL));
 	expect(!kvcalloc(huge, 3, GFP_KERNEL));
+	expect(!kcalloc(wraps, 8, GFP_KERNEL));
+	expect(!kvcalloc(wraps, 8, GFP_KERNEL));
+	expect(!kvcalloc(0, 8, GFP_KERNEL));
+}
+
+/* Under the sanitizers mallinfo2 counts nothing, and this says nothing. */
+TEST(alloc, kfree_frees)
+{
+	size_t before = mallinfo2().uordblks;
+
+	for (int i = 0; i < 1000; i++)
+		kfree(kmalloc(1000, GFP_KERNEL));
+	expect_le(mallinfo2().uordblks, before + 100000);
+}
+
+static void kvcalloc_atomic(void *arg)
+{
+	(void)arg;
+	kvcalloc(1, 4096, GFP_ATOMIC);
+}
+
+TEST(alloc, kvcalloc_sleeps)
+{
+	expect_bug(kvcalloc_atomic, NULL, "kvcalloc may sleep");
+}
+
+/* Nobody is told when it does what it must not: it does not. */
+TEST(alloc, atomic_goes_under_a_spinlock)
+{
+	static DEFINE_SPINLOCK(lock);
+
+	spin_lock(&lock);
+	kfree(kmalloc(8, GFP_ATOMIC));
+	kfree(kzalloc(8, GFP_ATOMIC));
+	spin_unlock(&lock);
 }
 
 /* Far more than there is memory for, of which two pages are used. */
@@ -38,82 +78,11 @@ TEST(alloc, kvcalloc_is_lazy)
 	p[bytes - 1] = 1;
 	expect_eq(p[bytes / 2], 0);
 	kvfree(p, bytes);
+#ifndef __SANITIZE_THREAD__ /* which maps things of its own, perhaps there */
+	expect_eq(madvise(p, 4096, MADV_NORMAL), -1);
+	expect_eq(errno, ENOMEM);
+#endif
 	kvfree(NULL, 0);
-}
-
-struct item {
-	int value;
-	struct list_head link;
-	struct hlist_node node;
-};
-
-static int sum(struct list_head *head)
-{
-	struct item *item;
-	int s = 0;
-
-	/* Order matters. */
-	list_for_each_entry(item, head, link)
-		s = 10 * s + item->value;
-	return s;
-}
-
-TEST(list, keeps_order)
-{
-	struct item items[4] = {{.value = 1}, {.value = 2}, {.value = 3}, {.value = 4}};
-	struct item *item, *next;
-	LIST_HEAD(head);
-	LIST_HEAD(other);
-
-	expect(list_empty(&head));
-	expect(!list_first_entry_or_null(&head, struct item, link));
-	list_add_tail(&items[1].link, &head);
-	list_add(&items[0].link, &head);
-	list_add_tail(&items[2].link, &other);
-	list_add_tail(&items[3].link, &other);
-	list_splice_tail_init(&other, &head);
-	expect(list_empty(&other));
-	expect_eq(sum(&head), 1234);
-	list_move(&items[2].link, &head);
-	expect_eq(sum(&head), 3124);
-	list_move_tail(&items[2].link, &head);
-	expect_eq(sum(&head), 1243);
-	list_splice_init(&head, &other);
-	list_splice_init(&other, &head);
-	expect_eq(sum(&head), 1243);
-	expect_eq(list_first_entry(&head, struct item, link)->value, 1);
-	expect_eq(list_last_entry(&head, struct item, link)->value, 3);
-
-	list_del_init(&items[1].link);
-	expect(list_empty(&items[1].link));
-	list_del_init(&items[1].link);
-	list_for_each_entry_safe(item, next, &head, link)
-		list_del(&item->link);
-	expect(list_empty(&head));
-	expect_eq(items[0].link.next, LIST_POISON);
-}
-
-TEST(list, hlist)
-{
-	struct item items[3] = {{.value = 1}, {.value = 2}, {.value = 3}};
-	struct hlist_head head = HLIST_HEAD_INIT;
-	struct hlist_node *next;
-	struct item *item;
-	int s = 0;
-
-	for (int i = 0; i < 3; i++) {
-		INIT_HLIST_NODE(&items[i].node);
-		expect(hlist_unhashed(&items[i].node));
-		hlist_add_head(&items[i].node, &head);
-	}
-	hlist_del_init(&items[1].node);
-	hlist_del_init(&items[1].node);
-	expect(hlist_unhashed(&items[1].node));
-	hlist_for_each_entry(item, &head, node)
-		s = 10 * s + item->value;
-	expect_eq(s, 31);
-	hlist_for_each_entry_safe(item, next, &head, node) hlist_del_init(&item->node);
-	expect(hlist_empty(&head));
 }
 
 static uint64_t seen_id;
@@ -145,4 +114,24 @@ TEST(thread, name_and_identity)
 	kthread_join(&t);
 	expect_str_eq(seen_name, "b");
 	expect_ne(seen_id, first);
+}
+
+static void join_self(void *arg)
+{
+	kthread_join(arg);
+}
+
+static void start_thread_that_joins_itself(void *arg)
+{
+	struct kthread t;
+
+	(void)arg;
+	kthread_run(&t, "ouroboros", join_self, &t);
+	for (;;)
+		pause();
+}
+
+TEST(thread, join_that_cannot_be)
+{
+	expect_bug(start_thread_that_joins_itself, NULL, "joining thread ouroboros: error");
 }

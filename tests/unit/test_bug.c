@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "notifier/sync/bug.h"
 #include "notifier/sync/thread.h"
@@ -53,6 +54,72 @@ TEST(bug, long_line_is_cut_not_overrun)
 	expect(strlen(heard.message) > 400 && strlen(heard.message) < sizeof(heard.message));
 	WARN(true, "%s", text);
 	expect_eq(heard.calls, 2);
+	/* So is one of which the place alone fills the line. */
+	gnomon_warn(text, 1, "func", "%s", "after");
+	expect_eq(heard.calls, 3);
+	expect_eq(strlen(heard.message), sizeof(heard.message) - 1);
+	expect_str_contains(heard.message, "WARNING at xxx");
+}
+
+/* --- without a hook: what matters goes to stderr --- */
+
+static void say_all(void *arg)
+{
+	if (arg)
+		gnomon_set_log(NULL, NULL);
+	pr_info("informed");
+	pr_warn("%s", "warned");
+	WARN_ON(arg != (void *)1);
+	fprintf(stderr, "said\n");
+	BUG();
+}
+
+static void say_info(void *arg)
+{
+	struct heard heard = {0};
+	char text[256] = "";
+	int fds[2];
+
+	(void)arg;
+	if (pipe(fds) || dup2(fds[1], STDERR_FILENO) < 0)
+		return;
+	gnomon_set_log(hear, &heard);
+	pr_info("heard");
+	gnomon_set_log(NULL, NULL);
+	pr_info("informed");
+	pr_warn("warned");
+	if (read(fds[0], text, sizeof(text) - 1) > 0 && !strcmp(text, "gnomon: warned\n"))
+		__builtin_trap();
+}
+
+TEST(bug, default_hook)
+{
+	expect_bug(say_all, NULL, "gnomon: warned\ngnomon: WARNING at ");
+	expect_bug(say_all, NULL, "arg != (void *)1\nsaid\ngnomon: BUG at ");
+	expect_bug(say_all, "", "gnomon: warned\ngnomon: WARNING at ");
+	/* One line, and that alone: so nothing is left for the parent to see. */
+	expect_bug(say_info, NULL, "");
+}
+
+/* Nor does a line run over when the place alone is longer: what lies behind it stays. */
+TEST(bug, long_place_is_cut_not_overrun)
+{
+	static char place[4096];
+	volatile char behind[4096];
+	struct heard heard = {0};
+
+	gnomon_set_log(hear, &heard);
+	for (unsigned int i = 0; i < sizeof(behind); i++)
+		behind[i] = 'x';
+	memset(place, 'y', 400);
+	for (int len = 400; len < 2000; len++) {
+		place[len] = 'y';
+		gnomon_warn(place, 1, "func", "%s", "!!!!");
+		for (unsigned int i = 0; i < sizeof(behind); i++)
+			expect_eq(behind[i], 'x');
+		expect_le(strlen(heard.message), sizeof(heard.message) - 1);
+	}
+	expect_eq(heard.calls, 1600);
 }
 
 static bool warn_once(bool cond)
@@ -151,20 +218,64 @@ static void talk(void *arg)
 		pr_info("x");
 }
 
-TEST(bug, hook_and_argument_change_together)
+static void change_hooks(void *arg)
 {
-	const uint32_t want = test_long() ? 1000000 : 20000;
-	struct kthread talkers[2];
+	const uint32_t want = test_long() ? 1000000 : 100000;
 
-	gnomon_set_log(hook_a, &arg_a);
-	for (int i = 0; i < 2; i++)
-		expect_eq(kthread_run(&talkers[i], "talker", talk, NULL), 0);
+	(void)arg;
 	while (__atomic_load_n(&heard_a, __ATOMIC_RELAXED) < want ||
 	       __atomic_load_n(&heard_b, __ATOMIC_RELAXED) < want) {
 		gnomon_set_log(hook_b, &arg_b);
 		gnomon_set_log(hook_a, &arg_a);
 	}
+}
+
+static void run_changers(int nr)
+{
+	struct kthread talkers[2], changers[2];
+
+	gnomon_set_log(hook_a, &arg_a);
+	for (int i = 0; i < 2; i++)
+		expect_eq(kthread_run(&talkers[i], "talker", talk, NULL), 0);
+	for (int i = 0; i < nr; i++)
+		expect_eq(kthread_run(&changers[i], "changer", change_hooks, NULL), 0);
+	for (int i = 0; i < nr; i++)
+		kthread_join(&changers[i]);
 	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
 	for (int i = 0; i < 2; i++)
 		kthread_join(&talkers[i]);
+}
+
+TEST(bug, hook_and_argument_change_together)
+{
+	run_changers(1);
+}
+
+TEST(bug, two_change_the_hook)
+{
+	run_changers(2);
+}
+
+/* What a hook reads by its argument was written before it was set: it may be plain. */
+static uint32_t heard_plain;
+
+static void read_plain(enum gnomon_log_level level, const char *message, void *arg)
+{
+	(void)level, (void)message;
+	expect_eq(*(int *)arg, 5);
+	__atomic_store_n(&heard_plain, 1, __ATOMIC_RELAXED);
+}
+
+TEST(bug, argument_is_published)
+{
+	struct kthread talker;
+	int plain;
+
+	expect_eq(kthread_run(&talker, "talker", talk, NULL), 0);
+	plain = 5;
+	gnomon_set_log(read_plain, &plain);
+	while (!__atomic_load_n(&heard_plain, __ATOMIC_RELAXED))
+		;
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	kthread_join(&talker);
 }

@@ -87,7 +87,7 @@ static void bench_trap(struct bench *b, uint64_t rip)
 
 	b->cpu->regs.rip = rip;
 	exit = bench_run(b);
-	if (exit.kind == ENGINE_EXIT_FAIL)
+	if (exit.kind == ENGINE_EXIT_FAIL || exit.kind == ENGINE_EXIT_ERROR)
 		fail("the engine failed: %s", exit.why);
 	expect_eq(exit.kind, ENGINE_EXIT_TRAP);
 	expect_eq(exit.vector, 6);
@@ -144,14 +144,19 @@ TEST(engine_kvm_entry, syscall_at_cpl0)
 	bench_destroy(&b);
 }
 
-static void expect_end(struct bench *b, const char *why)
+static void expect_kind(struct bench *b, enum engine_exit_kind kind, const char *why)
 {
 	for (unsigned int i = 0; i < 2; i++) { /* for good */
 		struct engine_exit exit = bench_run(b);
 
-		expect_eq(exit.kind, ENGINE_EXIT_FAIL);
+		expect_eq(exit.kind, kind);
 		expect_str_contains(exit.why, why);
 	}
+}
+
+static void expect_end(struct bench *b, const char *why)
+{
+	expect_kind(b, ENGINE_EXIT_FAIL, why);
 	bench_destroy(b);
 }
 
@@ -225,6 +230,21 @@ TEST(engine_kvm_entry, lost_memory_slot_ends_the_guest)
 	bench_trap(&b, CODE);
 	expect_eq(ioctl(b.engine->vm_fd, KVM_SET_USER_MEMORY_REGION, &none), 0);
 	expect_end(&b, "");
+}
+
+/* KVM_RUN itself refuses: that is no fault of the guest's. */
+TEST(engine_kvm_entry, errno_is_the_hosts)
+{
+	struct bench b = {0};
+	int fd;
+
+	bench_create(&b);
+	bench_trap(&b, CODE);
+	fd = b.cpu->fd;
+	b.cpu->fd = b.engine->vm_fd; /* knows no KVM_RUN */
+	expect_kind(&b, ENGINE_EXIT_ERROR, "KVM_RUN: ");
+	b.cpu->fd = fd;
+	bench_destroy(&b);
 }
 
 /* No slot, so no toggle: the machine halts itself. */

@@ -391,7 +391,7 @@ static void sweep_newcomer(void *arg)
 
 static void run_sweep(bool write)
 {
-	struct sweep sweep = sweep_start(20000);
+	struct sweep sweep = sweep_start(60000);
 	struct kthread newcomer;
 
 	expect_eq(kthread_run(&newcomer, "newcomer", sweep_newcomer, &write), 0);
@@ -419,16 +419,40 @@ TEST(lock, rwsem_holder_leaves_as_a_reader_queues)
 
 /*
  * Readers leave at every moment of a reader's way in through the queue, also between its look at
- * the count and its own entry there. wait_lock holds it up until they are inside.
+ * the count and its own entry there. wait_lock holds it up until they are inside. Once it was in it
+ * comes back and writes: after all that the others read, also those who left when the queue was
+ * empty again, for whom no one but the count speaks.
  */
+#define MANY_READERS 64
+
+static void read_then_write(void *arg)
+{
+	(void)arg;
+	for (int64_t i = 1; poll_until(&sweep_held, i) != SWEEP_OVER; i++) {
+		down_read(&shared.sem);
+		up_read(&shared.sem);
+		down_write(&shared.sem);
+		shared.a++;
+		up_write(&shared.sem);
+		atomic64_set_release(&sweep_done, i);
+	}
+}
+
+/* Neither in the queue nor done. */
+static bool newcomer_on_its_way(int64_t i)
+{
+	return atomic64_read(&sweep_done) < i && !(READ_ONCE(shared.sem.count) & RWSEM_WAITERS);
+}
+
 TEST(lock, rwsem_readers_leave_as_a_reader_queues)
 {
 	struct sweep sweep = sweep_start(2000); /* each round takes system calls */
 	struct kthread newcomer;
-	bool write = false;
+	unsigned long seen = 0;
 
-	expect_eq(kthread_run(&newcomer, "newcomer", sweep_newcomer, &write), 0);
+	expect_eq(kthread_run(&newcomer, "newcomer", read_then_write, NULL), 0);
 	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
+		const int readers = i % 3 ? 1 : MANY_READERS;
 		int inside;
 
 		down_write(&shared.sem);
@@ -437,20 +461,29 @@ TEST(lock, rwsem_readers_leave_as_a_reader_queues)
 		while (READ_ONCE(shared.sem.wait_lock.state) != 2)
 			sched_yield();
 		up_write(&shared.sem);
-		for (inside = 0; inside < 4; inside++)
+		for (inside = 0; inside < readers; inside++)
 			expect(down_read_trylock(&shared.sem));
+		seen = shared.a;
 		raw_unlock(&shared.sem.wait_lock);
 
-		/* Out and in again, until it queues or is done; then out for good. */
-		do {
+		/* Out and in again, to be on the way when it queues. */
+		while (i % 3 == 1 && newcomer_on_its_way(i)) {
 			up_read(&shared.sem);
 			inside--;
-		} while (atomic64_read(&sweep_done) < i && down_read_trylock(&shared.sem) &&
-			 ++inside);
+			if (!down_read_trylock(&shared.sem))
+				break;
+			inside++;
+			seen = shared.a;
+		}
+		/* Or out as soon as it queues: as a reader, or later as a writer who waits for us.
+		 */
+		while (inside && newcomer_on_its_way(i))
+			cpu_relax();
 		while (inside--)
 			up_read(&shared.sem);
 		poll_until(&sweep_done, i);
 		expect_eq(shared.sem.count, 0);
+		expect_le(seen, i);
 	}
 	atomic64_set_release(&sweep_held, SWEEP_OVER);
 	kthread_join(&newcomer);
@@ -462,10 +495,10 @@ struct object {
 	spinlock_t spin;
 	struct mutex mutex;
 	struct rw_semaphore sem;
-	int users[3]; /* under each lock */
+	int users[4]; /* under each lock */
 };
 
-enum { BY_SPIN, BY_MUTEX, BY_SEM };
+enum { BY_SPIN, BY_MUTEX, BY_SEM, BY_TRY };
 
 struct handoff {
 	atomic64_t round; /* the one that may begin; SWEEP_OVER: none */
@@ -503,6 +536,13 @@ static bool drop_object(struct object *o, int kind)
 		mutex_lock(&o->mutex);
 		left = --o->users[kind];
 		sched_yield();
+		mutex_unlock(&o->mutex);
+		break;
+	case BY_TRY:
+		/* Nobody ever sleeps: what an unlock then still does with the lock is too much. */
+		while (!mutex_trylock(&o->mutex))
+			sched_yield();
+		left = --o->users[kind];
 		mutex_unlock(&o->mutex);
 		break;
 	default:
@@ -559,6 +599,11 @@ TEST(lock, last_owner_frees_spinlock)
 TEST(lock, last_owner_frees_mutex)
 {
 	run_handoff(BY_MUTEX);
+}
+
+TEST(lock, last_owner_frees_what_nobody_awaits)
+{
+	run_handoff(BY_TRY);
 }
 
 TEST(lock, last_owner_frees_rwsem)

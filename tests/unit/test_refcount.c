@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reference counts, and the atomics that they and everything else are made of.
+ * Reference counts: what they say, and what happens to one that went wrong.
  */
 #include <sched.h>
 #include <stdlib.h>
@@ -9,46 +9,8 @@
 #include "notifier/sync/refcount.h"
 #include "notifier/sync/thread.h"
 #include "notifier/sync/util.h"
+#include "tests/support/relax.h"
 #include "tests/support/test.h"
-
-TEST(atomic, operations_return_what_they_say)
-{
-	atomic_t v = ATOMIC_INIT(5);
-	atomic64_t w = ATOMIC64_INIT(1LL << 40);
-	int old = 5, *p = NULL;
-
-	expect_eq(atomic_inc_return(&v), 6);
-	expect_eq(atomic_dec_return(&v), 5);
-	expect_eq(atomic_add_return(10, &v), 15);
-	expect_eq(atomic_sub_return(10, &v), 5);
-	expect_eq(atomic_fetch_add(2, &v), 5);
-	expect_eq(atomic_fetch_sub(2, &v), 7);
-	expect_eq(atomic_fetch_or(8, &v), 5);
-	expect_eq(atomic_fetch_and(8, &v), 13);
-	expect_eq(atomic_xchg(&v, 5), 8);
-	expect_eq(atomic_cmpxchg(&v, 4, 9), 5);
-	expect_eq(atomic_cmpxchg(&v, 5, 9), 5);
-	expect(!atomic_try_cmpxchg(&v, &old, 1));
-	expect_eq(old, 9);
-	expect(atomic_try_cmpxchg(&v, &old, 2));
-	expect(!atomic_dec_and_test(&v));
-	expect(atomic_dec_and_test(&v));
-	expect(!atomic_inc_not_zero(&v));
-	expect_eq(atomic_read(&v), 0);
-	expect(atomic_add_unless(&v, 3, 1));
-	expect(atomic_inc_not_zero(&v));
-	expect(atomic_sub_and_test(4, &v));
-
-	atomic64_add(1, &w);
-	atomic64_sub(1, &w);
-	atomic64_inc(&w);
-	atomic64_dec(&w);
-	expect_eq(atomic64_add_return(1LL << 40, &w), 1LL << 41);
-
-	expect(!cmpxchg(&p, NULL, &old));
-	expect_eq(xchg(&p, NULL), &old);
-	expect(!READ_ONCE(p));
-}
 
 static void *logged_arg;
 static int logged;
@@ -112,8 +74,70 @@ TEST(refcount, saturates)
 	expect_saturated(&r);
 }
 
+/* --- kref --- */
+
+static int released;
+
+static void count_release(struct kref *kref)
+{
+	expect_eq(kref_read(kref), 0);
+	released++;
+}
+
+TEST(refcount, kref)
+{
+	struct kref kref = {.refcount = REFCOUNT_INIT(77)};
+
+	kref_init(&kref);
+	expect_eq(kref_read(&kref), 1);
+	kref_get(&kref);
+	expect_eq(kref_read(&kref), 2);
+	expect(kref_get_unless_zero(&kref));
+	expect_eq(kref_read(&kref), 3);
+	expect(!kref_put(&kref, count_release));
+	expect(!kref_put(&kref, count_release));
+	expect_eq(released, 0);
+	expect(kref_put(&kref, count_release));
+	expect_eq(released, 1);
+	expect(!kref_get_unless_zero(&kref));
+	expect_eq(kref_read(&kref), 0);
+}
+
+/* --- threads --- */
+
 #define NR_THREADS  4
 #define MAX_LOOKUPS 50
+
+#define ROUNDS 300
+#define GETS   500
+
+static refcount_t many = REFCOUNT_INIT(1);
+static atomic64_t arrivals;
+
+static void get_many(void *arg)
+{
+	(void)arg;
+	for (int round = 1; round <= ROUNDS; round++) {
+		meet(&arrivals, round, 2);
+		for (int i = 0; i < GETS; i++) {
+			refcount_inc(&many);
+			expect(refcount_inc_not_zero(&many));
+			if (i % 2)
+				expect(!refcount_dec_and_test(&many));
+		}
+	}
+}
+
+/* None of them is lost to another. */
+TEST(refcount, counts_of_two_threads)
+{
+	struct kthread t;
+
+	expect_eq(kthread_run(&t, "getter", get_many, NULL), 0);
+	get_many(NULL);
+	kthread_join(&t);
+	expect_eq(refcount_read(&many), 1 + 2 * ROUNDS * (GETS + GETS / 2));
+}
 
 struct object {
 	struct kref kref;

@@ -25,6 +25,7 @@ static void teardown(void)
 	expect(!srcu.d);
 }
 
+#ifndef SRCU_ABSTRACT /* which has none of this inside */
 TEST(srcu, idle_domain_has_no_grace_to_wait_for)
 {
 	unsigned long before;
@@ -37,6 +38,8 @@ TEST(srcu, idle_domain_has_no_grace_to_wait_for)
 	expect_eq(srcu.d->gp_seq & 1, 0);
 	teardown();
 }
+
+#endif
 
 TEST(srcu, cookies_are_not_negative)
 {
@@ -127,6 +130,7 @@ TEST(srcu, chain_of_readers_does_not_starve)
 	teardown();
 }
 
+#ifndef SRCU_ABSTRACT /* which has none of this inside */
 /*
  * Readers of two generations, one in each index. Both began before the second grace period, which
  * has to wait for both, in whichever order they leave.
@@ -219,6 +223,8 @@ TEST(srcu, grace_period_ends_inside_an_unlock)
 	kthread_join(&updater.thread);
 	teardown();
 }
+
+#endif
 
 TEST(srcu, nested_sections)
 {
@@ -361,6 +367,7 @@ TEST(srcu, deep_nesting)
 
 /* ---- polled ---- */
 
+#ifndef SRCU_ABSTRACT /* which has none of this inside */
 TEST(srcu, polled)
 {
 	unsigned long before, during, after;
@@ -414,6 +421,43 @@ TEST(srcu, polling_beside_a_sleeper)
 	teardown();
 }
 
+#endif
+
+#define MANY 200
+
+/* Each state has one section more to wait for; more of them than abstract SRCU tells apart. */
+static void run_many_states(bool oldest_first)
+{
+	unsigned long states[MANY];
+	int cookies[MANY];
+
+	setup();
+	for (int i = 0; i < MANY; i++) {
+		cookies[i] = srcu_read_lock(&srcu);
+		states[i] = start_poll_synchronize_srcu(&srcu);
+	}
+	for (int n = 0; n < MANY; n++) {
+		int i = oldest_first ? n : MANY - 1 - n;
+
+		for (int state = oldest_first ? i : 0; state < MANY; state++)
+			expect(!poll_state_synchronize_srcu(&srcu, states[state]));
+		srcu_read_unlock(&srcu, cookies[i]);
+	}
+	for (int i = 0; i < MANY; i++)
+		expect(poll_state_synchronize_srcu(&srcu, states[i]));
+	teardown();
+}
+
+TEST(srcu, many_states_oldest_section_leaves_first)
+{
+	run_many_states(true);
+}
+
+TEST(srcu, many_states_youngest_section_leaves_first)
+{
+	run_many_states(false);
+}
+
 /* ---- cleanup ---- */
 
 static int warnings;
@@ -444,6 +488,7 @@ TEST(srcu, cleanup_refuses_readers)
 	expect_eq(warnings, 1);
 }
 
+#ifndef SRCU_ABSTRACT /* which has none of this inside */
 TEST(srcu, blocks_are_reused)
 {
 	struct srcu_domain *first;
@@ -460,6 +505,8 @@ TEST(srcu, blocks_are_reused)
 	}
 	teardown();
 }
+
+#endif
 
 /*
  * The reader's unlock lets the cleanup through, which hands the block to a new owner, while the

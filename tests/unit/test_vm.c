@@ -438,6 +438,20 @@ TEST(vm, killed_when_the_engine_cannot_go_on)
 	       "the script engine cannot run it on: no such instruction");
 }
 
+static bool host_fails(struct script *s, struct guest_regs *r, struct engine_exit *e)
+{
+	(void)s;
+	(void)r;
+	e->kind = ENGINE_EXIT_ERROR;
+	e->why = "out of memory";
+	return true;
+}
+
+TEST(vm, fails_when_the_host_does)
+{
+	finish(start(host_fails, "\x90", 1), VM_FAILED, "the script engine: out of memory");
+}
+
 /* --- ends from outside --- */
 
 static bool sleeps(struct script *s, struct guest_regs *r, struct engine_exit *e)

@@ -3,6 +3,10 @@
  * Wait queues lose no wake-up: a lost one hangs the test. And time-outs are what they say.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/thread.h"
@@ -62,7 +66,7 @@ static void wait_in_turn(void *arg)
 
 TEST(wait, wake_up_meets_waiter_on_its_way)
 {
-	struct sweep sweep = sweep_start(20000);
+	struct sweep sweep = sweep_start(200000);
 	struct kthread t;
 	int64_t i;
 
@@ -181,10 +185,193 @@ TEST(wait, wake_up_before_sleep_counts)
 	expect_eq(evaluated, 5);
 }
 
+/* The second look, after entry as a waiter, is the last if it finds the condition true. */
+static bool second_look(void)
+{
+	return ++evaluated >= 2;
+}
+
+TEST(wait, second_look_is_enough)
+{
+	wait_event(wq, second_look());
+	expect_eq(evaluated, 2);
+	expect_eq(wq.waiters, 0);
+	evaluated = 0;
+	expect(wait_event_timeout(wq, second_look(), 3600 * 1000));
+	expect_eq(evaluated, 2);
+	expect_eq(wq.waiters, 0);
+}
+
+/* Until the thread @tid of ours sleeps in the kernel. */
+static void until_asleep(int tid)
+{
+	char path[64], text[512], *state;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	do {
+		FILE *file = fopen(path, "r");
+		size_t len;
+
+		expect(file);
+		len = fread(text, 1, sizeof(text) - 1, file);
+		fclose(file);
+		text[len] = '\0';
+		state = strrchr(text, ')');
+		expect(state);
+		sched_yield();
+	} while (state[2] != 'S');
+}
+
+static void wake_sleeper(void *arg)
+{
+	until_asleep(*(int *)arg);
+	wake_up_all(&wq);
+}
+
+/* What errno was when the sleep began is no reason for its end. */
+TEST(wait, woken_up_is_no_timeout)
+{
+	int tid = (int)syscall(SYS_gettid);
+	struct timespec deadline;
+	struct kthread t;
+	uint32_t seq;
+
+	wait_deadline(&deadline, 3600 * 1000);
+	seq = wait_prepare(&wq);
+	expect_eq(kthread_run(&t, "waker", wake_sleeper, &tid), 0);
+	errno = ETIMEDOUT;
+	expect(wait_sleep(&wq, seq, &deadline));
+	expect_eq(errno, ETIMEDOUT);
+	wait_finish(&wq);
+	kthread_join(&t);
+}
+
+/* --- the barriers, without sleep --- */
+
+static atomic64_t handed;
+static int plain;
+
+static void take_plain(void *arg)
+{
+	(void)arg;
+	while (!atomic64_read(&handed))
+		sched_yield();
+	wait_prepare(&wq);
+	expect_eq(plain, 1);
+	wait_finish(&wq);
+}
+
+/* One who came after a wake-up that saw nobody sees what was before it. Oracle: ThreadSanitizer. */
+TEST(wait, waiter_after_wake_up_sees_all)
+{
+	struct kthread t;
+
+	expect_eq(kthread_run(&t, "waiter", take_plain, NULL), 0);
+	plain = 1;
+	wake_up_all(&wq);
+	atomic64_set(&handed, 1);
+	kthread_join(&t);
+}
+
+/*
+ * Either the waiter finds the condition true, or the waker finds the waiter and moves the sequence
+ * on; a waiter that has the new sequence sees what was before the wake-up.
+ */
+static struct {
+	atomic64_t round __attribute__((aligned(64)));
+	atomic64_t condition __attribute__((aligned(64)));
+	atomic64_t done __attribute__((aligned(64))); /* twice the round; and one, out again */
+	atomic64_t checked;
+	bool saw;
+	int64_t plain;
+} meeting;
+
+static void come_to_wait(void *arg)
+{
+	for (int64_t i = 1; poll_until(&meeting.round, i) != SWEEP_OVER; i++) {
+		uint32_t before = READ_ONCE(wq.seq), seq;
+
+		seq = wait_prepare(&wq);
+		meeting.saw = atomic64_read(&meeting.condition) == i;
+		if (seq != before)
+			expect_eq(meeting.plain, i);
+		atomic64_set_release(&meeting.done, 2 * i);
+		poll_until(&meeting.checked, i);
+		wait_finish(&wq);
+		atomic64_set_release(&meeting.done, 2 * i + 1);
+	}
+	(void)arg;
+}
+
+TEST(wait, waiter_and_waker_do_not_miss_each_other)
+{
+	struct sweep sweep = sweep_start(50000);
+	struct kthread t;
+
+	expect_eq(kthread_run(&t, "waiter", come_to_wait, NULL), 0);
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
+		uint32_t before = READ_ONCE(wq.seq);
+		bool woke;
+
+		atomic64_set_release(&meeting.round, i);
+		relax((unsigned int)(i % 20));
+		meeting.plain = i;
+		atomic64_set(&meeting.condition, i);
+		wake_up_all(&wq);
+		woke = READ_ONCE(wq.seq) != before;
+		poll_until(&meeting.done, 2 * i);
+		expect(meeting.saw || woke);
+		atomic64_set_release(&meeting.checked, i);
+		poll_until(&meeting.done, 2 * i + 1);
+	}
+	atomic64_set_release(&meeting.round, SWEEP_OVER);
+	kthread_join(&t);
+}
+
 /* Locks are taken between a failing call and its errno. */
 TEST(wait, errno_is_left_alone)
 {
 	errno = EXDEV;
 	expect(!wait_event_timeout(wq, false, 1));
 	expect_eq(errno, EXDEV);
+}
+
+static int64_t to_ns(const struct timespec *t)
+{
+	return t->tv_sec * 1000000000LL + t->tv_nsec;
+}
+
+/* A deadline is a time like any other: its nanoseconds are less than a second. */
+TEST(wait, deadline)
+{
+	for (unsigned long ms = 0; ms < 3000; ms++) {
+		struct timespec before, deadline, after;
+		int64_t from;
+
+		clock_gettime(CLOCK_MONOTONIC, &before);
+		wait_deadline(&deadline, ms);
+		clock_gettime(CLOCK_MONOTONIC, &after);
+		expect_ge(deadline.tv_nsec, 0);
+		expect_le(deadline.tv_nsec, 999999999);
+		from = to_ns(&deadline) - (int64_t)ms * 1000000;
+		expect_ge(from, to_ns(&before));
+		expect_le(from, to_ns(&after));
+	}
+}
+
+TEST(wait, init)
+{
+	wait_queue_head_t q = {7, 7};
+
+	init_waitqueue_head(&q);
+	expect_eq(q.seq, 0);
+	expect_eq(q.waiters, 0);
+}
+
+/* With nobody there a wake-up is one look. */
+TEST(wait, wake_up_of_nobody_changes_nothing)
+{
+	wake_up_all(&wq);
+	expect_eq(wq.seq, 0);
+	expect_eq(wq.waiters, 0);
 }

@@ -30,7 +30,7 @@ struct srcu_head {
 	void (*func)(struct srcu_head *head);
 };
 
-/* 0, or -ENOMEM: also if there are SRCU_MAX_DOMAINS of them. */
+/* 0, or -ENOMEM: also if there are 4096 of them. */
 int init_srcu_struct(struct srcu_struct *ssp);
 
 /*

@@ -49,7 +49,12 @@ void __srcu_wake(int cookie);
  */
 static inline void __srcu_count(char *word)
 {
-#ifdef __SRCU_TSAN
+#if defined(GNOMON_SYNC_HOOKS)
+	/* Its two steps, where a scheduler sees them; nobody has signal handlers there. */
+	uint64_t *count = (uint64_t *)(void *)word;
+
+	__atomic_store_n(count, __atomic_load_n(count, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
+#elif defined(__SRCU_TSAN)
 	__atomic_fetch_add((uint64_t *)(void *)word, 1, __ATOMIC_SEQ_CST);
 #else
 	__asm__ __volatile__("incq %0" : "+m"(*(uint64_t *)(void *)word) : : "memory", "cc");

@@ -22,7 +22,7 @@ const struct srcu_op srcu_op_walk_8 = OP(walk, 8);
 const struct srcu_op srcu_op_walk_32 = OP(walk, 32);
 const struct srcu_op srcu_op_walk_255 = OP(walk, 255);
 
-uint8_t srcu_walk[SRCU_BLOCK];
+struct srcu_walk srcu_walk;
 unsigned int srcu_nr_domains = 1;
 
 /* Always the same walk for so many domains. */
@@ -34,7 +34,7 @@ static void use_domains(unsigned int nr)
 		return;
 	srcu_nr_domains = nr;
 	for (size_t i = 0; i < SRCU_BLOCK; i++)
-		srcu_walk[i] = (uint8_t)((unsigned int)rand_r(&seed) % nr);
+		srcu_walk.domain[i] = (uint8_t)((unsigned int)rand_r(&seed) % nr);
 }
 
 int srcu_sample_read(const struct bench *b, const struct bench_variant *v, uint64_t n,

@@ -14,9 +14,10 @@ extern const struct srcu_peer *const srcu_peers[];
 typedef int srcu_sample_fn(const struct bench *b, const struct bench_variant *v, uint64_t n,
 			   struct bench_sample *s);
 
-/* One function of struct srcu_peer, by its place in it. */
+/* One function of struct srcu_peer, by its place in it, and how many domains it reads. */
 struct srcu_op {
 	size_t offset;
+	unsigned int domains;
 };
 
 typedef void srcu_loop_fn(uint64_t n);
@@ -27,7 +28,7 @@ static inline srcu_loop_fn *srcu_loop(const struct srcu_peer *peer, const struct
 }
 
 extern const struct srcu_op srcu_op_pair, srcu_op_deref, srcu_op_nested, srcu_op_domains,
-	srcu_op_walk, srcu_op_synchronize;
+	srcu_op_walk_8, srcu_op_walk_32, srcu_op_walk_255, srcu_op_synchronize;
 
 /* srcu_read.c */
 srcu_sample_fn srcu_sample_read, srcu_sample_beside;

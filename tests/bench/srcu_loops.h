@@ -104,7 +104,7 @@ LOOP void loop_walk(uint64_t n)
 	{
 		EACH
 		{
-			unsigned int domain = srcu_walk[i];
+			unsigned int domain = srcu_walk.domain[i];
 			section_t s;
 
 			__asm__ __volatile__("" : "+r"(domain));

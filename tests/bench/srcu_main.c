@@ -19,8 +19,6 @@ const struct srcu_peer *const srcu_peers[] = {
 	&srcu_rwlock,	 &srcu_mutex,	NULL,
 };
 
-uint8_t srcu_walk[SRCU_BLOCK];
-
 #define NR_PEERS (ARRAY_SIZE(srcu_peers) - 1)
 #define BASE	 "urcu-memb"
 
@@ -60,7 +58,10 @@ static struct bench benches[] = {
 	READ(1, "srcu_read_nested", &srcu_op_nested, "a pair within a pair of one domain"),
 	READ(1, "srcu_read_4_domains", &srcu_op_domains,
 	     "four pairs of four domains, each within the last (liburcu: of its only one)"),
-	READ(1, "srcu_read_walk", &srcu_op_walk, "a pair of one of 8 domains, another each time"),
+	READ(1, "srcu_read_walk_8", &srcu_op_walk_8,
+	     "a pair of one of 8 domains, at random (liburcu: of its only one)"),
+	READ(1, "srcu_read_walk_32", &srcu_op_walk_32, "the same, of 32"),
+	READ(1, "srcu_read_walk_255", &srcu_op_walk_255, "the same, of 255"),
 	{
 		.name = "srcu_read_beside_synchronize",
 		.what = "lock, unlock, while a thread waits for another reader who sleeps "
@@ -125,10 +126,7 @@ static void add_beside(size_t i, const struct srcu_peer *peer)
 static void fill_in(void)
 {
 	size_t nr_besides = 0;
-	unsigned int seed = 1;
 
-	for (size_t i = 0; i < SRCU_BLOCK; i++)
-		srcu_walk[i] = rand_r(&seed) % SRCU_DOMAINS;
 	for (size_t i = 0; i < NR_PEERS; i++) {
 		const struct srcu_peer *peer = srcu_peers[i];
 

@@ -38,7 +38,7 @@ void srcu_ck_init(void)
 
 static void enter(void)
 {
-	for (unsigned int i = 0; i < SRCU_DOMAINS; i++) {
+	for (unsigned int i = 0; i < srcu_nr_domains; i++) {
 		records[i] = ck_epoch_recycle(&domains[i], NULL);
 		if (records[i])
 			continue;
@@ -51,7 +51,7 @@ static void enter(void)
 
 static void leave(void)
 {
-	for (unsigned int i = 0; i < SRCU_DOMAINS; i++)
+	for (unsigned int i = 0; i < srcu_nr_domains; i++)
 		ck_epoch_unregister(records[i]);
 }
 

@@ -5,22 +5,47 @@
 #include <errno.h>
 #include <semaphore.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "tests/bench/srcu.h"
 
-const struct srcu_op srcu_op_pair = {offsetof(struct srcu_peer, pair)};
-const struct srcu_op srcu_op_deref = {offsetof(struct srcu_peer, deref)};
-const struct srcu_op srcu_op_nested = {offsetof(struct srcu_peer, nested)};
-const struct srcu_op srcu_op_domains = {offsetof(struct srcu_peer, domains)};
-const struct srcu_op srcu_op_walk = {offsetof(struct srcu_peer, walk)};
+#define OP(fn, domains)                                 \
+	{                                               \
+		offsetof(struct srcu_peer, fn), domains \
+	}
+
+const struct srcu_op srcu_op_pair = OP(pair, 1);
+const struct srcu_op srcu_op_deref = OP(deref, 1);
+const struct srcu_op srcu_op_nested = OP(nested, 1);
+const struct srcu_op srcu_op_domains = OP(domains, 4);
+const struct srcu_op srcu_op_walk_8 = OP(walk, 8);
+const struct srcu_op srcu_op_walk_32 = OP(walk, 32);
+const struct srcu_op srcu_op_walk_255 = OP(walk, 255);
+
+struct srcu_walk srcu_walk;
+unsigned int srcu_nr_domains = 1;
+
+/* Always the same walk for so many domains. */
+static void use_domains(unsigned int nr)
+{
+	unsigned int seed = 1;
+
+	if (srcu_nr_domains == nr)
+		return;
+	srcu_nr_domains = nr;
+	for (size_t i = 0; i < SRCU_BLOCK; i++)
+		srcu_walk.domain[i] = (uint8_t)((unsigned int)rand_r(&seed) % nr);
+}
 
 int srcu_sample_read(const struct bench *b, const struct bench_variant *v, uint64_t n,
 		     struct bench_sample *s)
 {
 	const struct srcu_peer *peer = v->arg;
-	srcu_loop_fn *loop = srcu_loop(peer, b->arg);
+	const struct srcu_op *op = b->arg;
+	srcu_loop_fn *loop = srcu_loop(peer, op);
 	struct bench_timer timer;
 
+	use_domains(op->domains);
 	if (b->threads > 1) {
 		struct bench_job job = {
 			.enter = peer->enter,
@@ -40,6 +65,8 @@ int srcu_sample_read(const struct bench *b, const struct bench_variant *v, uint6
 	bench_stop(&timer, s);
 	peer->leave();
 	bench_unpin();
+	/* The other benches need one. */
+	use_domains(1);
 	return 0;
 }
 

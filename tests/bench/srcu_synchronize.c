@@ -9,7 +9,7 @@
 
 #include "tests/bench/srcu.h"
 
-const struct srcu_op srcu_op_synchronize = {offsetof(struct srcu_peer, synchronize)};
+const struct srcu_op srcu_op_synchronize = {offsetof(struct srcu_peer, synchronize), 1};
 
 int srcu_sample_synchronize(const struct bench *b, const struct bench_variant *v, uint64_t n,
 			    struct bench_sample *s)

@@ -527,15 +527,17 @@ static void child_expects_ran(int nr)
 /* Starts a worker that runs callback number @nr. */
 static void child_starts_worker(int nr)
 {
+#ifndef GNOMON_TSAN /* which cannot start threads after such a fork */
 	static struct item item;
 
 	item.number = nr;
-#ifndef GNOMON_TSAN /* which cannot start threads after such a fork */
 	if (srcu_workers_start())
 		_exit(8);
 	call_srcu(&srcu, &item.head, item_func);
 	poll_ran(nr);
 	srcu_workers_stop();
+#else
+	(void)nr;
 #endif
 }
 

@@ -373,6 +373,33 @@ TEST(lock, rwsem_downgrade_lets_readers_in)
 	leave(&w);
 }
 
+static atomic_t downgraded;
+
+static void read_after_downgrade(void *arg)
+{
+	(void)arg;
+	/* Relaxed: the lock is what orders. */
+	while (!atomic_read(&downgraded))
+		sched_yield();
+	down_read(&shared.sem);
+	expect_eq(shared.a, 1);
+	up_read(&shared.sem);
+}
+
+/* Who comes in beside a writer that became a reader sees what it wrote. Oracle: TSan. */
+TEST(lock, rwsem_downgrade_publishes)
+{
+	struct kthread reader;
+
+	expect_eq(kthread_run(&reader, "reader", read_after_downgrade, NULL), 0);
+	down_write(&shared.sem);
+	shared.a = 1;
+	downgrade_write(&shared.sem);
+	atomic_set(&downgraded, 1);
+	kthread_join(&reader);
+	up_read(&shared.sem);
+}
+
 static atomic_t writer_done;
 
 static void write_once(void *arg)

@@ -35,25 +35,24 @@
 #include "notifier/sync/thread.h"
 #include "notifier/sync/wait.h"
 
-/* Ages that are told apart. When that many are inside, sections join the youngest, and delay it. */
+/* Ages that are told apart: of sections this far apart the younger delays the older one's ticket.
+ */
 #define AGES 64u
 
 struct srcu_domain {
 	spinlock_t lock; /* all but the link */
 	wait_queue_head_t wait;
-	bool awaited; /* somebody looked in vain, and is to be woken when it is worth another look
-		       */
+	bool awaited; /* somebody looked in vain, and is to be woken for another look */
 
-	/* No section of an age before done is inside; tickets up to wanted were taken. */
-	unsigned long done, age, wanted;
+	/* No section before done is inside; who begins has the age of the last ticket. */
+	unsigned long done, age;
 	unsigned int inside[AGES]; /* sections, by age */
 
 	/* Callbacks, oldest first: the batch, all waiting for one ticket; the queue. */
 	struct srcu_head *batch, *queue, **queue_end;
 	unsigned long batch_ticket;
 	unsigned long nr_queued, nr_returned;
-	bool running; /* somebody runs callbacks, one at a time, in order; false once all returned
-		       */
+	bool running; /* somebody runs callbacks; false once those have returned */
 
 	struct list_head link; /* in domains; under worker.lock */
 };
@@ -79,21 +78,20 @@ static struct srcu_domain *domain(const struct srcu_struct *ssp)
 
 /* ---- ages and tickets; d->lock held ---- */
 
-/* What can pass, passes; then new sections are younger than every ticket, while there is room. */
+/* What can pass, passes. */
 static void settle(struct srcu_domain *d)
 {
-	while (d->done < d->wanted && !d->inside[d->done % AGES])
+	while (d->done < d->age && !d->inside[d->done % AGES])
 		d->done++;
-	d->age = min(d->wanted, d->done + AGES - 1);
 }
 
 static unsigned long take_ticket(struct srcu_domain *d)
 {
-	/* Else nobody came since the last one was taken, or it waits for all who come. */
-	if (d->wanted == d->age && d->inside[d->age % AGES])
-		d->wanted++;
+	/* Else nobody came since the last one was taken. */
+	if (d->inside[d->age % AGES])
+		d->age++;
 	settle(d);
-	return d->wanted;
+	return d->age;
 }
 
 /* Not passed: who asks is going to sleep. */

@@ -171,6 +171,14 @@ static void two_readers(struct grace_how how, struct section_how a, struct secti
 	model_section(wm_thread(&model, "reader B"), 0, 1, b);
 }
 
+static void two_sections_of(const char *name, unsigned int slot, struct section_how how)
+{
+	struct wm_program *p = wm_thread(&model, name);
+
+	model_section(p, 0, slot, how);
+	model_section(p, 1, slot, how);
+}
+
 /* One of the two saw the old pointer, which is the section's, and one of them its end. */
 static bool handed_over_used_after_free(const struct wm_final *final)
 {
@@ -235,6 +243,24 @@ TEST(grace, two_readers)
 	must_hold(&model, "two readers");
 	two_readers(grace_shipped, plain_writes, plain);
 	must_hold(&model, "two readers, one writes");
+}
+
+/*
+ * Without any locked instruction these are ten million states and 1.5 GB, and hold: too much for
+ * every day.
+ */
+TEST(grace, two_readers_two_sections)
+{
+	begin(grace_fallback, 2);
+	two_sections_of("reader A", 0, locked);
+	two_sections_of("reader B", 1, locked);
+	must_hold(&model, "locked: two readers, two sections each");
+	if (!test_long())
+		return;
+	begin(grace_shipped, 2);
+	two_sections_of("reader A", 0, locked);
+	two_sections_of("reader B", 1, plain);
+	must_hold(&model, "mixed: two readers, two sections each");
 }
 
 /* They count now in the index that was current when they last looked, whenever that was. */

@@ -11,7 +11,10 @@
  *	r1=p[r0]		loads p or P, which stands behind it: an address dependency
  *	p[r0]=1			stores there
  *	r1=x++  .acq .rel .full	read-modify-writes
+ *	r1=x?1			a load that waits for 1
+ *	t1=x			a load whose register is of no interest in the end
  *	ctrl r0			a branch on r0, both ways of which lead here
+ *	skip r0			the next one only if r0 is not 0
  *	mb  M  cb		the barriers of wmm.h
  */
 #include <ctype.h>
@@ -68,7 +71,11 @@ static void read_load(struct wm_program *p, const char *s)
 			       .order = order_of(s)};
 
 	insn.value.k = insn.op == WM_ADD;
-	wm_keep(p, (uint16_t)R(insn.reg));
+	insn.await = strchr(s, '?') != NULL;
+	if (insn.await)
+		insn.expected = digit(strchr(s, '?') + 1);
+	if (s[0] == 'r')
+		wm_keep(p, (uint16_t)R(insn.reg));
 	wm_insn(p, insn);
 }
 
@@ -81,7 +88,7 @@ static void read_store(struct wm_program *p, const char *s)
 			       .index = index_of(s),
 			       .order = order_of(s)};
 
-	if (*value == 'r')
+	if (*value == 'r' || *value == 't')
 		insn.value.regs = (uint16_t)R(digit(value + 1));
 	else
 		insn.value.k = digit(value);
@@ -90,6 +97,10 @@ static void read_store(struct wm_program *p, const char *s)
 
 static void read_insn(struct wm_program *p, const char *s)
 {
+	static unsigned int skip = WM_TEXT;
+	unsigned int skipped = skip;
+
+	skip = WM_TEXT;
 	if (!strcmp(s, "mb"))
 		wm_op(p, WM_MB);
 	else if (!strcmp(s, "M"))
@@ -98,10 +109,14 @@ static void read_insn(struct wm_program *p, const char *s)
 		wm_op(p, WM_CB);
 	else if (!strncmp(s, "ctrl", 4))
 		wm_land(p, wm_branch(p, wm_eq((uint16_t)R(digit(s + 6)), 0, 0)));
-	else if (s[0] == 'r')
+	else if (!strncmp(s, "skip", 4))
+		skip = wm_branch(p, wm_eq((uint16_t)R(digit(s + 6)), 0, 0));
+	else if (s[0] == 'r' || s[0] == 't')
 		read_load(p, s);
 	else
 		read_store(p, s);
+	if (skipped != WM_TEXT)
+		wm_land(p, skipped);
 }
 
 static void read_model(struct wm_model *model, const char *text)
@@ -119,7 +134,8 @@ static void read_model(struct wm_model *model, const char *text)
 		p = wm_thread(model, copies[n]);
 		while ((insn = strsep(&thread, ";"))) {
 			insn += strspn(insn, " ");
-			insn[strcspn(insn, " ") + (strncmp(insn, "ctrl", 4) ? 0 : 3)] = '\0';
+			while (*insn && insn[strlen(insn) - 1] == ' ')
+				insn[strlen(insn) - 1] = '\0';
 			read_insn(p, insn);
 		}
 	}
@@ -294,6 +310,25 @@ TEST(litmus, forwarding)
 	      {"PPODA", "P=1; mb; y=1 | r0=y; z=r0; r2=z; r1=p[r2]", "1:r2=1 & " MP, false});
 }
 
+/* What is only a device of the explorer. */
+TEST(litmus, branches_and_waits)
+{
+	JUDGE({"skipped", "r0=x; skip r0; y=1 | x=1", "0:r0=0 & y=1", false},
+	      {"not skipped", "r0=x; skip r0; y=1 | x=1", "0:r0=1 & y=0", false},
+	      {"either", "r0=x; skip r0; y=1 | x=1", "0:r0=1 & y=1", true},
+	      {"MP+mb+skip", "x=1; mb; y=1 | r0=y; skip r0; z=1; r1=x", MP, true},
+	      {"S+mb+wait", "x=2; mb; y=1 | r0=y?1; x=1", "x=2", false},
+	      {"MP+mb+wait", "x=1; mb; y=1 | r0=y?1; r1=x", "1:r1=0", true},
+	      {"MP+mb+wait-acq", "x=1; mb; y=1 | r0=y?1.acq; r1=x", "1:r1=0", false},
+	      {"a register that is forgotten", "t0=x; y=t0 | x=1", "y=1", true},
+	      {"a barrier on the other way",
+	       "x=1; M; r0=y | y=1; r1=z; skip r1; w=1; r0=x; cb | z=1", "1:r1=1 & " SB, true},
+	      {"a barrier on one way", "x=1; M; r0=y | y=1; r1=z; skip r1; cb; r0=x | z=1",
+	       "1:r1=0 & " SB, true},
+	      {"a barrier on this way", "x=1; M; r0=y | y=1; r1=z; skip r1; cb; r0=x | z=1",
+	       "1:r1=1 & " SB, false});
+}
+
 /*
  * M orders the compiler barriers of others against itself, and nothing else: two threads that have
  * compiler barriers are in no order to each other while a third one runs M.
@@ -339,7 +374,7 @@ static int random_insn(char *at, size_t room, unsigned int *reg)
 	unsigned int old = *reg ? random_below(*reg) : 0;
 	char loc = "xyp"[random_below(3)];
 
-	switch (random_below(*reg ? 10 : 7)) {
+	switch (random_below(*reg ? 11 : 7)) {
 	case 0:
 	case 1:
 		return snprintf(at, room, "%c=%u%s", loc, 1 + random_below(2),
@@ -358,6 +393,8 @@ static int random_insn(char *at, size_t room, unsigned int *reg)
 		return snprintf(at, room, "%c=r%u", loc, old);
 	case 8:
 		return snprintf(at, room, "r%u=p[r%u]", (*reg)++, old);
+	case 9:
+		return snprintf(at, room, "skip r%u; %c=3", old, loc);
 	default:
 		return snprintf(at, room, "ctrl r%u", old);
 	}

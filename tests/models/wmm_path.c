@@ -95,7 +95,7 @@ static void check_reuse(const struct wm_path *p, unsigned int j, const char *nam
 {
 	uint8_t reg = p->insn[j].reg;
 
-	if (reg == WM_NONE)
+	if (reg == WM_NONE || is_barrier(&p->insn[j]))
 		return;
 	for (unsigned int i = j; i--;) {
 		const struct wm_insn *insn = &p->insn[i];

@@ -26,20 +26,20 @@ static inline void park_init(struct park *park)
 /* Stay here until the park is released; walk through if it was already. */
 static inline void park_enter(struct park *park)
 {
-	atomic_inc(&park->arrived);
+	atomic_inc_return(&park->arrived);
 	wake_up_all(&park->wait);
-	wait_event(park->wait, atomic_read(&park->open));
+	wait_event(park->wait, atomic_read_acquire(&park->open));
 }
 
 /* Until @nr threads have arrived, since park_init(). */
 static inline void park_wait(struct park *park, int nr)
 {
-	wait_event(park->wait, atomic_read(&park->arrived) >= nr);
+	wait_event(park->wait, atomic_read_acquire(&park->arrived) >= nr);
 }
 
 static inline void park_release(struct park *park)
 {
-	atomic_set(&park->open, 1);
+	atomic_set_release(&park->open, 1);
 	wake_up_all(&park->wait);
 }
 

@@ -1,276 +1,306 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * SRCU torture. Elements are published, unpublished, and after a grace period poisoned and freed; a
- * reader looks at the age of what it holds when it leaves: 0 published, 1 unpublished, 2 a grace
- * period later, which is an error. Readers sleep, hand their sections to others, are threads that
- * come and go, and signal handlers; domains come and go beside them.
- *
- *	srcu_torture [--threads N] [--seconds S] [--seed N]
+ * SRCU torture: readers of every kind against updates of every kind, and the age of what readers
+ * hold as the oracle. An element is published (0), unpublished (1), and after a grace period
+ * poisoned and freed (2): who holds one of age 2 was not waited for. A run in which something never
+ * happened has failed, too.
  */
 #include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include "notifier/sync/util.h"
-#include "tests/support/relax.h"
-#include "tests/support/srcu_probe.h"
+#include "tests/torture/srcu_torture.h"
 
-#define MAX_THREADS 256
-#define ALIVE	    0x600d600d600d600dUL
-#define POISON	    0xdeaddeaddeaddeadUL
+#define MAX_THREADS  256
+#define MAX_CHILDREN 64
 
-struct element {
-	struct srcu_head head;
-	uint64_t state; /* plain: SRCU alone protects it */
-	atomic_t age;
+struct torture torture;
+
+static struct options {
+	int threads, seconds, children;
+	uintptr_t seed;
+	const char *json;
+} opt = {.threads = 4, .seconds = 4, .seed = 1};
+
+static const char usage[] =
+	"usage: srcu_torture [OPTION...]\n"
+	"  --threads N    readers (default 4); five threads more do the rest\n"
+	"  --seconds S    how long (default 4; 60 if GNOMON_TEST_LONG is set)\n"
+	"  --forks N      fork N children meanwhile; each runs the same for a second\n"
+	"  --seed N       of the readers' choices (default 1)\n"
+	"  --json FILE    the counts, for programs\n"
+	"On a terminal it shows how it gets on. Exit code: 0, 1 if a reader was not waited for, or "
+	"if\n"
+	"something never happened, 64 for bad usage, 73 if FILE cannot be written.\n";
+
+/* ---- what happened ---- */
+
+/* What has to happen for a run to mean anything; in a child's second not every kind of it. */
+enum need { NO_MATTER, NEEDED, NEEDED_BY_CHILDREN };
+
+static const struct {
+	const char *name;
+	size_t offset;
+	enum need need;
+} counts[] = {
+#define COUNT(field, need)                                  \
+	{                                                   \
+#field, offsetof(struct tally, field), need \
+	}
+	{"age_0", offsetof(struct tally, ages[0]), NEEDED_BY_CHILDREN},
+	{"age_1", offsetof(struct tally, ages[1]), NEEDED},
+	{"age_2", offsetof(struct tally, ages[2]), NO_MATTER},
+	COUNT(errors, NO_MATTER),
+	COUNT(slept, NEEDED),
+	COUNT(handed_over, NEEDED),
+	COUNT(nested, NEEDED),
+	COUNT(signals, NEEDED),
+	COUNT(short_threads, NEEDED),
+	COUNT(synchronized, NEEDED_BY_CHILDREN),
+	COUNT(polled, NEEDED),
+	COUNT(called, NEEDED_BY_CHILDREN),
+	COUNT(barriers, NEEDED),
+	COUNT(domains, NEEDED),
+	COUNT(naps, NEEDED),
+	COUNT(beside_worst_nap, NO_MATTER),
+#undef COUNT
 };
 
-struct parcel {
-	struct element *e;
-	int cookie;
-};
-
-static struct srcu_struct srcu;
-static struct element *slot;
-static struct parcel *mailbox;
-static atomic_t stop;
-static atomic64_t ages[3], errors, handed_over, slept, short_threads, signals, domains;
-static atomic64_t synchronized, polled, called;
-
-static struct element *new_element(void)
+static long count(size_t i)
 {
-	struct element *e = malloc(sizeof(*e));
-
-	BUG_ON(!e);
-	e->state = ALIVE;
-	atomic_set(&e->age, 0);
-	return e;
+	return (long)atomic64_read(
+		(const atomic64_t *)(const void *)((const char *)&torture.did + counts[i].offset));
 }
 
-static void retire(struct element *e)
+static int write_json(void)
 {
-	atomic_set(&e->age, 2);
-	e->state = POISON;
-	free(e);
+	FILE *f = fopen(opt.json, "w");
+
+	if (!f)
+		return 73;
+	fprintf(f, "{\"threads\": %d, \"seconds\": %d", opt.threads, opt.seconds);
+	for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
+		fprintf(f, ", \"%s\": %ld", counts[i].name, count(i));
+	fprintf(f, "}\n");
+	return fclose(f) ? 73 : 0;
 }
 
-static void retire_callback(struct srcu_head *head)
+static int report(const char *who, enum need need)
 {
-	retire(container_of(head, struct element, head));
-	atomic64_inc(&called);
+	int status = atomic64_read(&torture.did.errors) ? 1 : 0;
+
+	printf("%s%d readers, %d s:", who, opt.threads, opt.seconds);
+	for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
+		printf("%s %s %ld", i ? "," : "", counts[i].name, count(i));
+	printf("\n");
+	for (size_t i = 0; i < ARRAY_SIZE(counts); i++) {
+		if (count(i) || counts[i].need < need)
+			continue;
+		printf("%s%s never happened: this run shows nothing\n", who, counts[i].name);
+		status = 1;
+	}
+	/* A nap that was not cut short has a second of the others' work beside it. */
+	if (need == NEEDED && opt.seconds >= 4 && !atomic64_read(&torture.did.beside_worst_nap)) {
+		printf("%snothing happened while a reader of another domain slept\n", who);
+		status = 1;
+	}
+	fflush(stdout);
+	return status;
 }
 
-/* ---- readers ---- */
-
-static void finish(struct element *e, int cookie)
+static void show_progress(uint64_t left_ns)
 {
-	int age = atomic_read(&e->age);
-
-	if (e->state != ALIVE || age > 1)
-		atomic64_inc(&errors);
-	atomic64_inc(&ages[age < 2 ? age : 2]);
-	srcu_read_unlock(&srcu, cookie);
+	fprintf(stderr, "\r%3d s left: %ld sections, %ld grace periods, %ld errors ",
+		(int)(left_ns / 1000000000),
+		(long)(atomic64_read(&torture.did.ages[0]) + atomic64_read(&torture.did.ages[1])),
+		(long)(atomic64_read(&torture.did.synchronized) +
+		       atomic64_read(&torture.did.polled)),
+		(long)atomic64_read(&torture.did.errors));
 }
 
-static void exchange_parcel(struct parcel *mine)
-{
-	struct parcel *old = xchg(&mailbox, mine);
+/* ---- a run ---- */
 
-	if (!old)
-		return;
-	finish(old->e, old->cookie);
-	free(old);
-	atomic64_inc(&handed_over);
+static void (*const others[])(void *) = {torture_thread_churn, torture_updater, torture_updater,
+					 torture_domain_churn, torture_napper};
+
+static struct kthread threads[MAX_THREADS + ARRAY_SIZE(others)];
+
+static void start(void)
+{
+	struct sigaction action = {.sa_handler = torture_read_in_handler, .sa_flags = SA_RESTART};
+
+	BUG_ON(srcu_workers_start());
+	torture.slot = new_element();
+	sigaction(SIGUSR1, &action, NULL);
+	for (int i = 0; i < opt.threads; i++)
+		BUG_ON(kthread_run(&threads[i], "reader", torture_reader,
+				   (void *)(opt.seed + (uintptr_t)i)));
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		BUG_ON(kthread_run(&threads[(size_t)opt.threads + i], "other", others[i],
+				   (void *)opt.seed));
 }
 
-static void read_once(unsigned int *seed)
+static void stop(void)
 {
-	int cookie = srcu_read_lock(&srcu), inner;
-	struct element *e = smp_load_acquire(&slot);
-	unsigned int dice = (unsigned int)rand_r(seed) % 4096;
+	const struct kthread *end = threads + opt.threads + ARRAY_SIZE(others);
 
-	if (dice == 0) {
+	atomic_set(&torture.stop, 1);
+	/* Readers, and the thread that makes more: they may post a last parcel each. */
+	for (struct kthread *t = threads; t <= threads + opt.threads; t++)
+		kthread_join(t);
+	torture_empty_mailbox();
+	for (struct kthread *t = threads + opt.threads + 1; t < end; t++)
+		kthread_join(t);
+	BUG_ON(cleanup_srcu_struct(&torture.srcu));
+	BUG_ON(cleanup_srcu_struct(&torture.sleepy));
+	srcu_workers_stop();
+	retire_element(torture.slot);
+}
+
+/* Every millisecond a signal to each reader; and @each_ms, with what is left. */
+static void look_on(int seconds, void (*each_ms)(uint64_t left_ns))
+{
+	uint64_t end = now_ns() + (uint64_t)seconds * 1000000000, now;
+
+	while ((now = now_ns()) < end) {
 		poll(NULL, 0, 1);
-		atomic64_inc(&slept);
-	} else if (dice < 64) {
-		struct parcel *p = malloc(sizeof(*p));
-
-		BUG_ON(!p);
-		*p = (struct parcel){.e = e, .cookie = cookie};
-		exchange_parcel(p);
-		return;
-	} else if (dice < 256) {
-		inner = srcu_read_lock(&srcu);
-		relax(dice % 32);
-		srcu_read_unlock(&srcu, inner);
-	} else if (dice < 300) {
-		sched_yield();
-	}
-	finish(e, cookie);
-}
-
-static void reader(void *arg)
-{
-	unsigned int seed = (unsigned int)(uintptr_t)arg;
-
-	while (!atomic_read(&stop))
-		read_once(&seed);
-}
-
-static void short_reader(void *arg)
-{
-	read_once(arg);
-}
-
-static void thread_churn(void *arg)
-{
-	unsigned int seed = (unsigned int)(uintptr_t)arg;
-
-	while (!atomic_read(&stop)) {
-		struct kthread t;
-
-		BUG_ON(kthread_run(&t, "short", short_reader, &seed));
-		kthread_join(&t);
-		atomic64_inc(&short_threads);
+		for (int i = 0; i < opt.threads; i++)
+			pthread_kill(threads[i].handle, SIGUSR1);
+		if (each_ms)
+			each_ms(end - now);
 	}
 }
 
-static void read_in_handler(int sig)
-{
-	int cookie = srcu_read_lock(&srcu);
+/* ---- children ---- */
 
-	(void)sig;
-	finish(smp_load_acquire(&slot), cookie);
-	atomic64_inc(&signals);
+static pid_t children[MAX_CHILDREN];
+static int nr_children;
+
+/*
+ * The parent's threads are gone, in the middle of whatever they did; its domains go on, with what
+ * was queued in them, and so does all that was published.
+ */
+static _Noreturn void child_main(void)
+{
+	char who[32];
+
+	snprintf(who, sizeof(who), "child %d: ", nr_children + 1);
+	torture_forget_mailbox();
+	torture.did = (struct tally){0};
+	opt.seed += 1000 * (uintptr_t)(nr_children + 1);
+	opt.seconds = 1;
+	start();
+	look_on(1, NULL);
+	stop();
+	/* Not exit(): what the parent's threads had in their hands is not ours to free. */
+	_exit(report(who, NEEDED_BY_CHILDREN));
 }
 
-/* ---- updaters ---- */
-
-static struct element *replace(void)
+static void fork_one(void)
 {
-	struct element *e = new_element();
+	pid_t pid = fork();
 
-	e = xchg(&slot, e);
-	atomic_set(&e->age, 1);
-	return e;
+	BUG_ON(pid < 0);
+	if (!pid)
+		child_main();
+	children[nr_children++] = pid;
 }
 
-static void updater(void *arg)
+static void each_ms(uint64_t left_ns)
 {
-	(void)arg;
-	for (int i = 0; !atomic_read(&stop); i++) {
-		struct element *e = replace();
+	static uint64_t last_shown = UINT64_MAX;
+	uint64_t all_ns = (uint64_t)opt.seconds * 1000000000;
 
-		if (i % 3 == 0) {
-			synchronize_srcu(&srcu);
-			atomic64_inc(&synchronized);
-			retire(e);
-		} else if (i % 3 == 1) {
-			unsigned long state = start_poll_synchronize_srcu(&srcu);
-
-			while (!poll_state_synchronize_srcu(&srcu, state))
-				sched_yield();
-			atomic64_inc(&polled);
-			retire(e);
-		} else {
-			call_srcu(&srcu, &e->head, retire_callback);
-			if (i % 16 == 2)
-				srcu_barrier(&srcu);
-		}
+	/* Evenly over the run. */
+	if (nr_children < opt.children &&
+	    all_ns - left_ns > all_ns / (uint64_t)(opt.children + 1) * (uint64_t)(nr_children + 1))
+		fork_one();
+	if (isatty(STDERR_FILENO) && last_shown / 1000000000 != left_ns / 1000000000) {
+		last_shown = left_ns;
+		show_progress(left_ns);
 	}
 }
 
-static void domain_churn(void *arg)
+static int wait_for_children(void)
 {
-	(void)arg;
-	while (!atomic_read(&stop)) {
-		struct element *e = new_element();
-		struct srcu_struct mine;
+	int failed = 0, status;
 
-		BUG_ON(init_srcu_struct(&mine));
-		srcu_read_unlock(&mine, srcu_read_lock(&mine));
-		call_srcu(&mine, &e->head, retire_callback);
-		BUG_ON(cleanup_srcu_struct(&mine));
-		atomic64_inc(&domains);
+	for (int i = 0; i < nr_children; i++) {
+		if (waitpid(children[i], &status, 0) == children[i] && !status)
+			continue;
+		printf("child %d ended with status %#x\n", i + 1, (unsigned int)status);
+		failed = 1;
 	}
+	return failed;
 }
 
-static long count(atomic64_t *v)
-{
-	return (long)atomic64_read(v);
-}
+/* ---- options ---- */
 
-static int report(int threads)
+static int parse(int argc, char **argv)
 {
-	printf("%d readers: sections by age %ld %ld %ld; slept %ld, handed over %ld, "
-	       "signals %ld, short threads %ld\n",
-	       threads, count(&ages[0]), count(&ages[1]), count(&ages[2]), count(&slept),
-	       count(&handed_over), count(&signals), count(&short_threads));
-	printf("synchronized %ld, polled %ld, called back %ld, domains %ld; errors %ld\n",
-	       count(&synchronized), count(&polled), count(&called), count(&domains),
-	       count(&errors));
-	if (!count(&ages[1]) || !count(&handed_over) || !count(&signals) ||
-	    !count(&short_threads) || !count(&synchronized) || !count(&polled) || !count(&called) ||
-	    !count(&domains)) {
-		printf("something never happened: this run shows nothing\n");
-		return 1;
+	static const struct option options[] = {
+		{"threads", 1, NULL, 't'}, {"seconds", 1, NULL, 's'}, {"forks", 1, NULL, 'f'},
+		{"seed", 1, NULL, 'r'},	   {"json", 1, NULL, 'j'},    {"help", 0, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
+	int c;
+
+	if (getenv("GNOMON_TEST_LONG"))
+		opt.seconds = 60;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == 't')
+			opt.threads = atoi(optarg);
+		else if (c == 's')
+			opt.seconds = atoi(optarg);
+		else if (c == 'f')
+			opt.children = atoi(optarg);
+		else if (c == 'r')
+			opt.seed = strtoul(optarg, NULL, 0);
+		else if (c == 'j')
+			opt.json = optarg;
+		else if (c == 'h')
+			return fputs(usage, stdout) < 0 ? 64 : 0;
+		else
+			return fputs(usage, stderr), 64;
 	}
-	return count(&errors) ? 1 : 0;
+	if (optind == argc && opt.threads >= 1 && opt.threads <= MAX_THREADS && opt.seconds >= 1 &&
+	    opt.children >= 0 && opt.children <= MAX_CHILDREN)
+		return -1;
+	fputs(usage, stderr);
+	return 64;
 }
+
+/*
+ * ThreadSanitizer allows no threads in the child of a process that had some, and AddressSanitizer's
+ * allocator may be locked there: these fork before there are any.
+ */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FORK_EARLY true
+#else
+#define FORK_EARLY false
+#endif
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"threads", 1, NULL, 't'},
-						{"seconds", 1, NULL, 's'},
-						{"seed", 1, NULL, 'r'},
-						{NULL, 0, NULL, 0}};
-	void (*const others[])(void *) = {thread_churn, updater, updater, domain_churn};
-	struct kthread threads[MAX_THREADS + ARRAY_SIZE(others)];
-	struct sigaction action = {.sa_handler = read_in_handler, .sa_flags = SA_RESTART};
-	int n = 4, seconds = getenv("GNOMON_TEST_LONG") ? 60 : 4, opt;
-	uintptr_t seed = 1;
-	uint64_t end;
+	int status = parse(argc, argv);
 
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (opt == 't')
-			n = atoi(optarg);
-		else if (opt == 's')
-			seconds = atoi(optarg);
-		else if (opt == 'r')
-			seed = strtoul(optarg, NULL, 0);
-		else
-			return 64;
-	}
-	if (n < 1 || n > MAX_THREADS)
-		return 64;
-
-	BUG_ON(init_srcu_struct(&srcu));
-	BUG_ON(srcu_workers_start());
-	slot = new_element();
-	sigaction(SIGUSR1, &action, NULL);
-	for (int i = 0; i < n; i++)
-		BUG_ON(kthread_run(&threads[i], "reader", reader, (void *)(seed + (uintptr_t)i)));
-	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
-		BUG_ON(kthread_run(&threads[(size_t)n + i], "other", others[i], (void *)seed));
-	end = now_ns() + (uint64_t)seconds * 1000000000;
-	while (now_ns() < end) {
-		poll(NULL, 0, 1);
-		for (int i = 0; i < n; i++)
-			pthread_kill(threads[i].handle, SIGUSR1);
-	}
-
-	atomic_set(&stop, 1);
-	/* The last parcel holds grace periods up, and thread churn may post one more. */
-	for (int i = 0; i < n; i++)
-		kthread_join(&threads[i]);
-	kthread_join(&threads[n]);
-	exchange_parcel(NULL);
-	for (size_t i = 1; i < ARRAY_SIZE(others); i++)
-		kthread_join(&threads[(size_t)n + i]);
-	BUG_ON(cleanup_srcu_struct(&srcu));
-	srcu_workers_stop();
-	retire(slot);
-	return report(n);
+	if (status >= 0)
+		return status;
+	BUG_ON(init_srcu_struct(&torture.srcu));
+	BUG_ON(init_srcu_struct(&torture.sleepy));
+	while (FORK_EARLY && nr_children < opt.children)
+		fork_one();
+	start();
+	look_on(opt.seconds, each_ms);
+	stop();
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "\r%60s\r", "");
+	status = report("", NEEDED);
+	status |= wait_for_children();
+	if (opt.json && write_json())
+		return 73;
+	return status;
 }

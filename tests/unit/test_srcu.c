@@ -423,6 +423,41 @@ TEST(srcu, polling_beside_a_sleeper)
 
 #endif
 
+#define MANY 200
+
+/* Each state has one section more to wait for; more of them than abstract SRCU tells apart. */
+static void run_many_states(bool oldest_first)
+{
+	unsigned long states[MANY];
+	int cookies[MANY];
+
+	setup();
+	for (int i = 0; i < MANY; i++) {
+		cookies[i] = srcu_read_lock(&srcu);
+		states[i] = start_poll_synchronize_srcu(&srcu);
+	}
+	for (int n = 0; n < MANY; n++) {
+		int i = oldest_first ? n : MANY - 1 - n;
+
+		for (int state = oldest_first ? i : 0; state < MANY; state++)
+			expect(!poll_state_synchronize_srcu(&srcu, states[state]));
+		srcu_read_unlock(&srcu, cookies[i]);
+	}
+	for (int i = 0; i < MANY; i++)
+		expect(poll_state_synchronize_srcu(&srcu, states[i]));
+	teardown();
+}
+
+TEST(srcu, many_states_oldest_section_leaves_first)
+{
+	run_many_states(true);
+}
+
+TEST(srcu, many_states_youngest_section_leaves_first)
+{
+	run_many_states(false);
+}
+
 /* ---- cleanup ---- */
 
 static int warnings;
@@ -513,6 +548,58 @@ TEST(srcu, late_unlock_of_a_reused_block)
 	atomic64_set_release(&reused, SWEEP_OVER);
 	kthread_join(&reader);
 }
+
+#ifndef SRCU_ABSTRACT /* whose unlock is one step */
+/*
+ * The same by hand. The unlock has counted, and seen that somebody waits; before it wakes him, he
+ * is through, and has cleaned up. Then the wake-up finds memory of a domain that nobody owns; or of
+ * another owner, whom it must not let through, and not keep from hearing of his own readers.
+ */
+static unsigned int clean_up_inside_an_unlock(void)
+{
+	struct syncer updater;
+	int cookie;
+
+	setup();
+	cookie = srcu_down_read(&srcu);
+	syncer_start(&updater, &srcu);
+	wait_for_blocked_grace_period(&srcu);
+	count_unlock(cookie);
+	expect(poll_state_synchronize_srcu(&srcu, READ_ONCE(srcu.d->gp_seq) + 1));
+	kthread_join(&updater.thread);
+	teardown();
+	return srcu_cookie_offset(cookie);
+}
+
+TEST(srcu, late_wake_up_of_a_free_block)
+{
+	__srcu_wake((int)clean_up_inside_an_unlock());
+}
+
+TEST(srcu, late_wake_up_of_a_reused_block)
+{
+	unsigned int offset = clean_up_inside_an_unlock();
+	struct srcu_domain *d;
+	struct sitter reader;
+	struct syncer updater;
+
+	setup();
+	d = srcu.d;
+	expect_eq(offset & ~8u, srcu_offset(d, 0));
+	sitter_start(&reader, &srcu);
+	syncer_start(&updater, &srcu);
+	wait_for_blocked_grace_period(&srcu);
+	while (!READ_ONCE(d->gp_wait.waiters))
+		sched_yield();
+	__srcu_wake((int)offset);
+	__srcu_wake((int)(offset ^ 8));
+	wait_for_blocked_grace_period(&srcu);
+	expect(!atomic_read(&updater.done));
+	sitter_stop(&reader);
+	kthread_join(&updater.thread);
+	teardown();
+}
+#endif
 
 /* ---- misuse ---- */
 

@@ -503,12 +503,58 @@ TEST(srcu_callback, worker_has_the_programs_cpus)
 
 /* ---- fork ---- */
 
-/* In the child there is no worker: a barrier runs callbacks by itself, and a new one may start. */
+static void in_child(void (*body)(void))
+{
+	int status;
+	pid_t pid = fork();
+
+	expect_ge(pid, 0);
+	if (!pid) {
+		alarm(20);
+		body();
+		_exit(cleanup_srcu_struct(&srcu) ? 9 : 0);
+	}
+	expect_eq(waitpid(pid, &status, 0), pid);
+	expect_eq(status, 0);
+}
+
+static void child_expects_ran(int nr)
+{
+	if (atomic_read(&ran) != nr)
+		_exit(nr);
+}
+
+/* Starts a worker that runs callback number @nr. */
+static void child_starts_worker(int nr)
+{
+	static struct item item;
+
+	item.number = nr;
+#ifndef GNOMON_TSAN /* which cannot start threads after such a fork */
+	if (srcu_workers_start())
+		_exit(8);
+	call_srcu(&srcu, &item.head, item_func);
+	poll_ran(nr);
+	srcu_workers_stop();
+#endif
+}
+
+/* A barrier runs callbacks by itself, and a new worker may start. */
+static void child_has_no_worker(void)
+{
+	struct item item = {.number = 2};
+
+	srcu_workers_stop();
+	call_srcu(&srcu, &item.head, item_func);
+	child_expects_ran(1);
+	srcu_barrier(&srcu);
+	child_expects_ran(2);
+	child_starts_worker(3);
+}
+
 TEST(srcu_callback, forked_child_has_no_worker)
 {
-	struct item items[3] = {{.number = 1}, {.number = 2}, {.number = 3}};
-	int status;
-	pid_t pid;
+	struct item items[2] = {{.number = 1}, {.number = 2}};
 
 	setup(true);
 	/*
@@ -516,30 +562,8 @@ TEST(srcu_callback, forked_child_has_no_worker)
 	 * libc's, is not taken over a fork, so that the child would find it locked for ever.
 	 */
 	call_srcu(&srcu, &items[0].head, item_func);
-	srcu_barrier(&srcu);
-	pid = fork();
-	expect_ge(pid, 0);
-	if (pid == 0) {
-		alarm(20);
-		srcu_workers_stop();
-		call_srcu(&srcu, &items[1].head, item_func);
-		if (atomic_read(&ran) != 1)
-			_exit(1);
-		srcu_barrier(&srcu);
-		if (atomic_read(&ran) != 2)
-			_exit(2);
-#ifndef GNOMON_TSAN /* which cannot start threads after such a fork */
-		if (srcu_workers_start())
-			_exit(3);
-		call_srcu(&srcu, &items[2].head, item_func);
-		while (atomic_read_acquire(&ran) != 3)
-			sched_yield();
-		srcu_workers_stop();
-#endif
-		_exit(cleanup_srcu_struct(&srcu) ? 4 : 0);
-	}
-	expect_eq(waitpid(pid, &status, 0), pid);
-	expect_eq(status, 0);
+	poll_ran(1);
+	in_child(child_has_no_worker);
 	call_srcu(&srcu, &items[1].head, item_func);
 	srcu_barrier(&srcu);
 	expect_eq(atomic_read(&ran), 2);
@@ -560,18 +584,15 @@ static void child_runs_callbacks(void)
 {
 	struct kthread t;
 
-	alarm(20);
 #ifndef GNOMON_TSAN
 	if (kthread_run(&t, "stack", overwrite_stack, NULL))
-		_exit(1);
+		_exit(8);
 	kthread_join(&t);
 #else
 	(void)t, (void)overwrite_stack;
 #endif
 	srcu_barrier(&srcu);
-	if (atomic_read(&ran) != 1)
-		_exit(2);
-	_exit(cleanup_srcu_struct(&srcu) ? 3 : 0);
+	child_expects_ran(1);
 }
 
 /* A barrier waits for a reader, with a mark in the queue that lies on its stack. */
@@ -581,24 +602,43 @@ TEST(srcu_callback, fork_beside_a_barrier)
 	atomic_t passed = ATOMIC_INIT(0);
 	struct sitter reader;
 	struct kthread waiter;
-	int status;
-	pid_t pid;
 
 	setup(false);
 	sitter_start(&reader, &srcu);
 	call_srcu(&srcu, &item.head, item_func);
 	expect_eq(kthread_run(&waiter, "barrier", call_barrier, &passed), 0);
 	wait_for_blocked_grace_period(&srcu);
-	pid = fork();
-	expect_ge(pid, 0);
-	if (pid == 0)
-		child_runs_callbacks();
-	expect_eq(waitpid(pid, &status, 0), pid);
-	expect_eq(status, 0);
+	in_child(child_runs_callbacks);
 	sitter_stop(&reader);
 	kthread_join(&waiter);
 	expect_eq(atomic_read(&ran), 1);
 	teardown(false);
+}
+
+/* The reader is gone, and so is the worker. */
+static void child_inherits_parked(void)
+{
+	srcu_barrier(&srcu);
+	child_expects_ran(1);
+	child_starts_worker(2);
+}
+
+/* The worker waits for a reader when somebody forks, and a kick is half done on another thread. */
+TEST(srcu_callback, fork_beside_a_parked_domain)
+{
+	struct item item = {.number = 1};
+	struct sitter reader;
+
+	setup(true);
+	sitter_start(&reader, &srcu);
+	call_srcu(&srcu, &item.head, item_func);
+	wait_for_blocked_grace_period(&srcu);
+	WRITE_ONCE(srcu.d->kicked, 1);
+	in_child(child_inherits_parked);
+	WRITE_ONCE(srcu.d->kicked, 0);
+	sitter_stop(&reader);
+	poll_ran(1);
+	teardown(true);
 }
 #endif
 

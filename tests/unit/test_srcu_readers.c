@@ -10,6 +10,7 @@
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -173,7 +174,7 @@ static void kick_all_the_time(void *arg)
 /* An unlock kicks the worker. So may the code that the handler interrupts, at any moment of it. */
 TEST(srcu_readers, handlers_wake_the_worker)
 {
-	const int64_t rounds = test_long() ? 50000 : 4000;
+	struct sweep sweep = sweep_start(4000);
 	struct sigaction action = {.sa_handler = unlock_in_handler, .sa_flags = SA_RESTART};
 	struct srcu_head head;
 	struct kthread kicker;
@@ -182,7 +183,7 @@ TEST(srcu_readers, handlers_wake_the_worker)
 	sigaction(SIGUSR1, &action, NULL);
 	expect_eq(srcu_workers_start(), 0);
 	expect_eq(kthread_run(&kicker, "kicker", kick_all_the_time, NULL), 0);
-	for (int64_t i = 1; i <= rounds; i++) {
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
 		atomic_set_release(&in_callbacks_way, srcu_read_lock(&srcu));
 		call_srcu(&srcu, &head, count_callback);
 		wait_for_blocked_grace_period(&srcu);
@@ -219,15 +220,6 @@ TEST(srcu_readers, first_use_in_a_handler)
 	teardown();
 }
 
-/* ---- threads come and go ---- */
-
-static void read_once(void *arg)
-{
-	(void)arg;
-	srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
-	atomic64_inc(&sections);
-}
-
 static unsigned int numbers_used(void)
 {
 	unsigned int n = 0;
@@ -235,6 +227,96 @@ static unsigned int numbers_used(void)
 	for (unsigned int i = 0; i < SRCU_MAX_THREADS / 64; i++)
 		n += (unsigned int)__builtin_popcountll(READ_ONCE(srcu_numbers_used[i]));
 	return n;
+}
+
+/*
+ * As a handler finds it that interrupts the registration: there is no slot, and there is nobody to
+ * make one. It counts in everybody's. By hand; then the registration goes on, and the unlock counts
+ * elsewhere.
+ */
+static void read_while_registering(void *arg)
+{
+	struct thread_state *self = current_thread();
+	struct park *inside = arg;
+	int cookie;
+
+	self->srcu_slot_tried = true;
+	cookie = srcu_read_lock(&srcu);
+	expect(!__srcu_base);
+	expect(!self->srcu_slot);
+	park_enter(inside);
+	self->srcu_slot_tried = false;
+	srcu_read_unlock(&srcu, cookie);
+	expect(self->srcu_slot);
+}
+
+TEST(srcu_readers, registration_is_interrupted)
+{
+	struct syncer updater;
+	struct park inside;
+	struct kthread t;
+
+	setup();
+	park_init(&inside);
+	expect_eq(kthread_run(&t, "handler", read_while_registering, &inside), 0);
+	park_wait(&inside, 1);
+	expect_eq(numbers_used(), 1);
+	syncer_start(&updater, &srcu);
+	wait_for_blocked_grace_period(&srcu);
+	expect(!atomic_read(&updater.done));
+	park_release(&inside);
+	kthread_join(&updater.thread);
+	kthread_join(&t);
+	expect_eq(numbers_used(), 1);
+	teardown();
+}
+
+/* The same by luck: the signal sweeps over the first use of each of many threads. */
+struct first_use {
+	atomic64_t go, there;
+};
+
+static void first_use_at_signal(void *arg)
+{
+	struct first_use *use = arg;
+
+	atomic64_set_release(&use->there, 1);
+	poll_until(&use->go, 1);
+	srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
+	poll_until(&use->go, 2);
+}
+
+TEST(srcu_readers, handler_at_the_first_use)
+{
+	struct sweep sweep = sweep_start(3000);
+
+	setup();
+	handle_signals();
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
+		struct first_use use = {0};
+		struct kthread t;
+
+		expect_eq(kthread_run(&t, "first", first_use_at_signal, &use), 0);
+		poll_until(&use.there, 1);
+		atomic64_set_release(&use.go, 1);
+		relax((unsigned int)i % 200);
+		expect_eq(pthread_kill(t.handle, SIGUSR1), 0);
+		poll_until(&signals, i);
+		atomic64_set_release(&use.go, 2);
+		kthread_join(&t);
+		expect_eq(numbers_used(), 1);
+		synchronize_srcu(&srcu);
+	}
+	teardown();
+}
+
+/* ---- threads come and go ---- */
+
+static void read_once(void *arg)
+{
+	(void)arg;
+	srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
+	atomic64_inc(&sections);
 }
 
 TEST(srcu_readers, numbers_are_given_back)
@@ -285,11 +367,42 @@ TEST(srcu_readers, section_outlives_its_thread)
 	teardown();
 }
 
+static void unlock_left_open(void *arg)
+{
+	(void)arg;
+	expect(!__srcu_base);
+	srcu_read_unlock(&srcu, left_open);
+}
+
+/* Unlocked by a thread that never locked anything; then by one that cannot have a number. */
+TEST(srcu_readers, unlock_by_a_stranger)
+{
+	struct syncer updater;
+	struct kthread t;
+
+	setup();
+	for (int i = 0; i < 2; i++) {
+		left_open = srcu_read_lock(&srcu);
+		syncer_start(&updater, &srcu);
+		wait_for_blocked_grace_period(&srcu);
+		if (i == 1)
+			memset(srcu_numbers_used, 0xff, sizeof(srcu_numbers_used));
+		expect(!atomic_read(&updater.done));
+		expect_eq(kthread_run(&t, "stranger", unlock_left_open, NULL), 0);
+		kthread_join(&updater.thread);
+		kthread_join(&t);
+	}
+	teardown();
+}
+
 static pthread_key_t late_key;
 
 static void read_in_destructor(void *value)
 {
-	/* Again until the libc gives up: our own destructor has run by then. */
+	/* Ours has run: its key is older, and the number may be another thread's by now. */
+	expect(!__srcu_base);
+	expect(!current_thread()->srcu_slot);
+	/* Again until the libc gives up. */
 	read_once(NULL);
 	pthread_setspecific(late_key, value);
 }
@@ -318,14 +431,58 @@ TEST(srcu_readers, destructors_may_read)
 
 /* ---- those who cannot count for themselves ---- */
 
+/* Threads that run through sections at the same time: each looks whether the next one moves. */
+static struct together {
+	struct kthread thread;
+	struct together *next;
+	uint64_t pairs;
+} together[3];
+static atomic64_t overlaps;
+
+static void read_together(void *arg)
+{
+	struct together *self = arg;
+	struct sweep sweep = sweep_start(200000);
+	uint64_t seen = 0, now;
+
+	for (int64_t i = 1; sweep_goes_on(&sweep, i) && atomic64_read(&overlaps) < 5000; i++) {
+		for (int n = 0; n < 64; n++)
+			srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
+		WRITE_ONCE(self->pairs, self->pairs + 64);
+		now = READ_ONCE(self->next->pairs);
+		if (now != seen)
+			atomic64_inc(&overlaps);
+		seen = now;
+	}
+}
+
+/* All in the same words: not one count is lost. */
+static void run_readers_in_one_slot(void)
+{
+	uint64_t before[2], after[2], pairs = 0;
+
+	srcu_sum_locks(srcu.d, before);
+	for (int i = 0; i < 3; i++) {
+		together[i].next = &together[(i + 1) % 3];
+		expect_eq(kthread_run(&together[i].thread, "together", read_together, &together[i]),
+			  0);
+	}
+	for (int i = 0; i < 3; i++) {
+		kthread_join(&together[i].thread);
+		pairs += together[i].pairs;
+	}
+	srcu_sum_locks(srcu.d, after);
+	expect_eq(after[0] + after[1] - before[0] - before[1], pairs);
+	expect(!srcu_readers_active(srcu.d));
+}
+
 static void run_readers_of_all_kinds(void)
 {
 	struct sitter with, without;
 	struct syncer updater;
 
 	sitter_start(&with, &srcu);
-	for (unsigned int i = 0; i < SRCU_MAX_THREADS / 64; i++)
-		WRITE_ONCE(srcu_numbers_used[i], ~0ULL);
+	memset(srcu_numbers_used, 0xff, sizeof(srcu_numbers_used));
 	sitter_start(&without, &srcu);
 	syncer_start(&updater, &srcu);
 	wait_for_blocked_grace_period(&srcu);
@@ -333,6 +490,8 @@ static void run_readers_of_all_kinds(void)
 	expect(!atomic_read(&updater.done));
 	sitter_stop(&without);
 	kthread_join(&updater.thread);
+	memset(srcu_numbers_used, 0xff, sizeof(srcu_numbers_used));
+	run_readers_in_one_slot();
 	run_litmus(3, test_long() ? 200000 : 10000);
 }
 

@@ -320,7 +320,7 @@ static void store_and_look(void *arg)
 
 TEST(atomic, full_barrier_between_store_and_load)
 {
-	struct sweep sweep = sweep_start(50000);
+	struct sweep sweep = sweep_start(5000);
 	struct kthread t;
 
 	expect_eq(kthread_run(&t, "other", store_and_look, NULL), 0);

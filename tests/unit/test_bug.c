@@ -2,12 +2,14 @@
 /*
  * The log hook, and that a bug of ours ends at a trap with one line that says where and why.
  */
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "notifier/sync/bug.h"
 #include "notifier/sync/thread.h"
+#include "tests/support/step.h"
 #include "tests/support/test.h"
 
 struct heard {
@@ -254,6 +256,78 @@ TEST(bug, hook_and_argument_change_together)
 TEST(bug, two_change_the_hook)
 {
 	run_changers(2);
+}
+
+/*
+ * The same, instruction by instruction: between two CPUs the few that count are hard to meet, as
+ * all of the words travel in one cache line.
+ */
+static void do_nothing(struct step *step)
+{
+	(void)step;
+}
+
+static void change_once(struct step *step)
+{
+	if (step->nr == *(unsigned int *)step->arg)
+		gnomon_set_log(hook_b, &arg_b);
+}
+
+TEST(bug, hook_changes_at_each_step_of_a_line)
+{
+	struct step count = {.at_each = do_nothing};
+
+	step_skip();
+	gnomon_set_log(hook_a, &arg_a);
+	pr_info("x"); /* the first calls of libc take longer */
+	step_begin(&count);
+	pr_info("x");
+	step_end();
+	/* Before that the line is made, which takes many. */
+	for (unsigned int n = count.nr < 150 ? 1 : count.nr - 150; n <= count.nr; n++) {
+		struct step step = {.at_each = change_once, .arg = &n};
+
+		gnomon_set_log(hook_a, &arg_a);
+		step_begin(&step);
+		pr_info("x");
+		step_end();
+	}
+	expect_ge(heard_a, 1);
+	expect_ge(heard_b, 1);
+}
+
+static void let_others_talk(struct step *step)
+{
+	uint32_t before = __atomic_load_n(&heard_a, __ATOMIC_RELAXED) +
+			  __atomic_load_n(&heard_b, __ATOMIC_RELAXED);
+
+	(void)step;
+	/* Two whole lines of it; or none, where it has to wait for us. */
+	for (int i = 0; i < 50; i++) {
+		if (__atomic_load_n(&heard_a, __ATOMIC_RELAXED) +
+			    __atomic_load_n(&heard_b, __ATOMIC_RELAXED) >
+		    before + 1)
+			break;
+		sched_yield();
+	}
+}
+
+TEST(bug, lines_at_each_step_of_a_change)
+{
+	struct step step = {.at_each = let_others_talk};
+	struct kthread talker;
+
+	step_skip();
+	gnomon_set_log(hook_a, &arg_a);
+	expect_eq(kthread_run(&talker, "talker", talk, NULL), 0);
+	for (int i = 0; i < 4; i++) {
+		step_begin(&step);
+		gnomon_set_log(hook_b, &arg_b);
+		gnomon_set_log(hook_a, &arg_a);
+		step_end();
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	kthread_join(&talker);
 }
 
 /* What a hook reads by its argument was written before it was set: it may be plain. */

@@ -13,6 +13,7 @@
 #include "notifier/sync/thread.h"
 #include "tests/support/park.h"
 #include "tests/support/relax.h"
+#include "tests/support/step.h"
 #include "tests/support/test.h"
 
 #define NR_THREADS 4
@@ -30,6 +31,55 @@ static void run_threads(void (*fn)(void *arg), void *arg, int nr)
 		expect_eq(kthread_run(&threads[i], "locker", fn, arg), 0);
 	for (int i = 0; i < nr; i++)
 		kthread_join(&threads[i]);
+}
+
+/* ---- what init does not find ---- */
+
+#ifdef CONFIG_LOCKDEP
+static void count_named(const struct lockdep_edge *edge, void *arg)
+{
+	if (!strcmp(edge->held, "before") && strstr(edge->taken, "init_me"))
+		++*(int *)arg;
+}
+#endif
+
+/* Whatever was in the memory before: it is free, and of a class named after this place. */
+TEST(lock, init_wipes)
+{
+	static DEFINE_MUTEX(before);
+	struct {
+		spinlock_t spin;
+		struct mutex mutex;
+		struct rw_semaphore sem;
+	} init_me;
+
+	memset(&init_me, 0xa5, sizeof(init_me));
+	spin_lock_init(&init_me.spin);
+	mutex_init(&init_me.mutex);
+	init_rwsem(&init_me.sem);
+	mutex_lock(&before);
+	expect(spin_trylock(&init_me.spin));
+	spin_unlock(&init_me.spin);
+	spin_lock(&init_me.spin);
+	spin_unlock(&init_me.spin);
+	expect(mutex_trylock(&init_me.mutex));
+	mutex_unlock(&init_me.mutex);
+	mutex_lock(&init_me.mutex);
+	mutex_unlock(&init_me.mutex);
+	expect(down_write_trylock(&init_me.sem));
+	expect(!init_me.sem.head && !init_me.sem.tail && !init_me.sem.wait_lock.state);
+	up_write(&init_me.sem);
+	down_write(&init_me.sem);
+	up_write(&init_me.sem);
+	mutex_unlock(&before);
+#ifdef CONFIG_LOCKDEP
+	{
+		int named = 0;
+
+		lockdep_dump(count_named, &named);
+		expect_eq(named, 3);
+	}
+#endif
 }
 
 /* ---- exclusion ---- */
@@ -323,6 +373,33 @@ TEST(lock, rwsem_downgrade_lets_readers_in)
 	leave(&w);
 }
 
+static atomic_t downgraded;
+
+static void read_after_downgrade(void *arg)
+{
+	(void)arg;
+	/* Relaxed: the lock is what orders. */
+	while (!atomic_read(&downgraded))
+		sched_yield();
+	down_read(&shared.sem);
+	expect_eq(shared.a, 1);
+	up_read(&shared.sem);
+}
+
+/* Who comes in beside a writer that became a reader sees what it wrote. Oracle: TSan. */
+TEST(lock, rwsem_downgrade_publishes)
+{
+	struct kthread reader;
+
+	expect_eq(kthread_run(&reader, "reader", read_after_downgrade, NULL), 0);
+	down_write(&shared.sem);
+	shared.a = 1;
+	downgrade_write(&shared.sem);
+	atomic_set(&downgraded, 1);
+	kthread_join(&reader);
+	up_read(&shared.sem);
+}
+
 static atomic_t writer_done;
 
 static void write_once(void *arg)
@@ -487,6 +564,52 @@ TEST(lock, rwsem_readers_leave_as_a_reader_queues)
 	}
 	atomic64_set_release(&sweep_held, SWEEP_OVER);
 	kthread_join(&newcomer);
+}
+
+/*
+ * The same, instruction by instruction: a reader queues behind a writer, who leaves as two other
+ * readers come. Then one of them leaves, after each instruction in turn.
+ */
+struct queueing {
+	unsigned int came, leave_after;
+	bool left;
+};
+
+static void others_come_and_go(struct step *step)
+{
+	struct queueing *q = step->arg;
+
+	if (!q->came && READ_ONCE(shared.sem.wait_lock.state)) {
+		q->came = step->nr;
+		__up_write(&shared.sem);
+		expect(__down_read_trylock(&shared.sem));
+		expect(__down_read_trylock(&shared.sem));
+	} else if (q->came && !q->left && step->nr >= q->came + q->leave_after) {
+		q->left = true;
+		__up_read(&shared.sem);
+	}
+}
+
+TEST(lock, rwsem_reader_leaves_at_each_step_of_one_that_queues)
+{
+	struct queueing q = {.left = true};
+
+	step_skip();
+	for (unsigned int n = 1; q.left; n++) {
+		struct step step = {.at_each = others_come_and_go, .arg = &q};
+
+		q = (struct queueing){.leave_after = n};
+		expect(__down_write_trylock(&shared.sem));
+		step_begin(&step);
+		rwsem_down_slow(&shared.sem, false);
+		step_end();
+		expect(q.came);
+		expect_eq(shared.sem.count, (q.left ? 2 : 3) * RWSEM_READER);
+		expect(!shared.sem.head && !shared.sem.tail);
+		for (uint32_t left = shared.sem.count / RWSEM_READER; left; left--)
+			__up_read(&shared.sem);
+		expect_eq(shared.sem.count, 0);
+	}
 }
 
 /* ---- the last owner frees the lock (rule 3 of lock.h) ---- */

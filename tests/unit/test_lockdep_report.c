@@ -270,10 +270,15 @@ TEST(lockdep_report, recursion)
 
 /* --- sleeping --- */
 
+static void hold_spinlock(void)
+{
+	spin_lock(&spin);
+}
+
 static void sleep_under_spinlock(void *arg)
 {
 	mutex_lock(&a);
-	spin_lock(&spin);
+	hold_spinlock();
 	expect(mutex_trylock(&b));
 	mutex_lock(&chain[0]);
 	(void)arg;
@@ -297,7 +302,7 @@ TEST(lockdep_report, sleep)
 	expect_report(
 		sleep_under_spinlock, NULL,
 		"BUG: &chain?0?, in sleep_under_spinlock() at *, may sleep, but this thread holds "
-		"a spinlock (0x*), taken in sleep_under_spinlock() at *",
+		"a spinlock (0x*), taken in hold_spinlock() at *",
 		"  locks that thread 1 holds, innermost first:", "    b (mutex 0x*), *",
 		"    spin (spinlock 0x*), *", "    a (mutex 0x*), *");
 

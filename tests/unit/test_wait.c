@@ -305,7 +305,7 @@ static void come_to_wait(void *arg)
 
 TEST(wait, waiter_and_waker_do_not_miss_each_other)
 {
-	struct sweep sweep = sweep_start(50000);
+	struct sweep sweep = sweep_start(5000);
 	struct kthread t;
 
 	expect_eq(kthread_run(&t, "waiter", come_to_wait, NULL), 0);

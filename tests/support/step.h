@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Single steps: something happens between two given instructions of a call, as another CPU might do
+ * it there. A test that tries every place needs no luck, nor a second thread.
+ *
+ * The trap flag makes each instruction end in a SIGTRAP, whose handler does it. x86 only, as we
+ * are; ThreadSanitizer holds signals back, so skip there (step_skip()).
+ */
+#ifndef TESTS_SUPPORT_STEP_H
+#define TESTS_SUPPORT_STEP_H
+
+#include <signal.h>
+
+#include "tests/support/test.h"
+
+struct step {
+	void (*at_each)(struct step *step); /* in the handler, after instruction number nr */
+	void *arg;
+	unsigned int nr;
+};
+
+static struct step *step_current;
+
+static inline void step_skip(void)
+{
+#ifdef __SANITIZE_THREAD__
+	skip("ThreadSanitizer holds signals back");
+#endif
+}
+
+static void step_trap(int sig)
+{
+	struct step *step = step_current;
+
+	(void)sig;
+	step->nr++;
+	step->at_each(step);
+}
+
+/* What is between the two is stepped through; both are on the same thread. */
+static inline void step_begin(struct step *step)
+{
+	const struct sigaction action = {.sa_handler = step_trap};
+
+	expect_eq(sigaction(SIGTRAP, &action, NULL), 0);
+	step->nr = 0;
+	step_current = step;
+	/* Below the red zone, which the compiler may be using. */
+	__asm__ __volatile__("lea -128(%%rsp), %%rsp; pushfq; orq $0x100, (%%rsp); popfq;"
+			     "lea 128(%%rsp), %%rsp" ::
+				     : "memory", "cc");
+}
+
+static inline void step_end(void)
+{
+	__asm__ __volatile__("lea -128(%%rsp), %%rsp; pushfq; andq $~0x100, (%%rsp); popfq;"
+			     "lea 128(%%rsp), %%rsp" ::
+				     : "memory", "cc");
+}
+
+#endif

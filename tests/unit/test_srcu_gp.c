@@ -406,7 +406,7 @@ static void begin_grace_periods(void *arg)
 		if (atomic_read(&no_more))
 			return;
 		relax((unsigned int)i / 2 % 16);
-		expect(srcu_scan_begin(d, d->gp_seq + 2, &scan));
+		expect(srcu_scan_begin(d, READ_ONCE(d->gp_seq) + 2, &scan));
 		seen_by_sums = READ_ONCE(unpublished);
 		meet(&arrivals, i + 1, 2);
 	}

@@ -135,6 +135,7 @@ TEST(srcu_gp, unlock_that_looked_too_early)
 	snap = srcu_snap(d);
 	cookie = srcu_down_read(&srcu);
 	expect_eq(whole_scan(snap), SRCU_AGAIN);
+	memset(&scan, 0, sizeof(scan)); /* what it says must be said by begin */
 	expect(srcu_scan_begin(d, snap, &scan));
 	count_unlock(cookie);
 	srcu_heavy_barrier();

@@ -17,10 +17,11 @@ static inline void waited_for_a_hole(void);
 static inline bool begun(bool scanning);
 static int barriers;	     /* heavy ones, in the last pass */
 static bool no_more_threads; /* to be had */
+static int workers;	     /* that were started */
 
 #define sync_yield()		       (waited_for_a_hole(), (sync_yield)())
 #define srcu_heavy_barrier()	       (barriers++, (srcu_heavy_barrier)())
-#define kthread_run(t, n, f, a)	       (no_more_threads ? -EAGAIN : (kthread_run)(t, n, f, a))
+#define kthread_run(t, n, f, a)	       (no_more_threads ? -EAGAIN : (workers++, (kthread_run)(t, n, f, a)))
 #define srcu_scan_begin(d, snap, scan) begun((srcu_scan_begin)(d, snap, scan))
 #include "notifier/srcu_callback.c"
 #undef sync_yield

@@ -251,8 +251,11 @@ static void fork_in_callback(struct srcu_head *head)
 {
 	(void)head;
 	forked = fork();
-	if (!forked)
+	if (!forked) {
 		alarm(4);
+		/* Nobody else may run callbacks here before this one has returned. */
+		child_expects(!mutex_trylock(&srcu.d->cb_run));
+	}
 	atomic_inc_return(&ran);
 }
 

@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "tests/support/relax.h"
 #include "tests/support/srcu_probe.h"
 #include "tests/support/test.h"
 
@@ -134,6 +135,7 @@ TEST(srcu_gp, unlock_that_looked_too_early)
 	snap = srcu_snap(d);
 	cookie = srcu_down_read(&srcu);
 	expect_eq(whole_scan(snap), SRCU_AGAIN);
+	memset(&scan, 0, sizeof(scan)); /* what it says must be said by begin */
 	expect(srcu_scan_begin(d, snap, &scan));
 	count_unlock(cookie);
 	srcu_heavy_barrier();
@@ -380,4 +382,64 @@ TEST(srcu_gp, hands_over_what_readers_left)
 TEST(srcu_gp, hands_over_what_readers_left_in_the_other)
 {
 	run_hand_over(1);
+}
+
+/*
+ * [poll], both ends of it and nothing else: who finds gp_seq even has unpublished before the sums
+ * of the grace period that made it odd.
+ *
+ *	updater				grace period
+ *	unpublished = 1			gp_seq odd
+ *	gp_seq odd?			sums; unpublished?
+ *
+ * The updater's store is to wait in a store buffer: behind others, to lines that are in no cache.
+ */
+static atomic64_t arrivals;
+static atomic_t no_more;
+static uint64_t unpublished __attribute__((aligned(64)));
+static bool seen_by_sums __attribute__((aligned(64)));
+
+static void begin_grace_periods(void *arg)
+{
+	(void)arg;
+	for (int64_t i = 1;; i += 2) {
+		meet(&arrivals, i, 2);
+		if (atomic_read(&no_more))
+			return;
+		relax((unsigned int)i / 2 % 16);
+		expect(srcu_scan_begin(d, READ_ONCE(d->gp_seq) + 2, &scan));
+		seen_by_sums = READ_ONCE(unpublished);
+		meet(&arrivals, i + 1, 2);
+	}
+}
+
+TEST(srcu_gp, snap_and_begin)
+{
+	static char cold[16][4096 + 64] __attribute__((aligned(64)));
+	struct sweep sweep = sweep_start(100000);
+	struct kthread other;
+	int64_t i;
+
+	setup();
+	expect_eq(kthread_run(&other, "grace period", begin_grace_periods, NULL), 0);
+	for (i = 1; sweep_goes_on(&sweep, (i + 1) / 2); i += 2) {
+		unsigned long seq = d->gp_seq, snap;
+
+		WRITE_ONCE(unpublished, 0);
+		for (int n = 0; n < 16; n++)
+			__builtin_ia32_clflush(cold[n]);
+		meet(&arrivals, i, 2);
+		for (int n = 0; n < 16; n++)
+			WRITE_ONCE(cold[n][0], 1);
+		WRITE_ONCE(unpublished, 1);
+		snap = srcu_snap(d);
+		meet(&arrivals, i + 1, 2);
+		if (snap == seq + 2 && !seen_by_sums)
+			fail("round %ld: neither saw the other", (long)i / 2);
+		expect(poll_state_synchronize_srcu(&srcu, seq + 2));
+	}
+	atomic_set(&no_more, 1);
+	meet(&arrivals, i, 2);
+	kthread_join(&other);
+	teardown();
 }

@@ -337,9 +337,11 @@ TEST(srcu_worker, ends_when_told_and_idle)
 	teardown();
 }
 
-TEST(srcu_worker, sleeps_when_idle)
+TEST(srcu_worker, one_that_sleeps_when_idle)
 {
 	expect_eq(srcu_workers_start(), 0);
+	expect_eq(srcu_workers_start(), 0);
+	expect_eq(workers, 1);
 	while (!READ_ONCE(srcu_worker.wait.waiters))
 		sched_yield();
 	srcu_workers_stop();

@@ -69,6 +69,58 @@ TEST(srcu_worker_races, the_next_one_comes_as_it_goes_to_rest)
 	teardown();
 }
 
+/*
+ * The same two, and nothing else, as close to each other as they come: a store of cb_busy that
+ * waits in a store buffer while the queue is looked at would do.
+ */
+static atomic64_t arrivals;
+static bool rested;
+
+static void go_to_rest(void *arg)
+{
+	(void)arg;
+	for (int64_t i = 1;; i += 2) {
+		meet(&arrivals, i, 2);
+		if (atomic_read(&ran))
+			return;
+		rested = rest(d);
+		meet(&arrivals, i + 1, 2);
+	}
+}
+
+TEST(srcu_worker_races, rest_and_call)
+{
+	struct sweep sweep = sweep_start(200000);
+	struct kthread resting;
+	struct srcu_head head;
+	int64_t i;
+
+	setup();
+	be_the_worker();
+	expect_eq(kthread_run(&resting, "resting", go_to_rest, NULL), 0);
+	for (i = 1; sweep_goes_on(&sweep, (i + 1) / 2); i += 2) {
+		d->cb_tail = &d->cb_first;
+		d->cb_first.next = NULL;
+		d->cb_busy = 1;
+		meet(&arrivals, i, 2);
+		relax((unsigned int)i / 2 % 8);
+		call_srcu(&srcu, &head, count);
+		meet(&arrivals, i + 1, 2);
+		if (rested && !d->kicked)
+			fail("round %ld: neither saw the other", (long)i / 2);
+		if (d->kicked)
+			expect_eq(take_ready(), d);
+	}
+	d->cb_tail = &d->cb_first;
+	d->cb_first.next = NULL;
+	d->cb_busy = 0;
+	atomic_set(&ran, 1);
+	meet(&arrivals, i, 2);
+	kthread_join(&resting);
+	be_it_no_more();
+	teardown();
+}
+
 #define NR_CALLERS 2
 static atomic_t callers_done;
 

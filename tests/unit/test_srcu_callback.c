@@ -525,19 +525,16 @@ static void child_expects_ran(int nr)
 }
 
 /* Starts a worker that runs callback number @nr. */
-static void child_starts_worker(int nr)
+static void child_starts_worker(__attribute__((unused)) int nr)
 {
 #ifndef GNOMON_TSAN /* which cannot start threads after such a fork */
-	static struct item item;
+	struct item item = {.number = nr};
 
-	item.number = nr;
 	if (srcu_workers_start())
 		_exit(8);
 	call_srcu(&srcu, &item.head, item_func);
 	poll_ran(nr);
 	srcu_workers_stop();
-#else
-	(void)nr;
 #endif
 }
 

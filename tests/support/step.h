@@ -4,7 +4,7 @@
  * it there. A test that tries every place needs no luck, nor a second thread.
  *
  * The trap flag makes each instruction end in a SIGTRAP, whose handler does it. x86 only, as we
- * are; ThreadSanitizer holds signals back, so skip there (step_skip()).
+ * are; not for the builds of the sanitizers (step_skip()).
  */
 #ifndef TESTS_SUPPORT_STEP_H
 #define TESTS_SUPPORT_STEP_H
@@ -25,6 +25,8 @@ static inline void step_skip(void)
 {
 #ifdef __SANITIZE_THREAD__
 	skip("ThreadSanitizer holds signals back");
+#elif defined(__SANITIZE_ADDRESS__)
+	skip("AddressSanitizer makes too many steps of one");
 #endif
 }
 

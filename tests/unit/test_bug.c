@@ -9,6 +9,7 @@
 
 #include "notifier/sync/bug.h"
 #include "notifier/sync/thread.h"
+#include "tests/support/relax.h"
 #include "tests/support/step.h"
 #include "tests/support/test.h"
 
@@ -315,12 +316,13 @@ static void let_others_talk(struct step *step)
 TEST(bug, lines_at_each_step_of_a_change)
 {
 	struct step step = {.at_each = let_others_talk};
+	struct sweep sweep = sweep_start(4);
 	struct kthread talker;
 
 	step_skip();
 	gnomon_set_log(hook_a, &arg_a);
 	expect_eq(kthread_run(&talker, "talker", talk, NULL), 0);
-	for (int i = 0; i < 4; i++) {
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
 		step_begin(&step);
 		gnomon_set_log(hook_b, &arg_b);
 		gnomon_set_log(hook_a, &arg_a);

@@ -593,9 +593,10 @@ static void others_come_and_go(struct step *step)
 TEST(lock, rwsem_reader_leaves_at_each_step_of_one_that_queues)
 {
 	struct queueing q = {.left = true};
+	struct sweep sweep = sweep_start(2000);
 
 	step_skip();
-	for (unsigned int n = 1; q.left; n++) {
+	for (unsigned int n = 1; q.left && sweep_goes_on(&sweep, n); n++) {
 		struct step step = {.at_each = others_come_and_go, .arg = &q};
 
 		q = (struct queueing){.leave_after = n};

@@ -96,6 +96,49 @@ TEST(srcu_slots, every_thread_counts_for_itself)
 	teardown();
 }
 
+/* Two threads at the same time: each finds the number free that the other takes. */
+static atomic64_t arrivals;
+
+struct newcomer {
+	struct kthread thread;
+	int64_t round;
+	char *slot;
+};
+
+static void register_together(void *arg)
+{
+	struct newcomer *n = arg;
+	int cookie;
+
+	meet(&arrivals, n->round, 2);
+	cookie = srcu_read_lock(&srcu);
+	n->slot = current_thread()->srcu_slot;
+	/* Neither ends before both have a number. */
+	meet(&arrivals, n->round + 1, 2);
+	srcu_read_unlock(&srcu, cookie);
+}
+
+TEST(srcu_slots, numbers_are_not_shared)
+{
+	struct sweep sweep = sweep_start(20000);
+	struct newcomer two[2];
+
+	setup();
+	for (int64_t i = 1; sweep_goes_on(&sweep, (i + 1) / 2); i += 2) {
+		for (int n = 0; n < 2; n++) {
+			two[n].round = i;
+			expect_eq(kthread_run(&two[n].thread, "newcomer", register_together,
+					      &two[n]),
+				  0);
+		}
+		for (int n = 0; n < 2; n++)
+			kthread_join(&two[n].thread);
+		expect(two[0].slot && two[1].slot);
+		expect_ne(two[0].slot, two[1].slot);
+	}
+	teardown();
+}
+
 /* Those before us took their numbers, and have no memory yet: scans go over it all the same. */
 TEST(srcu_slots, memory_has_no_holes)
 {

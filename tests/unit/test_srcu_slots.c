@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Where readers count: who has counts of his own and who has not, and what happens when the system
- * refuses what they need. Against the library without lockdep, as test_srcu_readers.c.
+ * refuses what they need. Against the library without lockdep, as test_srcu_readers.c. The slots'
+ * file is part of this one, to come between its steps.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -22,7 +23,16 @@
 #include "tests/support/srcu_probe.h"
 #include "tests/support/test.h"
 
+static void before_hi(void);
+
+#undef try_cmpxchg
+#define try_cmpxchg(p, oldp, new)                                                              \
+	(before_hi(), __atomic_compare_exchange_n((p), (oldp), (new), false, __ATOMIC_SEQ_CST, \
+						  __ATOMIC_SEQ_CST))
+#include "notifier/srcu_slots.c"
+
 static struct srcu_struct srcu;
+static int handed_over; /* the cookie of a section that another thread ends */
 
 static void setup(void)
 {
@@ -139,6 +149,30 @@ TEST(srcu_slots, numbers_are_not_shared)
 	teardown();
 }
 
+static bool another_raises_hi;
+
+static void before_hi(void)
+{
+	if (another_raises_hi)
+		slots.hi = 2;
+	another_raises_hi = false;
+}
+
+/* Who had the number below ours is ready first, and raises hi, but not as far as we need it. */
+TEST(srcu_slots, hi_is_raised_by_two)
+{
+	setup();
+	srcu_numbers_used[0] |= 2;
+	another_raises_hi = true;
+	handed_over = srcu_read_lock(&srcu);
+	expect(!another_raises_hi);
+	expect(is_inside());
+	expect_eq(slots.hi, 3);
+	srcu_read_unlock(&srcu, handed_over);
+	srcu_numbers_used[0] &= ~2ULL;
+	teardown();
+}
+
 /* Those before us took their numbers, and have no memory yet: scans go over it all the same. */
 TEST(srcu_slots, memory_has_no_holes)
 {
@@ -191,8 +225,6 @@ static void take_all_numbers(void)
 	for (unsigned int i = 0; i < SRCU_MAX_THREADS / 64; i++)
 		WRITE_ONCE(srcu_numbers_used[i], ~0ULL);
 }
-
-static int handed_over;
 
 static void lock_without_a_number(void *arg)
 {

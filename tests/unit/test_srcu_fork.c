@@ -155,6 +155,38 @@ TEST(srcu_fork, by_a_thread_that_never_read)
 	teardown();
 }
 
+static unsigned int numbers_used(void)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < SRCU_MAX_THREADS / 64; i++)
+		n += (unsigned int)__builtin_popcountll(READ_ONCE(srcu_numbers_used[i]));
+	return n;
+}
+
+static void child_counts_from_nothing(void)
+{
+	child_expects(numbers_used() == 2); /* everybody's, and its own */
+	child_synchronizes();
+}
+
+/* Sections are over in the parent, of this thread and of another: in the child none ever was. */
+TEST(srcu_fork, sections_that_are_over)
+{
+	struct sitter other;
+
+	setup();
+	sitter_start(&other, &srcu);
+	for (int i = 0; i < 3; i++)
+		srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
+	expect_eq(numbers_used(), 3);
+	srcu_numbers_used[1] = 1; /* and 61 more threads, of which one is left */
+	in_child(child_counts_from_nothing);
+	srcu_numbers_used[1] = 0;
+	sitter_stop(&other);
+	teardown();
+}
+
 #ifdef CONFIG_LOCKDEP
 
 #define FILLED 64

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Where readers count: who has counts of his own and who has not, and what happens when the system
- * refuses what they need. Against the library without lockdep, as test_srcu_readers.c.
+ * refuses what they need. Against the library without lockdep, as test_srcu_readers.c. The slots'
+ * file is part of this one, to come between its steps.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -22,7 +23,16 @@
 #include "tests/support/srcu_probe.h"
 #include "tests/support/test.h"
 
+static void before_hi(void);
+
+#undef try_cmpxchg
+#define try_cmpxchg(p, oldp, new)                                                              \
+	(before_hi(), __atomic_compare_exchange_n((p), (oldp), (new), false, __ATOMIC_SEQ_CST, \
+						  __ATOMIC_SEQ_CST))
+#include "notifier/srcu_slots.c"
+
 static struct srcu_struct srcu;
+static int handed_over; /* the cookie of a section that another thread ends */
 
 static void setup(void)
 {
@@ -96,6 +106,73 @@ TEST(srcu_slots, every_thread_counts_for_itself)
 	teardown();
 }
 
+/* Two threads at the same time: each finds the number free that the other takes. */
+static atomic64_t arrivals;
+
+struct newcomer {
+	struct kthread thread;
+	int64_t round;
+	char *slot;
+};
+
+static void register_together(void *arg)
+{
+	struct newcomer *n = arg;
+	int cookie;
+
+	meet(&arrivals, n->round, 2);
+	cookie = srcu_read_lock(&srcu);
+	n->slot = current_thread()->srcu_slot;
+	/* Neither ends before both have a number. */
+	meet(&arrivals, n->round + 1, 2);
+	srcu_read_unlock(&srcu, cookie);
+}
+
+TEST(srcu_slots, numbers_are_not_shared)
+{
+	struct sweep sweep = sweep_start(20000);
+	struct newcomer two[2];
+
+	setup();
+	for (int64_t i = 1; sweep_goes_on(&sweep, (i + 1) / 2); i += 2) {
+		for (int n = 0; n < 2; n++) {
+			two[n].round = i;
+			expect_eq(kthread_run(&two[n].thread, "newcomer", register_together,
+					      &two[n]),
+				  0);
+		}
+		for (int n = 0; n < 2; n++)
+			kthread_join(&two[n].thread);
+		expect(two[0].slot && two[1].slot);
+		expect_ne(two[0].slot, two[1].slot);
+	}
+	teardown();
+}
+
+static bool another_raises_hi;
+
+static void before_hi(void)
+{
+	if (another_raises_hi)
+		slots.hi = 2;
+	another_raises_hi = false;
+}
+
+/* Who had the number below ours is ready first, and raises hi, but not as far as we need it. */
+TEST(srcu_slots, hi_is_raised_by_two)
+{
+	setup();
+	srcu_numbers_used[0] |= 2;
+	another_raises_hi = true;
+	handed_over = srcu_read_lock(&srcu);
+	expect(!another_raises_hi);
+	expect(is_inside());
+	expect_eq(slots.hi, 3);
+	srcu_read_unlock(&srcu, handed_over);
+	srcu_numbers_used[0] &= ~2ULL;
+	teardown();
+}
+
 /* Those before us took their numbers, and have no memory yet: scans go over it all the same. */
 TEST(srcu_slots, memory_has_no_holes)
 {
@@ -148,8 +225,6 @@ static void take_all_numbers(void)
 	for (unsigned int i = 0; i < SRCU_MAX_THREADS / 64; i++)
 		WRITE_ONCE(srcu_numbers_used[i], ~0ULL);
 }
-
-static int handed_over;
 
 static void lock_without_a_number(void *arg)
 {
@@ -320,6 +395,7 @@ TEST(srcu_slots, no_memory_for_own_counts)
 /* Without the end of a thread nobody could give a number back. */
 TEST(srcu_slots, no_key_for_the_end_of_threads)
 {
+	const void *whose = pthread_getspecific(0); /* of the first who made one: a sanitizer? */
 	pthread_key_t first, key;
 	int n = 1;
 
@@ -331,7 +407,7 @@ TEST(srcu_slots, no_key_for_the_end_of_threads)
 	expect(is_inside());
 	expect(!counts_for_itself());
 	expect_eq(numbers_used(), 1);
-	expect(!pthread_getspecific(0));
+	expect_eq(pthread_getspecific(0), whose);
 	expect(!pthread_getspecific(first));
 	srcu_read_unlock(&srcu, handed_over);
 	expect(!is_inside());

@@ -14,8 +14,8 @@
  *   at rest			kicked: call_srcu, srcu_barrier, start
  *   ready, in a stack		the worker takes it up
  *   being served		done: at rest, or ready for more, or parked
- *   parked			kicked: by a reader that leaves, by whoever ends the grace period,
- *by a barrier that drops cb_run
+ *   parked			kicked: by a reader that leaves, by who ends the grace period, by a
+ *				barrier that drops cb_run
  *
  * A kick takes no lock, as an unlock kicks, which may stand in a signal handler: it pushes the
  * domain on the stack, unless it is there. The worker takes the whole stack, and says so for each
@@ -432,7 +432,11 @@ int srcu_workers_start(void)
 	ret = start_thread();
 	if (ret)
 		goto out;
-	WRITE_ONCE(srcu_worker.pid, pid);
+	/*
+	 * Full barrier between this and the look at the queues. Pairs with the exchanges of
+	 * call_srcu(), between the queue and the look at pid: one of us finds the other.
+	 */
+	xchg(&srcu_worker.pid, pid);
 	srcu_for_each_domain(kick_if_queued);
 out:
 	mutex_unlock(&srcu_worker.control);

@@ -4,8 +4,8 @@
  * guest traps.
  *
  * Every entry down to these pages has U/S clear, so CPL3 code can neither read, write nor execute
- * them; A and D are set, so the CPU never writes the tables. What an exception pushes, the VMM
- *reads and edits in the frame of the stack page, through mapping A: the guest cannot forge it.
+ * them; A and D are set, so the CPU never writes the tables. What an exception pushes is
+ * read and edited in the frame of the stack page, through mapping A: the guest cannot forge it.
  *
  * The entry stubs are the only code that runs at CPL0. Some KVMs emulate CPL0 code, at half a
  * microsecond per instruction, and know few instructions. So a stub makes all exception frames look

@@ -27,9 +27,9 @@
  * and one that was forgotten would be a step that nobody controls, and nobody notices. The compiler
  * forgets none. Plain accesses are marked as well (__tsan_read4 ...), but for those in memcpy() and
  * memset(): no points to switch at, but where a use after free and a data race are seen. The price
- * is one set of flags for one build. READ_ONCE and WRITE_ONCE are __atomic builtins and not
- *volatile for this, too: a volatile store is marked before the compiler's own store, so a program
- *that delays stores could not hold it up.
+ * is one set of flags for one build. READ_ONCE and WRITE_ONCE are __atomic builtins for this, too:
+ * a volatile store is marked before the compiler's own store, so a program that delays stores could
+ * not hold it up.
  *
  * A build with hooks has no lock checking (CONFIG_LOCKDEP): its graph outlives a schedule, and its
  * own lock would be scheduled. And readers of SRCU all take the calls out of line: the inlined part

@@ -317,7 +317,7 @@ static struct srcu_head heads[2];
 
 static void call_stop(void *arg)
 {
-	(void)arg;
+	atomic_set_release(arg, 1);
 	srcu_workers_stop();
 }
 
@@ -334,6 +334,7 @@ static void child_starts_a_worker(void)
 /* Two domains are parked, and somebody waits for the worker to end, which it does not before. */
 TEST(srcu_fork, worker_is_being_stopped)
 {
+	atomic_t stopping = ATOMIC_INIT(0);
 	struct sitter readers[2];
 	struct kthread stopper;
 
@@ -346,7 +347,10 @@ TEST(srcu_fork, worker_is_being_stopped)
 	call_srcu(&other, &heads[1], count);
 	wait_for_blocked_grace_period(&srcu);
 	wait_for_blocked_grace_period(&other);
-	expect_eq(kthread_run(&stopper, "stopper", call_stop, NULL), 0);
+	expect_eq(kthread_run(&stopper, "stopper", call_stop, &stopping), 0);
+	/* A thread that starts allocates, and ASan's allocator is not taken over a fork. */
+	while (!atomic_read_acquire(&stopping))
+		sched_yield();
 	/* On its way or inside: the child copes with either. */
 	for (int i = 0; i < 20; i++) {
 		in_child(child_starts_a_worker);

@@ -153,9 +153,11 @@ static bool another_raises_hi;
 
 static void before_hi(void)
 {
-	if (another_raises_hi)
-		slots.hi = 2;
-	another_raises_hi = false;
+	/* Other cases come here with two threads. */
+	if (!READ_ONCE(another_raises_hi))
+		return;
+	WRITE_ONCE(another_raises_hi, false);
+	WRITE_ONCE(slots.hi, 2);
 }
 
 /* Who had the number below ours is ready first, and raises hi, but not as far as we need it. */

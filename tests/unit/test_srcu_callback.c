@@ -6,11 +6,11 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "notifier/sync/util.h"
 #include "tests/support/relax.h"
+#include "tests/support/child.h"
 #include "tests/support/srcu_probe.h"
 #include "tests/support/test.h"
 
@@ -503,35 +503,13 @@ TEST(srcu_callback, worker_has_the_programs_cpus)
 
 /* ---- fork ---- */
 
-static void in_child(void (*body)(void))
-{
-	int status;
-	pid_t pid = fork();
-
-	expect_ge(pid, 0);
-	if (!pid) {
-		alarm(20);
-		body();
-		_exit(cleanup_srcu_struct(&srcu) ? 9 : 0);
-	}
-	expect_eq(waitpid(pid, &status, 0), pid);
-	expect_eq(status, 0);
-}
-
-static void child_expects_ran(int nr)
-{
-	if (atomic_read(&ran) != nr)
-		_exit(nr);
-}
-
 /* Starts a worker that runs callback number @nr. */
 static void child_starts_worker(__attribute__((unused)) int nr)
 {
 #ifndef GNOMON_TSAN /* which cannot start threads after such a fork */
 	struct item item = {.number = nr};
 
-	if (srcu_workers_start())
-		_exit(8);
+	child_expects(!srcu_workers_start());
 	call_srcu(&srcu, &item.head, item_func);
 	poll_ran(nr);
 	srcu_workers_stop();
@@ -545,10 +523,11 @@ static void child_has_no_worker(void)
 
 	srcu_workers_stop();
 	call_srcu(&srcu, &item.head, item_func);
-	child_expects_ran(1);
+	child_expects(atomic_read(&ran) == 1);
 	srcu_barrier(&srcu);
-	child_expects_ran(2);
+	child_expects(atomic_read(&ran) == 2);
 	child_starts_worker(3);
+	child_expects(!cleanup_srcu_struct(&srcu));
 }
 
 TEST(srcu_callback, forked_child_has_no_worker)
@@ -562,7 +541,7 @@ TEST(srcu_callback, forked_child_has_no_worker)
 	 */
 	call_srcu(&srcu, &items[0].head, item_func);
 	poll_ran(1);
-	in_child(child_has_no_worker);
+	in_child(child_has_no_worker, 20);
 	call_srcu(&srcu, &items[1].head, item_func);
 	srcu_barrier(&srcu);
 	expect_eq(atomic_read(&ran), 2);
@@ -584,12 +563,12 @@ static void child_runs_callbacks(void)
 #ifndef GNOMON_TSAN
 	struct kthread t;
 
-	if (kthread_run(&t, "stack", overwrite_stack, NULL))
-		_exit(8);
+	child_expects(!kthread_run(&t, "stack", overwrite_stack, NULL));
 	kthread_join(&t);
 #endif
 	srcu_barrier(&srcu);
-	child_expects_ran(1);
+	child_expects(atomic_read(&ran) == 1);
+	child_expects(!cleanup_srcu_struct(&srcu));
 }
 
 /* A barrier waits for a reader, with a mark in the queue that lies on its stack. */
@@ -605,7 +584,7 @@ TEST(srcu_callback, fork_beside_a_barrier)
 	call_srcu(&srcu, &item.head, item_func);
 	expect_eq(kthread_run(&waiter, "barrier", call_barrier, &passed), 0);
 	wait_for_blocked_grace_period(&srcu);
-	in_child(child_runs_callbacks);
+	in_child(child_runs_callbacks, 20);
 	sitter_stop(&reader);
 	kthread_join(&waiter);
 	expect_eq(atomic_read(&ran), 1);
@@ -616,8 +595,9 @@ TEST(srcu_callback, fork_beside_a_barrier)
 static void child_inherits_parked(void)
 {
 	srcu_barrier(&srcu);
-	child_expects_ran(1);
+	child_expects(atomic_read(&ran) == 1);
 	child_starts_worker(2);
+	child_expects(!cleanup_srcu_struct(&srcu));
 }
 
 /* The worker waits for a reader when somebody forks, and a kick is half done on another thread. */
@@ -631,7 +611,7 @@ TEST(srcu_callback, fork_beside_a_parked_domain)
 	call_srcu(&srcu, &item.head, item_func);
 	wait_for_blocked_grace_period(&srcu);
 	WRITE_ONCE(srcu.d->kicked, 1);
-	in_child(child_inherits_parked);
+	in_child(child_inherits_parked, 20);
 	/* The other half: the worker may have wanted to push the domain itself meanwhile. */
 	WRITE_ONCE(srcu.d->kicked, 0);
 	srcu_worker_kick(srcu.d);

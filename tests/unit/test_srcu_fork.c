@@ -4,10 +4,10 @@
  * are nobody's there. The child has no thread but the one that forked; whatever it waits for must
  * be its own.
  */
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "notifier/sync/util.h"
+#include "tests/support/child.h"
 #include "tests/support/srcu_probe.h"
 #include "tests/support/test.h"
 
@@ -25,30 +25,6 @@ static void setup(void)
 static void teardown(void)
 {
 	expect_eq(cleanup_srcu_struct(&srcu), 0);
-}
-
-/* In a child: what does not hold is its exit code, and a hang its end. */
-#define child_expects(cond)              \
-	do {                             \
-		if (!(cond))             \
-			_exit(__LINE__); \
-	} while (0)
-
-static void in_child(void (*body)(void))
-{
-	int status;
-	pid_t pid = fork();
-
-	expect_ge(pid, 0);
-	if (!pid) {
-		alarm(4);
-		body();
-		_exit(0);
-	}
-	expect_eq(waitpid(pid, &status, 0), pid);
-	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		fail("the child: signal %d, or what it expects in line %d, modulo 256",
-		     WTERMSIG(status), WEXITSTATUS(status));
 }
 
 static void count(struct srcu_head *head)
@@ -85,7 +61,7 @@ TEST(srcu_fork, grace_period_is_being_driven)
 	expect_eq(kthread_run(&driver, "driver", hold_gp_lock, NULL), 0);
 	while (!atomic_read_acquire(&locked))
 		sched_yield();
-	in_child(child_synchronizes);
+	in_child(child_synchronizes, 4);
 	atomic_set_release(&let_go, 1);
 	kthread_join(&driver);
 	teardown();
@@ -109,7 +85,7 @@ TEST(srcu_fork, somebody_waits_for_a_reader)
 	wait_for_blocked_grace_period(&srcu);
 	while (!READ_ONCE(srcu.d->gp_wait.waiters))
 		sched_yield();
-	in_child(child_is_not_waited_for);
+	in_child(child_is_not_waited_for, 4);
 	sitter_stop(&reader);
 	kthread_join(&updater.thread);
 	teardown();
@@ -139,7 +115,7 @@ TEST(srcu_fork, grace_period_is_beginning)
 	cookie = srcu_read_lock(&srcu);
 	d->need = 0;
 	d->gp_seq++;
-	in_child(child_waits_for_itself);
+	in_child(child_waits_for_itself, 4);
 	d->gp_seq--;
 	srcu_read_unlock(&srcu, cookie);
 	teardown();
@@ -151,7 +127,7 @@ TEST(srcu_fork, grace_period_is_beginning)
 TEST(srcu_fork, by_a_thread_that_never_read)
 {
 	setup();
-	in_child(child_synchronizes);
+	in_child(child_synchronizes, 4);
 	teardown();
 }
 
@@ -181,7 +157,7 @@ TEST(srcu_fork, sections_that_are_over)
 		srcu_read_unlock(&srcu, srcu_read_lock(&srcu));
 	expect_eq(numbers_used(), 3);
 	srcu_numbers_used[1] = 1; /* and 61 more threads, of which one is left */
-	in_child(child_counts_from_nothing);
+	in_child(child_counts_from_nothing, 4);
 	srcu_numbers_used[1] = 0;
 	sitter_stop(&other);
 	teardown();
@@ -230,7 +206,7 @@ TEST(srcu_fork, sections_of_others_take_no_room)
 		kthread_join(&t);
 	}
 	expect(!section_is_recorded());
-	in_child(child_has_room);
+	in_child(child_has_room, 4);
 	teardown();
 }
 
@@ -269,7 +245,7 @@ TEST(srcu_fork, worker_is_inside_a_callback)
 	call_srcu(&srcu, &item.head, stay_inside);
 	park_wait(&item.inside, 1);
 	call_srcu(&srcu, &second, count);
-	in_child(child_runs_the_second);
+	in_child(child_runs_the_second, 4);
 	park_release(&item.inside);
 	srcu_barrier(&srcu);
 	expect_eq(atomic_read(&ran), 2);
@@ -353,7 +329,7 @@ TEST(srcu_fork, worker_is_being_stopped)
 		sched_yield();
 	/* On its way or inside: the child copes with either. */
 	for (int i = 0; i < 20; i++) {
-		in_child(child_starts_a_worker);
+		in_child(child_starts_a_worker, 4);
 		sched_yield();
 	}
 	sitter_stop(&readers[0]);

@@ -6,18 +6,16 @@
  * thread numbers.
  */
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/child.h"
 #include "tests/support/relax.h"
+#include "tests/support/srcu_litmus.h"
 #include "tests/support/srcu_probe.h"
+#include "tests/support/syscall_filter.h"
 #include "tests/support/test.h"
 
 static struct srcu_struct srcu;
@@ -36,62 +34,16 @@ static void teardown(void)
 
 /* ---- the heavy barrier ---- */
 
-/*
- * The updater counts x up, waits for a grace period, and says in y which x is over. A section that
- * loaded an x finds y no further. What would break it is a count of the reader that is still in its
- * store buffer when the locks are summed: so the reader fills that first, with stores to lines that
- * it has thrown out of its cache, and the section fits into the time that they take.
- */
-static uint64_t litmus_x __attribute__((aligned(128)));
-static uint64_t litmus_y __attribute__((aligned(128)));
-static atomic64_t violations;
-
-static void litmus_reader(void *arg)
+static void synchronize(uint64_t i)
 {
-	static __thread char cold[16][4096 + 64] __attribute__((aligned(64)));
-	unsigned int seed = 1;
-
-	(void)arg;
-	while (!atomic_read(&stop)) {
-		uint64_t x, y;
-		int cookie;
-
-		for (int i = 0; i < 16; i++)
-			__builtin_ia32_clflush(cold[i]);
-		for (int i = 0; i < 16; i++)
-			WRITE_ONCE(cold[i][0], (char)seed);
-		cookie = srcu_read_lock(&srcu);
-		x = READ_ONCE(litmus_x);
-		relax(seed++ % 12);
-		y = smp_load_acquire(&litmus_y);
-		srcu_read_unlock(&srcu, cookie);
-		if (y > x)
-			atomic64_inc(&violations);
-		atomic64_inc(&sections);
-	}
-}
-
-static void run_litmus(int nr_readers, int64_t want)
-{
-	struct kthread readers[3];
-
-	for (int n = 0; n < nr_readers; n++)
-		expect_eq(kthread_run(&readers[n], "litmus", litmus_reader, NULL), 0);
-	for (uint64_t i = 1; (int64_t)i <= want / 20 || atomic64_read(&sections) < want; i++) {
-		WRITE_ONCE(litmus_x, i);
-		synchronize_srcu(&srcu);
-		smp_store_release(&litmus_y, i);
-	}
-	atomic_set(&stop, 1);
-	for (int n = 0; n < nr_readers; n++)
-		kthread_join(&readers[n]);
-	expect_eq(atomic64_read(&violations), 0);
+	synchronize_srcu(&srcu);
+	smp_store_release(&litmus_y, i);
 }
 
 TEST(srcu_readers, litmus)
 {
 	setup();
-	run_litmus(1, test_long() ? 10000000 : 500000);
+	run_litmus(&srcu, 1, test_long() ? 10000000 : 500000, synchronize);
 	teardown();
 }
 
@@ -492,7 +444,7 @@ static void run_readers_of_all_kinds(void)
 	kthread_join(&updater.thread);
 	memset(srcu_numbers_used, 0xff, sizeof(srcu_numbers_used));
 	run_readers_in_one_slot();
-	run_litmus(3, test_long() ? 200000 : 10000);
+	run_litmus(&srcu, 3, test_long() ? 200000 : 10000, synchronize);
 }
 
 TEST(srcu_readers, no_number_left)
@@ -505,17 +457,7 @@ TEST(srcu_readers, no_number_left)
 /* Containers filter system calls, and old kernels do not have it. */
 static void refuse_membarrier(void)
 {
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = {.len = 4, .filter = code};
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
-		skip("no system call filters here");
+	filter_syscall(SYS_membarrier, SECCOMP_RET_ERRNO | EPERM);
 	expect_eq(syscall(SYS_membarrier, 0, 0, 0), -1);
 }
 
@@ -531,27 +473,12 @@ TEST(srcu_readers, no_membarrier)
 
 /* ---- fork ---- */
 
-static void in_child(void (*body)(void))
-{
-	int status;
-	pid_t pid = fork();
-
-	expect_ge(pid, 0);
-	if (!pid) {
-		alarm(20);
-		body();
-		_exit(0);
-	}
-	expect_eq(waitpid(pid, &status, 0), pid);
-	expect_eq(status, 0);
-}
-
 static void child_synchronizes(void)
 {
 	read_once(NULL);
 	synchronize_srcu(&srcu);
-	if (numbers_used() != 2 || cleanup_srcu_struct(&srcu))
-		_exit(1);
+	child_expects(numbers_used() == 2);
+	child_expects(!cleanup_srcu_struct(&srcu));
 }
 
 /*
@@ -568,7 +495,7 @@ TEST(srcu_readers, child_has_no_readers)
 		sitter_start(&readers[i], &srcu);
 	syncer_start(&updater, &srcu);
 	wait_for_blocked_grace_period(&srcu);
-	in_child(child_synchronizes);
+	in_child(child_synchronizes, 20);
 	expect(!atomic_read(&updater.done));
 	for (int i = 0; i < 3; i++)
 		sitter_stop(&readers[i]);
@@ -578,8 +505,7 @@ TEST(srcu_readers, child_has_no_readers)
 
 static void child_leaves_its_section(void)
 {
-	if (poll_state_synchronize_srcu(&srcu, start_poll_synchronize_srcu(&srcu)))
-		_exit(1);
+	child_expects(!poll_state_synchronize_srcu(&srcu, start_poll_synchronize_srcu(&srcu)));
 	srcu_read_unlock(&srcu, left_open);
 	synchronize_srcu(&srcu);
 }
@@ -592,7 +518,7 @@ TEST(srcu_readers, fork_inside_a_section)
 	setup();
 	sitter_start(&other, &srcu);
 	left_open = srcu_read_lock(&srcu);
-	in_child(child_leaves_its_section);
+	in_child(child_leaves_its_section, 20);
 	expect(!poll_state_synchronize_srcu(&srcu, start_poll_synchronize_srcu(&srcu)));
 	srcu_read_unlock(&srcu, left_open);
 	sitter_stop(&other);

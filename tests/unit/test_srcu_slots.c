@@ -5,14 +5,11 @@
  * file is part of this one, to come between its steps.
  */
 #include <errno.h>
-#include <linux/filter.h>
 #include <linux/membarrier.h>
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -20,7 +17,9 @@
 #include <unistd.h>
 
 #include "tests/support/relax.h"
+#include "tests/support/srcu_litmus.h"
 #include "tests/support/srcu_probe.h"
+#include "tests/support/syscall_filter.h"
 #include "tests/support/test.h"
 
 static void before_hi(void);
@@ -336,15 +335,6 @@ TEST(srcu_slots, no_address_space)
 	teardown();
 }
 
-static void filter(struct sock_filter *code, unsigned short len)
-{
-	struct sock_fprog program = {.len = len, .filter = code};
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
-		skip("no system call filters here");
-}
-
 /* To make memory of a thread's counts accessible fails: at most two threads at a time. */
 static void refuse_mprotect(void)
 {
@@ -358,7 +348,7 @@ static void refuse_mprotect(void)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 
-	filter(code, ARRAY_SIZE(code));
+	filter_syscalls(code, ARRAY_SIZE(code));
 }
 
 /* What was reserved is given back each time. */
@@ -444,16 +434,10 @@ static void emulate(int sig, siginfo_t *info, void *context)
 static void emulate_membarrier(void)
 {
 	struct sigaction action = {.sa_sigaction = emulate, .sa_flags = SA_SIGINFO};
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
 
 	commands = MEMBARRIER_CMD_PRIVATE_EXPEDITED | MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
 	sigaction(SIGSYS, &action, NULL);
-	filter(code, ARRAY_SIZE(code));
+	filter_syscall(SYS_membarrier, SECCOMP_RET_TRAP);
 }
 
 /* The kernel may be out of memory for a moment: a barrier that was not one is not taken for one. */
@@ -539,37 +523,6 @@ TEST(srcu_slots, reader_wakes_the_worker)
 
 /* [enter] for the worker, whose scans are not those of synchronize_srcu(). */
 
-static uint64_t litmus_x __attribute__((aligned(128)));
-static uint64_t litmus_y __attribute__((aligned(128)));
-static atomic_t stop;
-static atomic64_t sections, violations;
-
-/* As in test_srcu_readers.c: the lock is to sit in a full store buffer while the section runs. */
-static void litmus_reader(void *arg)
-{
-	static __thread char cold[16][4096 + 64] __attribute__((aligned(64)));
-	unsigned int seed = 1;
-
-	(void)arg;
-	while (!atomic_read(&stop)) {
-		uint64_t x, y;
-		int cookie;
-
-		for (int i = 0; i < 16; i++)
-			__builtin_ia32_clflush(cold[i]);
-		for (int i = 0; i < 16; i++)
-			WRITE_ONCE(cold[i][0], (char)seed);
-		cookie = srcu_read_lock(&srcu);
-		x = READ_ONCE(litmus_x);
-		relax(seed++ % 12);
-		y = smp_load_acquire(&litmus_y);
-		srcu_read_unlock(&srcu, cookie);
-		if (y > x)
-			atomic64_inc(&violations);
-		atomic64_inc(&sections);
-	}
-}
-
 static uint64_t round_over;
 
 static void publish(struct srcu_head *head)
@@ -579,24 +532,20 @@ static void publish(struct srcu_head *head)
 	smp_store_release(&round_over, READ_ONCE(litmus_x));
 }
 
+static void call_and_wait(uint64_t i)
+{
+	static struct srcu_head head;
+
+	call_srcu(&srcu, &head, publish);
+	while (smp_load_acquire(&round_over) != i)
+		cpu_relax();
+}
+
 TEST(srcu_slots, litmus_of_the_worker)
 {
-	const int64_t want = test_long() ? 4000000 : 200000;
-	struct kthread reader;
-	struct srcu_head head;
-
 	setup();
 	expect_eq(srcu_workers_start(), 0);
-	expect_eq(kthread_run(&reader, "litmus", litmus_reader, NULL), 0);
-	for (uint64_t i = 1; (int64_t)i <= want / 20 || atomic64_read(&sections) < want; i++) {
-		WRITE_ONCE(litmus_x, i);
-		call_srcu(&srcu, &head, publish);
-		while (smp_load_acquire(&round_over) != i)
-			cpu_relax();
-	}
-	atomic_set(&stop, 1);
-	kthread_join(&reader);
-	expect_eq(atomic64_read(&violations), 0);
+	run_litmus(&srcu, 1, test_long() ? 4000000 : 200000, call_and_wait);
 	srcu_workers_stop();
 	teardown();
 }

@@ -10,6 +10,11 @@
  * The worker serves all domains and waits for no reader: a domain whose readers are in the way is
  * parked, and comes back when one of them leaves (a reader of one domain never delays another).
  *
+ * After a pass that ran callbacks it naps, with those domains ready. Who frees one object often
+ * frees more, and they wait for one grace period together: without the nap a batch is what was
+ * queued in the few microseconds of a pass, and each pass interrupts the caller (the membarrier),
+ * takes cache lines from him, and now and then has to be woken by him.
+ *
  *   a domain is		and leaves when
  *   at rest			kicked: call_srcu, srcu_barrier, start
  *   ready, in a stack		the worker takes it up
@@ -193,7 +198,6 @@ void srcu_barrier(struct srcu_struct *ssp)
 	struct srcu_domain *d = srcu_domain(ssp);
 	struct barrier_mark mark = {.owner = thread_id()};
 
-	might_sleep();
 	srcu_assert_not_reader(d, "srcu_barrier()");
 	ASSERT(!srcu_runs_callbacks(d), "srcu_barrier() on domain %u by one of its own callbacks",
 	       d->number);
@@ -255,7 +259,7 @@ void srcu_worker_notify(struct srcu_domain *d)
 		srcu_worker_kick(d);
 }
 
-enum served { SERVED_ALL, SERVED_SOME, MUST_WAIT };
+enum served { SERVED_ALL, SERVED_BATCH, SERVED_SOME, MUST_WAIT };
 
 /*
  * A pass over all domains that are ready, in three steps, so that one heavy barrier does for all of
@@ -311,7 +315,7 @@ static enum served run_what_passed(struct srcu_domain *d, enum srcu_progress pro
 			run_batch(d);
 			lock_map_release(&worker_map);
 		}
-		served = passed || progress != SRCU_BLOCKED ? SERVED_SOME : MUST_WAIT;
+		served = passed ? SERVED_BATCH : progress != SRCU_BLOCKED ? SERVED_SOME : MUST_WAIT;
 	}
 	mutex_unlock(&d->cb_run);
 	return served;
@@ -319,7 +323,7 @@ static enum served run_what_passed(struct srcu_domain *d, enum srcu_progress pro
 
 static void served(struct srcu_domain *d, enum served how)
 {
-	if (how == SERVED_SOME)
+	if (how == SERVED_BATCH || how == SERVED_SOME)
 		push_kicked(d);
 	if (how == MUST_WAIT) {
 		d->parked = true;
@@ -327,9 +331,10 @@ static void served(struct srcu_domain *d, enum served how)
 	}
 }
 
-static void pass(struct srcu_domain *domains)
+/* True if callbacks ran. */
+static bool pass(struct srcu_domain *domains)
 {
-	bool scanning = false;
+	bool scanning = false, ran = false;
 
 	for (struct srcu_domain *d = domains; d; d = d->next_served) {
 		scan_first_half(d);
@@ -339,11 +344,14 @@ static void pass(struct srcu_domain *domains)
 		srcu_heavy_barrier();
 	for (struct srcu_domain *d = domains, *next; d; d = next) {
 		enum srcu_progress progress = scan_second_half(d);
+		enum served how = run_what_passed(d, progress);
 
 		/* Before it is served: then it may be ready again, and is in no pass. */
 		next = d->next_served;
-		served(d, run_what_passed(d, progress));
+		served(d, how);
+		ran |= how == SERVED_BATCH;
 	}
+	return ran;
 }
 
 /* The worker may end: somebody asked it to, and no domain waits for a reader. */
@@ -387,8 +395,8 @@ static cpu_set_t program_cpus;
 
 __attribute__((constructor)) static void remember_cpus(void)
 {
-	if (sched_getaffinity(0, sizeof(program_cpus), &program_cpus))
-		CPU_ZERO(&program_cpus); /* more than it can name */
+	/* If there are more than it can name it stays all zeroes, which nobody can be bound to. */
+	sched_getaffinity(0, sizeof(program_cpus), &program_cpus);
 }
 
 static void worker_main(void *unused)
@@ -399,7 +407,8 @@ static void worker_main(void *unused)
 	/* Not those of whoever started it, who may have work of its own for them. */
 	sched_setaffinity(0, sizeof(program_cpus), &program_cpus);
 	while ((ready = take_ready()))
-		pass(ready);
+		if (pass(ready))
+			fsleep(SRCU_NAP_US);
 }
 
 static void kick_if_queued(struct srcu_domain *d)
@@ -445,7 +454,6 @@ out:
 
 void srcu_workers_stop(void)
 {
-	might_sleep();
 	ASSERT(!current_thread()->srcu_running, "srcu_workers_stop() by a callback");
 	lock_map_visit(&worker_map);
 	mutex_lock(&srcu_worker.control);

@@ -31,6 +31,9 @@
 /* How long to hope that a reader is about to leave: about what a sleep and a wake-up cost. */
 #define SRCU_SPIN_NS 20000
 
+/* How long callbacks gather behind a batch: some thousand calls, or ten times a grace period. */
+#define SRCU_NAP_US 100
+
 /*
  * Sections entered and left by index, of one domain by one thread. Never reset; an index is empty
  * when the sums over all threads are equal. Separate, not one net count, as a section may be left
@@ -76,7 +79,9 @@ struct srcu_domain {
 	struct srcu_head *cb_tail __attribute__((aligned(64))); /* &cb_first: empty */
 	struct srcu_head cb_first;
 	uint32_t cb_busy; /* somebody knows that there are callbacks, and they have not all run */
-	struct mutex cb_run;	 /* the batch, and the right to run callbacks */
+
+	/* Not on the line of who queues: it is stored to for each callback that is run. */
+	struct mutex cb_run __attribute__((aligned(64))); /* the batch, and to run callbacks */
 	struct srcu_head *batch; /* waiting for gp_seq to reach batch_snap */
 	unsigned long batch_snap;
 	struct srcu_domain *cb_outer; /* who runs them was running those of this one, or NULL */

@@ -28,15 +28,26 @@ bool wait_sleep(wait_queue_head_t *wq, uint32_t seq, const struct timespec *dead
 	return futex_wait(&wq->seq, seq, deadline) != -ETIMEDOUT;
 }
 
-void wait_deadline(struct timespec *deadline, unsigned long ms)
+void wait_deadline(struct timespec *deadline, uint64_t usecs)
 {
 	sync_clock(deadline);
-	deadline->tv_sec += (time_t)(ms / 1000);
-	deadline->tv_nsec += (long)(ms % 1000) * 1000000;
+	deadline->tv_sec += (time_t)(usecs / 1000000);
+	deadline->tv_nsec += (long)(usecs % 1000000) * 1000;
 	if (deadline->tv_nsec >= 1000000000) {
 		deadline->tv_sec++;
 		deadline->tv_nsec -= 1000000000;
 	}
+}
+
+void fsleep(unsigned long usecs)
+{
+	const uint32_t nobody_wakes = 0;
+	struct timespec deadline;
+
+	might_sleep();
+	wait_deadline(&deadline, usecs);
+	while (futex_wait(&nobody_wakes, 0, &deadline) != -ETIMEDOUT)
+		; /* a signal */
 }
 
 void wake_up_all(wait_queue_head_t *wq)

@@ -45,7 +45,10 @@ void wake_up_all(wait_queue_head_t *wq);
 uint32_t wait_prepare(wait_queue_head_t *wq);
 void wait_finish(wait_queue_head_t *wq);
 bool wait_sleep(wait_queue_head_t *wq, uint32_t seq, const struct timespec *deadline);
-void wait_deadline(struct timespec *deadline, unsigned long ms);
+void wait_deadline(struct timespec *deadline, uint64_t usecs);
+
+/* For @usecs microseconds, or somewhat longer. Nobody can wake the caller sooner. */
+void fsleep(unsigned long usecs);
 
 /* @wq is the queue itself, not its address, as in the kernel. @cond must not leave the macro. */
 #define wait_event(wq, cond)                                         \
@@ -69,7 +72,7 @@ void wait_deadline(struct timespec *deadline, unsigned long ms);
 		bool __wait_done;                                                          \
 		bool __wait_late = false;                                                  \
 		might_sleep();                                                             \
-		wait_deadline(&__wait_end, (ms));                                          \
+		wait_deadline(&__wait_end, 1000ULL * (ms));                                \
 		while (!(__wait_done = (cond)) && !__wait_late) {                          \
 			uint32_t __wait_seq = wait_prepare(&(wq));                         \
 			__wait_done = (cond);                                              \

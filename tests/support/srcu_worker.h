@@ -18,15 +18,18 @@ static inline bool begun(bool scanning);
 static int barriers;	     /* heavy ones, in the last pass */
 static bool no_more_threads; /* to be had */
 static int workers;	     /* that were started */
+static int naps;
 
 #define sync_yield()		       (waited_for_a_hole(), (sync_yield)())
 #define srcu_heavy_barrier()	       (barriers++, (srcu_heavy_barrier)())
 #define kthread_run(t, n, f, a)	       (no_more_threads ? -EAGAIN : (workers++, (kthread_run)(t, n, f, a)))
+#define fsleep(usecs)		       (naps++, (fsleep)(usecs))
 #define srcu_scan_begin(d, snap, scan) begun((srcu_scan_begin)(d, snap, scan))
 #include "notifier/srcu_callback.c"
 #undef sync_yield
 #undef srcu_heavy_barrier
 #undef kthread_run
+#undef fsleep
 #undef srcu_scan_begin
 
 static struct srcu_struct srcu;
@@ -64,10 +67,10 @@ static inline void be_it_no_more(void)
 	WRITE_ONCE(srcu_worker.pid, 0);
 }
 
-static inline void one_pass(void)
+static inline bool one_pass(void)
 {
 	barriers = 0;
-	pass(take_ready());
+	return pass(take_ready());
 }
 
 static inline void all_passes(void)

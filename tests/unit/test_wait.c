@@ -150,6 +150,15 @@ TEST(wait, timeout)
 	expect_eq(wq.waiters, 0);
 }
 
+TEST(wait, sleep)
+{
+	uint64_t start = now_ns();
+
+	fsleep(0);
+	fsleep(1500000);
+	expect_ge(now_ns() - start, 1500000000);
+}
+
 /* Long before the time is up: the time-out is longer than a test may run. */
 TEST(wait, timeout_is_cut_short_by_wake_up)
 {
@@ -236,7 +245,7 @@ TEST(wait, woken_up_is_no_timeout)
 	struct kthread t;
 	uint32_t seq;
 
-	wait_deadline(&deadline, 3600 * 1000);
+	wait_deadline(&deadline, 3600 * 1000000ULL);
 	seq = wait_prepare(&wq);
 	expect_eq(kthread_run(&t, "waker", wake_sleeper, &tid), 0);
 	errno = ETIMEDOUT;
@@ -349,7 +358,7 @@ TEST(wait, deadline)
 		int64_t from;
 
 		clock_gettime(CLOCK_MONOTONIC, &before);
-		wait_deadline(&deadline, ms);
+		wait_deadline(&deadline, ms * 1000);
 		clock_gettime(CLOCK_MONOTONIC, &after);
 		expect_ge(deadline.tv_nsec, 0);
 		expect_le(deadline.tv_nsec, 999999999);

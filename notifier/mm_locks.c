@@ -12,9 +12,15 @@
  *  2. There is no order among these locks. Takers exclude each other by mm_all_locks_mutex, even on
  *     different mms, as these may share objects; everyone else holds one of them at a time and
  *     waits for no other while holding it.
- *  3. Nothing is allocated in here, nor by the caller until the drop (I10): reclaim takes these
+ *  3. A mm may have many VMAs, and each lock may have to be waited for: so whoever is interrupted
+ * meanwhile gives back what it has, which are the objects with a mark, and is told so.
+ *  4. Nothing is allocated in here, nor by the caller until the drop (I10): reclaim takes these
  *     locks.
  */
+#include <errno.h>
+
+#include <gnomon/signal.h>
+
 #include "notifier/mm_internal.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
@@ -42,14 +48,22 @@ int mm_take_all_locks(struct mm_struct *mm)
 	lockdep_assert_held_write(&mm->mmap_lock);
 	mutex_lock(&mm_all_locks_mutex);
 	for (struct vm_area_struct *vma = vma_first(mm); vma; vma = vma_next(vma)) {
+		if (signal_pending())
+			goto interrupted;
 		if (vma->mapping)
 			take(&vma->mapping->i_mmap_rwsem, &vma->mapping->all_locked);
 	}
 	for (struct vm_area_struct *vma = vma_first(mm); vma; vma = vma_next(vma)) {
+		if (signal_pending())
+			goto interrupted;
 		if (vma->anon_vma)
 			take(&vma->anon_vma->rwsem, &vma->anon_vma->all_locked);
 	}
 	return 0;
+
+interrupted:
+	mm_drop_all_locks(mm);
+	return -EINTR;
 }
 
 void mm_drop_all_locks(struct mm_struct *mm)

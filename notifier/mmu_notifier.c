@@ -16,31 +16,25 @@
  *  4. ->release runs before any page is freed, whichever of exit and unregister comes first (I5):
  * see the ladder at mmu_notifier_unregister().
  *
- * Locks: subscriptions->lock protects the links of the list for writing, nests inside everything
- * and encloses nothing.
+ *  5. A notifier of mmu_notifier_get() has its users counted under subscriptions->lock, under which
+ * it is found, too: so what is found has users.
+ *
+ * subscriptions->lock protects the links of the list for writing.
  */
 #include <errno.h>
+#include <limits.h>
 
-#include <gnomon/mmu_notifier.h>
-
-#include "notifier/mm_internal.h"
 #include "notifier/srcu_internal.h"
+#include "notifier/subscriptions.h"
 #include "notifier/sync/alloc.h"
-#include "notifier/sync/atomic.h"
 #include "notifier/sync/bug.h"
-#include "notifier/sync/lock.h"
-
-struct notifier_subscriptions {
-	struct mmu_notifier *first; /* stored under lock, loaded inside an SRCU section */
-	spinlock_t lock;
-};
 
 /*
  * One domain for all mms: an unregister waits for callbacks of every mm, in exchange for no state
  * per mm. Made by the first register of the process and kept: it has no owner to free it.
  */
-static struct srcu_struct srcu;
-static bool srcu_ready; /* stored under srcu_init_mutex; any registered mm implies it */
+struct srcu_struct mmu_notifier_srcu;
+static bool srcu_ready; /* under srcu_init_mutex; any subscriber there ever was implies it */
 static DEFINE_MUTEX(srcu_init_mutex);
 
 static int subscriptions_srcu_init(void)
@@ -49,32 +43,20 @@ static int subscriptions_srcu_init(void)
 
 	mutex_lock(&srcu_init_mutex);
 	if (!srcu_ready) {
-		ret = init_srcu_struct(&srcu);
+		ret = init_srcu_struct(&mmu_notifier_srcu);
 		srcu_ready = ret == 0;
 		if (!ret)
-			lockdep_init_map(&srcu.d->dep, "mmu_notifier_srcu", &srcu);
+			lockdep_init_map(&mmu_notifier_srcu.d->dep, "mmu_notifier_srcu",
+					 &mmu_notifier_srcu);
 	}
 	mutex_unlock(&srcu_init_mutex);
 	return ret;
-}
-
-/* Acquire pairs with the release in __mmu_notifier_register(): whoever sees the block sees it
- * initialised. */
-static struct notifier_subscriptions *mm_subscriptions(struct mm_struct *mm)
-{
-	return smp_load_acquire(&mm->notifier_subscriptions);
 }
 
 bool mm_has_notifiers(struct mm_struct *mm)
 {
 	return mm_subscriptions(mm) != NULL;
 }
-
-/* Acquire pairs with the release in subscription_link(): a reader that reaches a node sees its ops
- * and mm. */
-#define for_each_subscription(mn, subscriptions)                     \
-	for ((mn) = smp_load_acquire(&(subscriptions)->first); (mn); \
-	     (mn) = smp_load_acquire(&(mn)->next))
 
 static void subscription_link(struct notifier_subscriptions *subscriptions, struct mmu_notifier *mn)
 {
@@ -103,39 +85,66 @@ static void subscription_unlink(struct mmu_notifier *mn)
 	WRITE_ONCE(mn->pprev, NULL);
 }
 
+/* Either its own TLB, to be flushed with the primary's, or windows (N-36). */
+static bool ops_are_sane(const struct mmu_notifier_ops *ops)
+{
+	return !ops->arch_invalidate_secondary_tlbs ||
+	       (!ops->invalidate_range_start && !ops->invalidate_range_end);
+}
+
+static struct notifier_subscriptions *alloc_subscriptions(void)
+{
+	struct notifier_subscriptions *subscriptions = kzalloc(sizeof(*subscriptions), GFP_KERNEL);
+
+	if (!subscriptions)
+		return NULL;
+	__spin_lock_init(&subscriptions->lock, "subscriptions->lock", LOCK_CLASS_KEY);
+	mn_itree_init(subscriptions);
+	return subscriptions;
+}
+
+/* With all locks taken: nobody is inside a window, and nobody walks the list but in ->release. */
+static void attach(struct notifier_subscriptions *subscriptions, struct mmu_notifier *subscription,
+		   struct mm_struct *mm)
+{
+	subscription->mm = mm;
+	subscription->users = 1;
+	mmgrab(mm); /* dropped by unregister, or behind free_notifier */
+	spin_lock(&subscriptions->lock);
+	subscription_link(subscriptions, subscription);
+	spin_unlock(&subscriptions->lock);
+}
+
 int __mmu_notifier_register(struct mmu_notifier *subscription, struct mm_struct *mm)
 {
-	struct notifier_subscriptions *new_block = NULL;
+	struct notifier_subscriptions *subscriptions = mm->notifier_subscriptions,
+				      *new_block = NULL;
 	int ret;
 
 	lockdep_assert_held_write(&mm->mmap_lock);
 	ASSERT(refcount_read(&mm->mm_users) > 0, "the caller pins mm_users while it registers");
 
+	if (subscription && WARN_ON(!ops_are_sane(subscription->ops)))
+		return -EINVAL;
 	ret = subscriptions_srcu_init();
 	if (ret)
 		return ret;
-
-	if (!mm->notifier_subscriptions) {
-		new_block = kzalloc(sizeof(*new_block), GFP_KERNEL);
+	if (!subscriptions) {
+		subscriptions = new_block = alloc_subscriptions();
 		if (!new_block)
 			return -ENOMEM;
-		__spin_lock_init(&new_block->lock, "subscriptions->lock", LOCK_CLASS_KEY);
 	}
-
 	ret = mm_take_all_locks(mm);
 	if (ret)
 		goto out_free;
 
-	subscription->mm = mm;
-	mmgrab(mm); /* dropped at the end of mmu_notifier_unregister() */
-
 	/* Pairs with the acquire in mm_subscriptions(). */
 	if (new_block)
 		smp_store_release(&mm->notifier_subscriptions, new_block);
-
-	spin_lock(&mm->notifier_subscriptions->lock);
-	subscription_link(mm->notifier_subscriptions, subscription);
-	spin_unlock(&mm->notifier_subscriptions->lock);
+	if (subscription)
+		attach(subscriptions, subscription, mm);
+	else
+		smp_store_release(&subscriptions->has_itree, true);
 
 	mm_drop_all_locks(mm);
 	ASSERT(refcount_read(&mm->mm_users) > 0, "the caller pins mm_users while it registers");
@@ -181,33 +190,142 @@ void mmu_notifier_unregister(struct mmu_notifier *subscription, struct mm_struct
 
 	if (READ_ONCE(subscription->pprev)) {
 		struct notifier_subscriptions *subscriptions = mm->notifier_subscriptions;
-		int id = srcu_read_lock(&srcu);
+		int id = srcu_read_lock(&mmu_notifier_srcu);
 
 		if (subscription->ops->release)
 			subscription->ops->release(subscription, mm);
-		srcu_read_unlock(&srcu, id);
+		srcu_read_unlock(&mmu_notifier_srcu, id);
 
 		spin_lock(&subscriptions->lock);
 		subscription_unlink(subscription);
 		spin_unlock(&subscriptions->lock);
 	}
 
-	synchronize_srcu(&srcu);
-	mmdrop(mm); /* pairs with the mmgrab in __mmu_notifier_register() */
+	synchronize_srcu(&mmu_notifier_srcu);
+	mmdrop(mm); /* pairs with the mmgrab in attach() */
 }
 
-/* Called by exit_mmap with mm_users at zero, so nobody can register; rmap walkers may still open
- * windows. */
-void mmu_notifier_release(struct mm_struct *mm)
+void mmu_notifier_unregister_no_release(struct mmu_notifier *subscription, struct mm_struct *mm)
 {
-	struct notifier_subscriptions *subscriptions = mm_subscriptions(mm);
+	struct notifier_subscriptions *subscriptions = mm->notifier_subscriptions;
+
+	ASSERT(refcount_read(&mm->mm_count) > 0, "register took an mm_count for us");
+	spin_lock(&subscriptions->lock);
+	subscription_unlink(subscription);
+	spin_unlock(&subscriptions->lock);
+	mmdrop(mm); /* pairs with the mmgrab in attach() */
+}
+
+void mmu_notifier_call_srcu(struct srcu_head *rcu, void (*func)(struct srcu_head *rcu))
+{
+	call_srcu(&mmu_notifier_srcu, rcu, func);
+}
+
+/* ---- get and put ---- */
+
+/* The notifier of @ops, with a user more; ERR_PTR(-EOVERFLOW); NULL: there is none. */
+static struct mmu_notifier *find_get(struct notifier_subscriptions *subscriptions,
+				     const struct mmu_notifier_ops *ops)
+{
+	struct mmu_notifier *mn;
+
+	spin_lock(&subscriptions->lock);
+	for (mn = subscriptions->first; mn && mn->ops != ops; mn = mn->next)
+		;
+	if (mn && mn->users == UINT_MAX)
+		mn = ERR_PTR(-EOVERFLOW);
+	else if (mn)
+		mn->users++;
+	spin_unlock(&subscriptions->lock);
+	return mn;
+}
+
+struct mmu_notifier *mmu_notifier_get_locked(const struct mmu_notifier_ops *ops,
+					     struct mm_struct *mm)
+{
+	struct mmu_notifier *subscription = NULL;
+	int ret;
+
+	lockdep_assert_held_write(&mm->mmap_lock);
+	ASSERT(ops->alloc_notifier && ops->free_notifier, "get and put need both");
+	/* mmap_lock makes it exact: what is not found now is nobody else's to add. */
+	if (mm->notifier_subscriptions)
+		subscription = find_get(mm->notifier_subscriptions, ops);
+	if (subscription)
+		return subscription;
+
+	subscription = ops->alloc_notifier(mm);
+	if (IS_ERR(subscription))
+		return subscription;
+	subscription->ops = ops;
+	ret = __mmu_notifier_register(subscription, mm);
+	if (!ret)
+		return subscription;
+	ops->free_notifier(subscription);
+	return ERR_PTR(ret);
+}
+
+struct mmu_notifier *mmu_notifier_get(const struct mmu_notifier_ops *ops, struct mm_struct *mm)
+{
+	struct mmu_notifier *subscription;
+
+	mmap_write_lock(mm);
+	subscription = mmu_notifier_get_locked(ops, mm);
+	mmap_write_unlock(mm);
+	return subscription;
+}
+
+static void free_subscription(struct srcu_head *rcu)
+{
+	struct mmu_notifier *subscription = container_of(rcu, struct mmu_notifier, rcu);
+	struct mm_struct *mm = subscription->mm;
+
+	subscription->ops->free_notifier(subscription);
+	mmdrop(mm); /* pairs with the mmgrab in attach() */
+}
+
+void mmu_notifier_put(struct mmu_notifier *subscription)
+{
+	struct notifier_subscriptions *subscriptions = subscription->mm->notifier_subscriptions;
+	bool last = false;
+
+	spin_lock(&subscriptions->lock);
+	if (!WARN_ON(!subscription->users)) {
+		last = --subscription->users == 0;
+		if (last)
+			subscription_unlink(subscription);
+	}
+	spin_unlock(&subscriptions->lock);
+	if (last)
+		call_srcu(&mmu_notifier_srcu, &subscription->rcu, free_subscription);
+}
+
+/*
+ * Two things to wait for, and neither is the other's: a grace period says that no callback runs,
+ * but what was queued behind one may run later; and a barrier says that what was queued has
+ * returned, but need not wait for readers if nothing was.
+ */
+void mmu_notifier_synchronize(void)
+{
+	bool ready;
+
+	mutex_lock(&srcu_init_mutex);
+	ready = srcu_ready;
+	mutex_unlock(&srcu_init_mutex);
+	if (!ready)
+		return;
+	synchronize_srcu(&mmu_notifier_srcu);
+	srcu_barrier(&mmu_notifier_srcu);
+}
+
+/* ---- the end of an mm ---- */
+
+static void release_list(struct notifier_subscriptions *subscriptions, struct mm_struct *mm)
+{
 	struct mmu_notifier *mn;
 	int id;
 
-	if (!subscriptions)
-		return;
-
-	id = srcu_read_lock(&srcu);
+	id = srcu_read_lock(&mmu_notifier_srcu);
 	for_each_subscription(mn, subscriptions) {
 		if (mn->ops->release)
 			mn->ops->release(mn, mm);
@@ -219,9 +337,24 @@ void mmu_notifier_release(struct mm_struct *mm)
 	while (subscriptions->first)
 		subscription_unlink(subscriptions->first);
 	spin_unlock(&subscriptions->lock);
-	srcu_read_unlock(&srcu, id);
+	srcu_read_unlock(&mmu_notifier_srcu, id);
 
-	synchronize_srcu(&srcu);
+	synchronize_srcu(&mmu_notifier_srcu);
+}
+
+/*
+ * Called by exit_mmap with mm_users at zero, so nobody can register; rmap walkers may still open
+ * windows. Those with an interval first, as in a window (N-61).
+ */
+void mmu_notifier_release(struct mm_struct *mm)
+{
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(mm);
+
+	if (!subscriptions)
+		return;
+	if (subscriptions->has_itree)
+		mn_itree_release(subscriptions, mm);
+	release_list(subscriptions, mm);
 }
 
 /* The last mmdrop: every notifier held an mm_count, so none is left. */
@@ -232,96 +365,7 @@ void mmu_notifier_subscriptions_destroy(struct mm_struct *mm)
 	if (!subscriptions)
 		return;
 	BUG_ON(subscriptions->first);
+	BUG_ON(subscriptions->itree.rbh_root || subscriptions->deferred);
 	kfree(subscriptions);
 	mm->notifier_subscriptions = NULL;
-}
-
-/* Inside a section. */
-static void call_range_end(struct notifier_subscriptions *subscriptions,
-			   const struct mmu_notifier_range *range)
-{
-	struct mmu_notifier *mn;
-
-	for_each_subscription(mn, subscriptions) {
-		if (mn->ops->invalidate_range_end)
-			mn->ops->invalidate_range_end(mn, range);
-	}
-}
-
-/*
- * All subscribers are called even after one refused, so that "had a start" is the same for all of
- * them and the ends below pair exactly (N-60). The one that refused must have no end: nobody could
- * tell it which starts it had refused (N-35).
- */
-static int invalidate_range_start(struct mmu_notifier_range *range)
-{
-	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
-	struct mmu_notifier *mn;
-	int ret = 0;
-	int id;
-
-	if (!subscriptions)
-		return 0;
-
-	id = srcu_read_lock(&srcu);
-	for_each_subscription(mn, subscriptions) {
-		int err;
-
-		if (!mn->ops->invalidate_range_start)
-			continue;
-		/* Who may not block must not sleep either on what happens to be free today (N-67).
-		 */
-		if (!mmu_notifier_range_blockable(range))
-			non_block_start();
-		err = mn->ops->invalidate_range_start(mn, range);
-		if (!mmu_notifier_range_blockable(range))
-			non_block_end();
-		if (likely(!err))
-			continue;
-		if (WARN_ON(mmu_notifier_range_blockable(range) || err != -EAGAIN))
-			continue; /* a blockable start cannot be refused */
-		WARN_ON(mn->ops->invalidate_range_end);
-		ret = err;
-	}
-
-	if (ret)
-		call_range_end(subscriptions, range);
-	srcu_read_unlock(&srcu, id);
-	return ret;
-}
-
-void mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
-{
-	might_sleep();
-	/* Also with no subscriber: who waits for one, or allocates, is wrong before there is one.
-	 */
-	lock_map_acquire(&lockdep_invalidate_range_start);
-	range->flags |= MMU_NOTIFIER_RANGE_BLOCKABLE;
-	invalidate_range_start(range);
-	lock_map_release(&lockdep_invalidate_range_start);
-}
-
-int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
-{
-	int ret;
-
-	lock_map_acquire(&lockdep_invalidate_range_start);
-	range->flags &= ~MMU_NOTIFIER_RANGE_BLOCKABLE;
-	ret = invalidate_range_start(range);
-	lock_map_release(&lockdep_invalidate_range_start);
-	return ret;
-}
-
-void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
-{
-	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
-	int id;
-
-	lock_map_acquire(&lockdep_invalidate_range_start);
-	if (subscriptions) {
-		id = srcu_read_lock(&srcu);
-		call_range_end(subscriptions, range);
-		srcu_read_unlock(&srcu, id);
-	}
-	lock_map_release(&lockdep_invalidate_range_start);
 }

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 
+#include <gnomon/signal.h>
 #include <gnomon/srcu.h>
 
 #include "notifier/sync/atomic.h"
@@ -40,6 +41,21 @@ int thread_exit_set(struct thread_exit *hook, void *value)
 int thread_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
 {
 	return sync_at_fork(prepare, parent, child);
+}
+
+void set_signal_pending(void)
+{
+	WRITE_ONCE(current_thread()->signal_pending, true);
+}
+
+void clear_signal_pending(void)
+{
+	WRITE_ONCE(current_thread()->signal_pending, false);
+}
+
+bool signal_pending(void)
+{
+	return READ_ONCE(current_thread()->signal_pending);
 }
 
 static void *kthread_main(void *arg)

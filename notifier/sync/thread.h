@@ -32,6 +32,8 @@ struct thread_state {
 	const struct lock_site *non_block_site;
 	unsigned int lockdep_busy; /* inside lockdep: what a report's log hook locks is not seen */
 
+	bool signal_pending; /* gnomon/signal.h; its handlers store to it, too */
+
 	/* srcu_slots.c: this thread's counts, or NULL. What readers use is __srcu_base, below. */
 	char *srcu_slot;
 	bool srcu_slot_tried; /* there is one, or there will be none */

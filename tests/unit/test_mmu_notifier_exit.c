@@ -190,7 +190,7 @@ static void register_after_exit(void *arg)
 	recorder_init(&r, 'a', NULL);
 	mmgrab(h->mm);
 	mmput(h->mm);
-	mmu_notifier_register(&r.mn, h->mm);
+	(void)!mmu_notifier_register(&r.mn, h->mm);
 }
 
 TEST(mmu_notifier_exit, register_needs_mm_users)

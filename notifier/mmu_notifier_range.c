@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * How subscribers are told: windows, ages, and TLBs.
+ *
+ * Rules (kernel: mm/mmu_notifier.c):
+ *  1. Those with an interval come first, at the start as well as at the end (N-61). If one of them
+ *     refuses, the list is not called.
+ *  2. Whoever had a start has an end, whoever refused and in whichever of the two (N-60): so after
+ *     a refusal by the list, the window of the intervals is closed as well. (The kernel leaves it
+ *     open: docs/kernel-map.md.)
+ *  3. Classic callbacks run inside a section of mmu_notifier_srcu, and none if there is nobody.
+ */
+#include <errno.h>
+
+#include "notifier/subscriptions.h"
+#include "notifier/sync/bug.h"
+
+/* A walk is worth a section of SRCU. Those who are in it hold a lock that keeps it from growing. */
+static bool list_is_empty(struct notifier_subscriptions *subscriptions)
+{
+	return !READ_ONCE(subscriptions->first);
+}
+
+/* Inside a section. */
+static void call_range_end(struct notifier_subscriptions *subscriptions,
+			   const struct mmu_notifier_range *range)
+{
+	struct mmu_notifier *mn;
+
+	for_each_subscription(mn, subscriptions) {
+		if (mn->ops->invalidate_range_end)
+			mn->ops->invalidate_range_end(mn, range);
+	}
+}
+
+/* Who may not block must not sleep either on what happens to be free today (N-67). */
+static int call_range_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	int err;
+
+	if (mmu_notifier_range_blockable(range))
+		return mn->ops->invalidate_range_start(mn, range);
+	non_block_start();
+	err = mn->ops->invalidate_range_start(mn, range);
+	non_block_end();
+	return err;
+}
+
+/*
+ * All subscribers are called even after one refused, so that "had a start" is the same for all of
+ * them and the ends below pair exactly. The one that refused must have no end: nobody could tell it
+ * which starts it had refused (N-35).
+ */
+static int list_range_start(struct notifier_subscriptions *subscriptions,
+			    const struct mmu_notifier_range *range)
+{
+	struct mmu_notifier *mn;
+	int ret = 0;
+	int id;
+
+	id = srcu_read_lock(&mmu_notifier_srcu);
+	for_each_subscription(mn, subscriptions) {
+		int err = 0;
+
+		if (mn->ops->invalidate_range_start)
+			err = call_range_start(mn, range);
+		if (likely(!err))
+			continue;
+		if (WARN_ON(mmu_notifier_range_blockable(range) || err != -EAGAIN))
+			continue; /* a blockable start cannot be refused */
+		WARN_ON(mn->ops->invalidate_range_end);
+		ret = err;
+	}
+	if (ret)
+		call_range_end(subscriptions, range);
+	srcu_read_unlock(&mmu_notifier_srcu, id);
+	return ret;
+}
+
+static int invalidate_range_start(struct mmu_notifier_range *range)
+{
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
+	int ret = 0;
+
+	if (!subscriptions)
+		return 0;
+	if (subscriptions->has_itree)
+		ret = mn_itree_invalidate(subscriptions, range);
+	if (ret || list_is_empty(subscriptions))
+		return ret;
+	ret = list_range_start(subscriptions, range);
+	if (ret && subscriptions->has_itree)
+		mn_itree_inv_end(subscriptions);
+	return ret;
+}
+
+void mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
+{
+	might_sleep();
+	/* Also with no subscriber: who waits for one, or allocates, is wrong before there is one.
+	 */
+	lock_map_acquire(&lockdep_invalidate_range_start);
+	range->flags |= MMU_NOTIFIER_RANGE_BLOCKABLE;
+	invalidate_range_start(range);
+	lock_map_release(&lockdep_invalidate_range_start);
+}
+
+int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
+{
+	int ret;
+
+	lock_map_acquire(&lockdep_invalidate_range_start);
+	range->flags &= ~MMU_NOTIFIER_RANGE_BLOCKABLE;
+	ret = invalidate_range_start(range);
+	lock_map_release(&lockdep_invalidate_range_start);
+	return ret;
+}
+
+void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
+{
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
+
+	lock_map_acquire(&lockdep_invalidate_range_start);
+	if (subscriptions && subscriptions->has_itree)
+		mn_itree_inv_end(subscriptions);
+	if (subscriptions && !list_is_empty(subscriptions)) {
+		int id = srcu_read_lock(&mmu_notifier_srcu);
+
+		call_range_end(subscriptions, range);
+		srcu_read_unlock(&mmu_notifier_srcu, id);
+	}
+	lock_map_release(&lockdep_invalidate_range_start);
+}
+
+/* ---- ages ---- */
+
+bool mmu_notifier_clear_flush_young(struct mm_struct *mm, hva_t start, hva_t end)
+{
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(mm);
+	struct mmu_notifier *mn;
+	bool young = false;
+	int id;
+
+	might_sleep();
+	if (!subscriptions)
+		return false;
+	id = srcu_read_lock(&mmu_notifier_srcu);
+	for_each_subscription(mn, subscriptions) {
+		if (mn->ops->clear_flush_young)
+			young |= mn->ops->clear_flush_young(mn, mm, start, end);
+	}
+	srcu_read_unlock(&mmu_notifier_srcu, id);
+	return young;
+}
+
+bool mmu_notifier_clear_young(struct mm_struct *mm, hva_t start, hva_t end)
+{
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(mm);
+	struct mmu_notifier *mn;
+	bool young = false;
+	int id;
+
+	might_sleep();
+	if (!subscriptions)
+		return false;
+	id = srcu_read_lock(&mmu_notifier_srcu);
+	for_each_subscription(mn, subscriptions) {
+		if (mn->ops->clear_young)
+			young |= mn->ops->clear_young(mn, mm, start, end);
+	}
+	srcu_read_unlock(&mmu_notifier_srcu, id);
+	return young;
+}
+
+bool mmu_notifier_test_young(struct mm_struct *mm, hva_t address)
+{
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(mm);
+	struct mmu_notifier *mn;
+	bool young = false;
+	int id;
+
+	might_sleep();
+	if (!subscriptions)
+		return false;
+	id = srcu_read_lock(&mmu_notifier_srcu);
+	for_each_subscription(mn, subscriptions) {
+		if (mn->ops->test_young)
+			young = mn->ops->test_young(mn, mm, address);
+		if (young)
+			break;
+	}
+	srcu_read_unlock(&mmu_notifier_srcu, id);
+	return young;
+}
+
+/* ---- TLBs ---- */
+
+void mmu_notifier_arch_invalidate_secondary_tlbs(struct mm_struct *mm, hva_t start, hva_t end)
+{
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(mm);
+	struct mmu_notifier *mn;
+	int id;
+
+	if (!subscriptions || list_is_empty(subscriptions))
+		return;
+	id = srcu_read_lock(&mmu_notifier_srcu);
+	non_block_start();
+	for_each_subscription(mn, subscriptions) {
+		if (mn->ops->arch_invalidate_secondary_tlbs)
+			mn->ops->arch_invalidate_secondary_tlbs(mn, mm, start, end);
+	}
+	non_block_end();
+	srcu_read_unlock(&mmu_notifier_srcu, id);
+}

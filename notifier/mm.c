@@ -42,6 +42,10 @@ struct mm_struct *mm_alloc(struct phys *phys)
 		kfree(mm);
 		return NULL;
 	}
+#ifdef CONFIG_LOCKDEP
+	/* Whoever opens a window may be at fault before anybody subscribes. */
+	mm->watch.watched = 1;
+#endif
 	mm->phys = phys;
 	refcount_set(&mm->mm_users, 1);
 	refcount_set(&mm->mm_count, 1);

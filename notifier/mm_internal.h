@@ -20,6 +20,7 @@
 #include <bsd/sys/tree.h>
 
 #include <gnomon/mm.h>
+#include <gnomon/mmu_notifier.h>
 
 #include "notifier/sync/list.h"
 #include "notifier/sync/lock.h"
@@ -78,6 +79,7 @@ struct vm_area_struct {
 RB_HEAD(vma_tree, vm_area_struct);
 
 struct mm_struct {
+	struct __mm_watch watch; /* first, for gnomon/mmu_notifier.h */
 	refcount_t mm_users;
 	refcount_t mm_count;
 	struct phys *phys; /* outlives every mm */

@@ -141,6 +141,7 @@ int __mmu_notifier_register(struct mmu_notifier *subscription, struct mm_struct 
 	/* Pairs with the acquire in mm_subscriptions(). */
 	if (new_block)
 		smp_store_release(&mm->notifier_subscriptions, new_block);
+	WRITE_ONCE(mm->watch.watched, 1);
 	if (subscription)
 		attach(subscriptions, subscription, mm);
 	else

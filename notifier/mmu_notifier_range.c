@@ -94,29 +94,27 @@ static int invalidate_range_start(struct mmu_notifier_range *range)
 	return ret;
 }
 
-void mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
+void __mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
 {
 	might_sleep();
 	/* Also with no subscriber: who waits for one, or allocates, is wrong before there is one.
 	 */
 	lock_map_acquire(&lockdep_invalidate_range_start);
-	range->flags |= MMU_NOTIFIER_RANGE_BLOCKABLE;
 	invalidate_range_start(range);
 	lock_map_release(&lockdep_invalidate_range_start);
 }
 
-int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
+int __mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
 {
 	int ret;
 
 	lock_map_acquire(&lockdep_invalidate_range_start);
-	range->flags &= ~MMU_NOTIFIER_RANGE_BLOCKABLE;
 	ret = invalidate_range_start(range);
 	lock_map_release(&lockdep_invalidate_range_start);
 	return ret;
 }
 
-void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
+void __mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
 {
 	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
 

@@ -217,10 +217,10 @@ static inline bool mmu_notifier_range_blockable(const struct mmu_notifier_range 
  * cannot fail; the nonblock form never sleeps and returns 0 or -EAGAIN, after which the caller
  * changes nothing and does not call end (N-60).
  */
-void mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range);
-int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
+static inline void mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range);
+static inline int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
 	__attribute__((warn_unused_result));
-void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range);
+static inline void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range);
 
 /*
  * Has a secondary used the range, or the page? Any of them: all are asked, but for test_young,
@@ -232,5 +232,46 @@ bool mmu_notifier_test_young(struct mm_struct *mm, hva_t address);
 
 /* The primary's TLB is being flushed. Never sleeps. */
 void mmu_notifier_arch_invalidate_secondary_tlbs(struct mm_struct *mm, hva_t start, hva_t end);
+
+/* ---- inlined, so that a window that nobody watches costs a load and a branch ---- */
+
+/*
+ * What every struct mm_struct begins with. Stored with all locks taken, one of which whoever opens
+ * a window holds. In a library that checks locks all are watched.
+ */
+struct __mm_watch {
+	uint32_t watched;
+};
+
+static inline bool __mm_is_watched(const struct mm_struct *mm)
+{
+	return __builtin_expect(__atomic_load_n(&((const struct __mm_watch *)mm)->watched,
+						__ATOMIC_RELAXED),
+				0);
+}
+
+void __mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range);
+int __mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range);
+void __mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range);
+
+static inline void mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
+{
+	range->flags |= MMU_NOTIFIER_RANGE_BLOCKABLE;
+	if (__mm_is_watched(range->mm))
+		__mmu_notifier_invalidate_range_start(range);
+}
+
+static inline int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
+{
+	range->flags &= ~MMU_NOTIFIER_RANGE_BLOCKABLE;
+	return __mm_is_watched(range->mm) ? __mmu_notifier_invalidate_range_start_nonblock(range)
+					  : 0;
+}
+
+static inline void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
+{
+	if (__mm_is_watched(range->mm))
+		__mmu_notifier_invalidate_range_end(range);
+}
 
 #endif

@@ -19,7 +19,9 @@
 #include <stdint.h>
 #include <time.h>
 
+#ifndef ARRAY_SIZE
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#endif
 
 /* What a loop needs around its body so that the compiler keeps it. No instruction. */
 #define bench_barrier() __asm__ __volatile__("" ::: "memory")

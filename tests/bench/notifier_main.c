@@ -79,14 +79,18 @@ static const struct bench_variant few_intervals[] = {
 	{"10", "10", &numbers[N10]},
 	{"1000", "10", &numbers[N1000]},
 	{"100000", "10", &numbers[N100000]},
+#ifndef CONFIG_LOCKDEP /* it would take a minute */
 	{"1000000", "10", &numbers[N1000000]},
+#endif
 };
 
 static const struct bench_variant many_intervals[] = {
 	{"100", "100", &numbers[N100]},
 	{"1000", "100", &numbers[N1000]},
 	{"100000", "100", &numbers[N100000]},
+#ifndef CONFIG_LOCKDEP
 	{"1000000", "100", &numbers[N1000000]},
+#endif
 };
 
 #define BENCH(bench_name, number, bench_variants, family, bench_sample_fn, bench_unit, about)     \

@@ -7,9 +7,12 @@
 #ifndef GNOMON_MMU_NOTIFIER_H
 #define GNOMON_MMU_NOTIFIER_H
 
+#include <gnomon/decls.h>
 #include <gnomon/mm.h>
 #include <gnomon/srcu.h>
 #include <gnomon/types.h>
+
+GNOMON_BEGIN_DECLS
 
 struct mmu_notifier;
 
@@ -117,5 +120,7 @@ void mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range);
 int mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
 	__attribute__((warn_unused_result));
 void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range);
+
+GNOMON_END_DECLS
 
 #endif

@@ -93,3 +93,21 @@ install(FILES
   DESTINATION ${package_cmake_dir})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/gnomon-notifier.pc
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+# --- manual pages: each name that one has is a page, too, which leads there
+file(GLOB man_pages CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/docs/*.3)
+install(FILES ${man_pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${man_pages})
+set(man_links)
+foreach(page IN LISTS man_pages)
+  cmake_path(GET page FILENAME target)
+  file(STRINGS ${page} names REGEX "^\\.Nm [a-z0-9_]+( ,)?$")
+  foreach(name IN LISTS names)
+    string(REGEX REPLACE "^\\.Nm ([a-z0-9_]+).*" "\\1.3" name "${name}")
+    if(NOT name STREQUAL target)
+      file(CONFIGURE OUTPUT man3/${name} CONTENT ".so man3/${target}\n")
+      list(APPEND man_links ${CMAKE_CURRENT_BINARY_DIR}/man3/${name})
+    endif()
+  endforeach()
+endforeach()
+install(FILES ${man_links} DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)

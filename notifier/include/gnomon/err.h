@@ -9,6 +9,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <gnomon/decls.h>
+
+GNOMON_BEGIN_DECLS
+
 #define MAX_ERRNO 4095
 
 static inline void *ERR_PTR(long error)
@@ -25,5 +29,7 @@ static inline bool IS_ERR(const void *ptr)
 {
 	return (uintptr_t)ptr >= (uintptr_t)-MAX_ERRNO;
 }
+
+GNOMON_END_DECLS
 
 #endif

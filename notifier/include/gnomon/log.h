@@ -5,6 +5,10 @@
 #ifndef GNOMON_LOG_H
 #define GNOMON_LOG_H
 
+#include <gnomon/decls.h>
+
+GNOMON_BEGIN_DECLS
+
 enum gnomon_log_level {
 	GNOMON_LOG_BUG, /* our own state is wrong; the process traps right after the hook returns */
 	GNOMON_LOG_WARN, /* something that must not happen did; the library carries on */
@@ -19,5 +23,7 @@ typedef void (*gnomon_log_fn)(enum gnomon_log_level level, const char *message, 
  * may be called from any thread with any library lock held: it must not call back into the library.
  */
 void gnomon_set_log(gnomon_log_fn hook, void *arg);
+
+GNOMON_END_DECLS
 
 #endif

@@ -13,8 +13,11 @@
 #ifndef GNOMON_MM_H
 #define GNOMON_MM_H
 
+#include <gnomon/decls.h>
 #include <gnomon/phys.h>
 #include <gnomon/types.h>
+
+GNOMON_BEGIN_DECLS
 
 struct mm_struct;
 struct address_space;
@@ -132,5 +135,7 @@ struct mm_stats {
 	uint64_t migrate_busy;	 /* mappings here whose page stayed because someone held it */
 };
 void mm_get_stats(struct mm_struct *mm, struct mm_stats *stats);
+
+GNOMON_END_DECLS
 
 #endif

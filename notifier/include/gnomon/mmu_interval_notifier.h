@@ -23,7 +23,10 @@
 #ifndef GNOMON_MMU_INTERVAL_NOTIFIER_H
 #define GNOMON_MMU_INTERVAL_NOTIFIER_H
 
+#include <gnomon/decls.h>
 #include <gnomon/mmu_notifier.h>
+
+GNOMON_BEGIN_DECLS
 
 struct mmu_interval_notifier;
 struct mmu_interval_notifier_finish;
@@ -130,5 +133,7 @@ static inline bool mmu_interval_check_retry(struct mmu_interval_notifier *interv
 {
 	return __atomic_load_n(&interval_sub->invalidate_seq, __ATOMIC_RELAXED) != seq;
 }
+
+GNOMON_END_DECLS
 
 #endif

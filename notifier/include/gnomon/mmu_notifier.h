@@ -7,10 +7,13 @@
 #ifndef GNOMON_MMU_NOTIFIER_H
 #define GNOMON_MMU_NOTIFIER_H
 
+#include <gnomon/decls.h>
 #include <gnomon/err.h>
 #include <gnomon/mm.h>
 #include <gnomon/srcu.h>
 #include <gnomon/types.h>
+
+GNOMON_BEGIN_DECLS
 
 struct mmu_notifier;
 
@@ -273,5 +276,7 @@ static inline void mmu_notifier_invalidate_range_end(struct mmu_notifier_range *
 	if (__mm_is_watched(range->mm))
 		__mmu_notifier_invalidate_range_end(range);
 }
+
+GNOMON_END_DECLS
 
 #endif

@@ -11,7 +11,10 @@
 #ifndef GNOMON_PHYS_H
 #define GNOMON_PHYS_H
 
+#include <gnomon/decls.h>
 #include <gnomon/types.h>
+
+GNOMON_BEGIN_DECLS
 
 struct phys;
 struct frame;
@@ -54,5 +57,7 @@ void phys_put(struct phys *phys, pfn_t pfn);
 /* What free frames are filled with: no valid stamp, pointer or opcode sequence of ours. Eight of
  * these per 64-byte line. */
 #define PHYS_POISON 0xdeadf4a3e0ddba11ULL
+
+GNOMON_END_DECLS
 
 #endif

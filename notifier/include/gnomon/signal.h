@@ -11,6 +11,10 @@
 
 #include <stdbool.h>
 
+#include <gnomon/decls.h>
+
+GNOMON_BEGIN_DECLS
+
 /* From here on calls of this thread that are documented so return -EINTR, with nothing done. */
 void set_signal_pending(void);
 
@@ -18,5 +22,7 @@ void set_signal_pending(void);
 void clear_signal_pending(void);
 
 bool signal_pending(void);
+
+GNOMON_END_DECLS
 
 #endif

@@ -13,7 +13,10 @@
 
 #include <stdint.h>
 
+#include <gnomon/decls.h>
 #include <gnomon/types.h>
+
+GNOMON_BEGIN_DECLS
 
 struct srcu_domain; /* type-stable: never unmapped, so a late unlock may still touch it */
 
@@ -93,6 +96,8 @@ bool poll_state_synchronize_srcu(struct srcu_struct *ssp, unsigned long state);
  */
 int srcu_workers_start(void);
 void srcu_workers_stop(void);
+
+GNOMON_END_DECLS
 
 #include <gnomon/srcu_reader.h>
 

@@ -17,6 +17,10 @@
 
 #include <stdint.h>
 
+#include <gnomon/srcu.h>
+
+GNOMON_BEGIN_DECLS
+
 /* From a section's count of locks to its count of unlocks. */
 #define __SRCU_UNLOCK 16u
 
@@ -88,5 +92,7 @@ static inline void srcu_read_unlock(struct srcu_struct *ssp, int cookie)
 			     0))
 		__srcu_wake(cookie);
 }
+
+GNOMON_END_DECLS
 
 #endif

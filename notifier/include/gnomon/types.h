@@ -21,9 +21,19 @@ typedef uint64_t gfn_t;
 typedef uint64_t hva_t;
 typedef uint64_t pfn_t;
 
+/* Other headers have these, too: <sys/user.h>, or <limits.h> of some C libraries. */
+#ifndef PAGE_SHIFT
 #define PAGE_SHIFT 12
-#define PAGE_SIZE  (1UL << PAGE_SHIFT)
-#define PAGE_MASK  (~(PAGE_SIZE - 1))
+#endif
+#ifndef PAGE_SIZE
+#define PAGE_SIZE (1UL << PAGE_SHIFT)
+#endif
+#ifndef PAGE_MASK
+#define PAGE_MASK (~(PAGE_SIZE - 1))
+#endif
+#if PAGE_SHIFT != 12 || PAGE_SIZE != 4096
+#error "gnomon's pages have 4096 bytes, and somebody defined PAGE_SIZE or PAGE_SHIFT otherwise"
+#endif
 
 #define PAGE_ALIGN(x)	((((uint64_t)(x)) + PAGE_SIZE - 1) & PAGE_MASK)
 #define PAGE_ALIGNED(x) ((((uint64_t)(x)) & (PAGE_SIZE - 1)) == 0)

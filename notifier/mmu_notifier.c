@@ -184,7 +184,8 @@ int mmu_notifier_register(struct mmu_notifier *subscription, struct mm_struct *m
  *   -> frees pages                              -> the caller frees the notifier
  *
  * A node that unregister unlinked before exit looked is not called by exit; then exit's grace
- * period is what waits for unregister's ->release. Replayed by tests/unit/test_mmu_notifier.c.
+ * period is what waits for unregister's ->release. Replayed by tests/unit/test_mmu_notifier_exit.c,
+ * and at each step of one of the two by test_mmu_notifier_steps.c.
  */
 void mmu_notifier_unregister(struct mmu_notifier *subscription, struct mm_struct *mm)
 {

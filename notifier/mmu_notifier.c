@@ -34,7 +34,7 @@
  * per mm. Made by the first register of the process and kept: it has no owner to free it.
  */
 struct srcu_struct mmu_notifier_srcu;
-static bool srcu_ready; /* under srcu_init_mutex; any subscriber there ever was implies it */
+static bool srcu_ready; /* stored under srcu_init_mutex; any subscriber there ever was implies it */
 static DEFINE_MUTEX(srcu_init_mutex);
 
 static int subscriptions_srcu_init(void)
@@ -44,10 +44,12 @@ static int subscriptions_srcu_init(void)
 	mutex_lock(&srcu_init_mutex);
 	if (!srcu_ready) {
 		ret = init_srcu_struct(&mmu_notifier_srcu);
-		srcu_ready = ret == 0;
-		if (!ret)
+		if (!ret) {
 			lockdep_init_map(&mmu_notifier_srcu.d->dep, "mmu_notifier_srcu",
 					 &mmu_notifier_srcu);
+			/* Pairs with the acquire in mmu_notifier_synchronize(). */
+			smp_store_release(&srcu_ready, true);
+		}
 	}
 	mutex_unlock(&srcu_init_mutex);
 	return ret;
@@ -183,7 +185,8 @@ int mmu_notifier_register(struct mmu_notifier *subscription, struct mm_struct *m
  *   -> frees pages                              -> the caller frees the notifier
  *
  * A node that unregister unlinked before exit looked is not called by exit; then exit's grace
- * period is what waits for unregister's ->release. Replayed by tests/unit/test_mmu_notifier.c.
+ * period is what waits for unregister's ->release. Replayed by tests/unit/test_mmu_notifier_exit.c,
+ * and at each step of one of the two by test_mmu_notifier_steps.c.
  */
 void mmu_notifier_unregister(struct mmu_notifier *subscription, struct mm_struct *mm)
 {
@@ -308,12 +311,12 @@ void mmu_notifier_put(struct mmu_notifier *subscription)
  */
 void mmu_notifier_synchronize(void)
 {
-	bool ready;
-
-	mutex_lock(&srcu_init_mutex);
-	ready = srcu_ready;
-	mutex_unlock(&srcu_init_mutex);
-	if (!ready)
+	/*
+	 * Not under srcu_init_mutex: its holder allocates, so to lockdep all who take it may wait
+	 * for callbacks, by way of reclaim, and that is what a report would speak of. Whatever was
+	 * put before this call was registered before, and sees it ready.
+	 */
+	if (!smp_load_acquire(&srcu_ready))
 		return;
 	synchronize_srcu(&mmu_notifier_srcu);
 	srcu_barrier(&mmu_notifier_srcu);

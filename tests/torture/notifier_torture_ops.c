@@ -278,9 +278,9 @@ static void with_mm(struct held *held)
 		swap_interval(held, mm);
 	else if (what < 60)
 		touch(held, mm);
-	else if (what < 66)
+	else if (what < 70)
 		zap(held, mm);
-	else if (what < 72)
+	else if (what < 80)
 		migrate(held, mm);
 	else if (what < 90)
 		open_windows(held, mm);

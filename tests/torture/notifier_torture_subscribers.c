@@ -284,6 +284,21 @@ static struct interval *interval_of(struct mmu_interval_notifier *sub)
 	return interval;
 }
 
+/*
+ * What is in the secondary, with the driver's lock held, is what the primary has: who changes that
+ * has been here first, and taken it out.
+ */
+static void check_secondary(const struct interval *interval)
+{
+	for (uint64_t i = 0; i < interval->pages; i++) {
+		hva_t hva = interval->start + (i << PAGE_SHIFT);
+
+		if (interval->pfns[i] != INVALID_PFN &&
+		    mm_lookup_pfn(interval->sub.mm, hva) != interval->pfns[i])
+			torture_error("the secondary kept a page that is gone", interval);
+	}
+}
+
 /* Trylock: who may not block must not wait for one who sleeps. */
 static bool driver_lock(struct interval *interval, const struct mmu_notifier_range *range)
 {
@@ -305,6 +320,7 @@ static bool on_invalidate(struct mmu_interval_notifier *sub, const struct mmu_no
 		return false;
 	}
 	mmu_interval_set_seq(sub, seq);
+	check_secondary(interval);
 	for (uint64_t i = 0; i < interval->pages; i++) {
 		hva_t hva = interval->start + (i << PAGE_SHIFT);
 
@@ -388,10 +404,7 @@ void interval_remove(struct interval *interval)
 	atomic64_dec(&nr_alive);
 }
 
-/*
- * The loop of the header. What is in the secondary, with the driver's lock held, is what the
- * primary has: who changes that has been here first, and taken it out.
- */
+/* The loop of the header. */
 void interval_fault(struct interval *interval, struct rng *rng)
 {
 	uint64_t page = rng_below(rng, interval->pages);
@@ -407,17 +420,9 @@ void interval_fault(struct interval *interval, struct rng *rng)
 			return; /* out of frames, for now */
 		mutex_lock(&interval->lock);
 		retry = mmu_interval_read_retry(&interval->sub, seq);
-		if (!retry) {
+		if (!retry)
 			interval->pfns[page] = pfn;
-			if (mm_lookup_pfn(mm, hva) != pfn)
-				torture_error("the secondary has a page that is not there",
-					      interval);
-		}
-		for (uint64_t i = 0; i < interval->pages; i++)
-			if (interval->pfns[i] != INVALID_PFN &&
-			    mm_lookup_pfn(mm, interval->start + (i << PAGE_SHIFT)) !=
-				    interval->pfns[i])
-				torture_error("the secondary kept a page that is gone", interval);
+		check_secondary(interval);
 		mutex_unlock(&interval->lock);
 		atomic64_inc(&torture.did.lookups);
 		if (!retry)

@@ -12,8 +12,8 @@
  *  2. There is no order among these locks. Takers exclude each other by mm_all_locks_mutex, even on
  *     different mms, as these may share objects; everyone else holds one of them at a time and
  *     waits for no other while holding it.
- *  3. A mm may have many VMAs, and each lock may have to be waited for: so whoever is interrupted
- * meanwhile gives back what it has, which are the objects with a mark, and is told so.
+ *  3. An mm may have many VMAs, and each lock may have to be waited for: so whoever is interrupted
+ *     meanwhile gives back what it has, which are the objects with a mark, and is told so.
  *  4. Nothing is allocated in here, nor by the caller until the drop (I10): reclaim takes these
  *     locks.
  */

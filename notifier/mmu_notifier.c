@@ -4,20 +4,19 @@
  *
  * Rules (kernel: mm/mmu_notifier.c):
  *  1. Every callback runs inside a read section of one SRCU domain, shared by all mms (N-02):
- * callbacks may sleep, and whoever unlinks a subscriber waits for a grace period before its memory
- * may go.
+ *     callbacks may sleep, and whoever unlinks a subscriber waits for a grace period before its
+ *     memory may go.
  *  2. The list grows only inside mm_take_all_locks(), and every window is held open under mmap_lock
- * or a reverse-map lock: so nobody can join between a start and its end (N-63). It may shrink at
- * any time: a subscriber that leaves within a window gets no end.
+ *     or a reverse-map lock: so nobody can join between a start and its end (N-63). It may shrink
+ *     at any time: a subscriber that leaves within a window gets no end.
  *  3. The subscriptions block is allocated at the first register, under mmap_lock held for writing
- * and before all locks are taken: nothing is allocated while they are held, since an allocation may
- * enter reclaim, which takes them (I10). Nothing speculative: under the write lock the test is
- * exact.
+ *     and before all locks are taken: nothing is allocated while they are held, since an allocation
+ *     may enter reclaim, which takes them (I10). Nothing speculative: under the write lock the test
+ *     is exact.
  *  4. ->release runs before any page is freed, whichever of exit and unregister comes first (I5):
- * see the ladder at mmu_notifier_unregister().
- *
+ *     see the ladder at mmu_notifier_unregister().
  *  5. A notifier of mmu_notifier_get() has its users counted under subscriptions->lock, under which
- * it is found, too: so what is found has users.
+ *     it is found, too: so what is found has users.
  *
  * subscriptions->lock protects the links of the list for writing.
  */

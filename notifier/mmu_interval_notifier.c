@@ -261,6 +261,14 @@ static void join(struct notifier_subscriptions *subscriptions, struct mmu_interv
 	spin_unlock(&subscriptions->lock);
 }
 
+/* Both passes of two, or the one. */
+static bool ops_are_whole(const struct mmu_interval_notifier_ops *ops)
+{
+	if (ops->invalidate_start || ops->invalidate_finish)
+		return ops->invalidate_start && ops->invalidate_finish;
+	return ops->invalidate;
+}
+
 /* What needs no look at the mm's subscribers. */
 static int prepare(struct mmu_interval_notifier *sub, struct mm_struct *mm, hva_t start,
 		   uint64_t length, const struct mmu_interval_notifier_ops *ops)
@@ -269,7 +277,7 @@ static int prepare(struct mmu_interval_notifier *sub, struct mm_struct *mm, hva_
 
 	if (!length || __builtin_add_overflow(start, length - 1, &last))
 		return -EOVERFLOW;
-	if (WARN_ON(ops->invalidate_start && !ops->invalidate_finish))
+	if (WARN_ON(!ops_are_whole(ops)))
 		return -EINVAL;
 	if (WARN_ON(refcount_read(&mm->mm_users) == 0))
 		return -EINVAL;

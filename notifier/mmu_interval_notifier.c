@@ -232,8 +232,11 @@ void mn_itree_release(struct notifier_subscriptions *subscriptions, struct mm_st
 
 	mmu_notifier_range_init(&range, MMU_NOTIFY_RELEASE, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, 0,
 				UINT64_MAX);
+	/* To those who wait for windows it is one, like those of mmu_notifier_range.c. */
+	lock_map_acquire(&lockdep_invalidate_range_start);
 	mn_itree_invalidate(subscriptions, &range);
 	mn_itree_inv_end(subscriptions);
+	lock_map_release(&lockdep_invalidate_range_start);
 }
 
 /* ---- coming and going ---- */

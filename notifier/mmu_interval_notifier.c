@@ -34,7 +34,7 @@
  *
  * Had the reader taken the driver's lock before invalidate() did, it would have used the old pages,
  * rightly, as they are there until start returns; and invalidate() would have found them in the
- * secondary. Replayed by tests/unit/test_mmu_interval_notifier.c.
+ * secondary. Replayed by tests/unit/test_mmu_interval_races.c.
  *
  * Why read_begin takes the lock: own number and global number are of one moment there. Without it,
  * the reader could load its own 5, be away for the whole of phase 7, find the global number 8, and

@@ -34,7 +34,7 @@
  *
  * Had the reader taken the driver's lock before invalidate() did, it would have used the old pages,
  * rightly, as they are there until start returns; and invalidate() would have found them in the
- * secondary. Replayed by tests/unit/test_mmu_interval_notifier.c.
+ * secondary. Replayed by tests/unit/test_mmu_interval_races.c.
  *
  * Why read_begin takes the lock: own number and global number are of one moment there. Without it,
  * the reader could load its own 5, be away for the whole of phase 7, find the global number 8, and
@@ -232,8 +232,11 @@ void mn_itree_release(struct notifier_subscriptions *subscriptions, struct mm_st
 
 	mmu_notifier_range_init(&range, MMU_NOTIFY_RELEASE, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, 0,
 				UINT64_MAX);
+	/* To those who wait for windows it is one, like those of mmu_notifier_range.c. */
+	lock_map_acquire(&lockdep_invalidate_range_start);
 	mn_itree_invalidate(subscriptions, &range);
 	mn_itree_inv_end(subscriptions);
+	lock_map_release(&lockdep_invalidate_range_start);
 }
 
 /* ---- coming and going ---- */
@@ -261,6 +264,14 @@ static void join(struct notifier_subscriptions *subscriptions, struct mmu_interv
 	spin_unlock(&subscriptions->lock);
 }
 
+/* Both passes of two, or the one. */
+static bool ops_are_whole(const struct mmu_interval_notifier_ops *ops)
+{
+	if (ops->invalidate_start || ops->invalidate_finish)
+		return ops->invalidate_start && ops->invalidate_finish;
+	return ops->invalidate;
+}
+
 /* What needs no look at the mm's subscribers. */
 static int prepare(struct mmu_interval_notifier *sub, struct mm_struct *mm, hva_t start,
 		   uint64_t length, const struct mmu_interval_notifier_ops *ops)
@@ -269,7 +280,7 @@ static int prepare(struct mmu_interval_notifier *sub, struct mm_struct *mm, hva_
 
 	if (!length || __builtin_add_overflow(start, length - 1, &last))
 		return -EOVERFLOW;
-	if (WARN_ON(ops->invalidate_start && !ops->invalidate_finish))
+	if (WARN_ON(!ops_are_whole(ops)))
 		return -EINVAL;
 	if (WARN_ON(refcount_read(&mm->mm_users) == 0))
 		return -EINVAL;

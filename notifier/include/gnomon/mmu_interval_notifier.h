@@ -88,8 +88,9 @@ struct mmu_interval_notifier {
  * Subscribe to [start, start + length) of @mm. mm_users is pinned for the duration; callbacks may
  * begin before this returns. May return with a window open that overlaps the interval:
  * mmu_interval_read_begin() knows. -EOVERFLOW (@length is 0, or the end wraps), -EINVAL and a
- * warning (nobody uses the mm, or ops have a first pass without a second), errors of
- * mmu_notifier_register(). Takes mmap_lock for writing, or, _locked, needs it held so.
+ * warning (nobody uses the mm, or ops have one of the two passes without the other, or no
+ * callback), errors of mmu_notifier_register(). Takes mmap_lock for writing, or, _locked, needs it
+ * held so.
  */
 int mmu_interval_notifier_insert(struct mmu_interval_notifier *interval_sub, struct mm_struct *mm,
 				 hva_t start, uint64_t length,

@@ -3,18 +3,20 @@
  * Rule 3 of lock.h, one step at a time: whoever takes a lock last may free it at once, while the
  * one before is still inside its unlock.
  *
- * All run on one CPU, and who leaves runs there at SCHED_IDLE. So the step that lets the next owner
- * in is, nearly always, the leaver's last until that one is done: woken, it runs instead. It paints
- * the lock, as free() might, and looks at the paint once the leaver has come to its end. That order
- * is what makes a wrong unlock red, not what makes a right one green.
+ * All but the last case run on one CPU, and who leaves runs there at SCHED_IDLE. So the step that
+ * lets the next owner in is, nearly always, the leaver's last until that one is done: woken, it
+ * runs instead. It paints the lock, as free() might, and looks at the paint once the leaver has
+ * come to its end. That order is what makes a wrong unlock red, not what makes a right one green.
  */
 #include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "notifier/sync/futex.h"
 #include "notifier/sync/lock.h"
 #include "notifier/sync/thread.h"
+#include "tests/support/asleep.h"
 #include "tests/support/test.h"
 
 #define PAINT 0xa5
@@ -144,10 +146,13 @@ TEST(lock_last, rwsem_after_a_writer)
 }
 
 /*
- * The ladder of lock.c. The reader comes to wait_lock, which we hold, and is put to rest there; a
- * writer queues behind another, and is the last owner. Nobody may get in before the reader, which
- * still holds the lock, has run again.
+ * The ladder of lock.c. A reader on its way out comes to wait_lock, which we hold, and falls asleep
+ * there. We let go of it without waking him, and queue behind another writer: as the reader still
+ * holds the lock, both of us sleep until somebody wakes him. If he does not, one lets the other in,
+ * and the last owner frees what the reader has yet to lock.
  */
+static uint32_t writer_tid, painted;
+
 static void reader(void *arg)
 {
 	(void)arg;
@@ -162,38 +167,57 @@ static void reader(void *arg)
 static void writer(void *arg)
 {
 	(void)arg;
+	__atomic_store_n(&writer_tid, (uint32_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
 	down_write(&lock.sem);
 	up_write(&lock.sem);
 }
 
+static pid_t tid_in(const uint32_t *word)
+{
+	return (pid_t)__atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+/* One writer wakes the other before it falls asleep: so if both do, nobody will wake anybody. */
+static void wake_reader(void *arg)
+{
+	pid_t last = *(pid_t *)arg;
+
+	while (!__atomic_load_n(&painted, __ATOMIC_ACQUIRE) &&
+	       !(is_asleep(last) && is_asleep(tid_in(&writer_tid))))
+		sched_yield();
+	futex_wake(&lock.sem.wait_lock.state, 1);
+}
+
 TEST(lock_last, rwsem_reader_on_its_way_out)
 {
-	struct kthread r, w;
+	pid_t self = (pid_t)syscall(SYS_gettid);
+	struct kthread r, w, waker;
 
-	on_one_cpu();
 	expect_eq(kthread_run(&r, "reader", reader, NULL), 0);
 	wait_for(&inside, 1);
 	expect_eq(kthread_run(&w, "writer", writer, NULL), 0);
 	while (!awaited(BY_READ))
 		sched_yield();
+	until_asleep(tid_in(&writer_tid));
 	raw_lock(&lock.sem.wait_lock);
 	__atomic_store_n(&inside, 2, __ATOMIC_RELEASE);
 	wait_for(&lock.sem.wait_lock.state, 2);
-	for (int i = 0; i < 100; i++)
-		sched_yield();
-	run_last(leaver_tid);
-	raw_unlock(&lock.sem.wait_lock);
+	until_asleep(tid_in(&leaver_tid));
+	__atomic_store_n(&lock.sem.wait_lock.state, 0, __ATOMIC_RELEASE);
+	expect_eq(kthread_run(&waker, "waker", wake_reader, &self), 0);
 
 	down_write(&lock.sem);
 #ifdef CONFIG_LOCKDEP
 	lockdep_release(&lock.sem, HELD_WRITE);
 #endif
 	paint();
+	__atomic_store_n(&painted, 1, __ATOMIC_RELEASE);
 	/* With the paint spoilt the reader may never come to an end. */
 	while (!__atomic_load_n(&left, __ATOMIC_ACQUIRE)) {
 		expect_paint();
 		sched_yield();
 	}
+	kthread_join(&waker);
 	kthread_join(&r);
 	kthread_join(&w);
 	expect_paint();

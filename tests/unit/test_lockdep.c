@@ -324,6 +324,13 @@ static void sleep_wait(void *arg)
 	wait_event(wq, true);
 }
 
+static void sleep_a_while(void *arg)
+{
+	(void)arg;
+	spin_lock(&spin);
+	fsleep(0);
+}
+
 static void sleep_alloc(void *arg)
 {
 	(void)arg;
@@ -337,6 +344,7 @@ TEST(lockdep, reports_sleep_under_spinlock)
 	expect_bug(sleep_mutex, NULL, "may sleep, but this thread holds a spinlock");
 	expect_bug(sleep_rwsem, NULL, "may sleep, but this thread holds a spinlock");
 	expect_bug(sleep_wait, NULL, "may sleep, but this thread holds a spinlock");
+	expect_bug(sleep_a_while, NULL, "may sleep, but this thread holds a spinlock");
 	expect_bug(sleep_alloc, NULL, "may sleep, but this thread holds a spinlock");
 }
 

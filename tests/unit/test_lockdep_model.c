@@ -3,12 +3,20 @@
  * The graph of orders against a model of it: a matrix, and chains found by the book. And what
  * happens when its tables are full. Debug builds only.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <gnomon/types.h>
 
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/lockdep_internal.h"
 #include "notifier/sync/thread.h"
+#include "tests/support/asleep.h"
+#include "tests/support/child.h"
 #include "tests/support/test.h"
 
 #ifndef CONFIG_LOCKDEP
@@ -410,6 +418,158 @@ TEST(lockdep_model, many_change_it)
 		kthread_join(&threads[i]);
 	lockdep_dump(count_edge, &orders);
 	expect_eq(orders, 3 + 1);
+}
+
+/*
+ * One who only reads is ordered behind nobody but by the graph's own lock, so to ThreadSanitizer
+ * any look without it is a race.
+ */
+static uint16_t renamed;
+static int changes_done;
+
+static void rename_class(void *arg)
+{
+	const struct lock_site site = {__FILE__, __LINE__, __func__, "site"};
+
+	for (int i = 0; i < 3000; i++) {
+		struct lockdep_map map;
+
+		lockdep_init_map(&map, "map", &map);
+		__atomic_store_n(&renamed, lockdep_class(&map, 0, "none"), __ATOMIC_RELAXED);
+		lockdep_teach_order(&stable[0], &map, &site);
+		lockdep_forget(&map);
+	}
+	(void)arg;
+	__atomic_store_n(&changes_done, 1, __ATOMIC_RELAXED);
+}
+
+static void read_names(void *arg)
+{
+	int looks = *(int *)arg;
+
+	while (!__atomic_load_n(&changes_done, __ATOMIC_RELAXED) || looks-- > 0) {
+		uint16_t class = __atomic_load_n(&renamed, __ATOMIC_RELAXED);
+		char name[LOCKDEP_NAME_MAX];
+
+		if (!class)
+			continue;
+		lockdep_class_name(class, name);
+		expect(!name[0] || !strcmp(name, "map"));
+	}
+}
+
+static void dump_all(void *arg)
+{
+	int looks = *(int *)arg;
+
+	while (!__atomic_load_n(&changes_done, __ATOMIC_RELAXED) || looks-- > 0) {
+		int orders = 0;
+
+		lockdep_dump(count_edge, &orders);
+		expect(orders == 3 || orders == 4);
+	}
+}
+
+static void read_beside_changes(void (*fn)(void *arg))
+{
+	struct kthread changer, reader;
+	int looks = 3;
+
+	lockdep_init_map(&stable[0], "stable", &stable[0]);
+	lockdep_class(&stable[0], 0, "none");
+	expect_eq(kthread_run(&reader, "reader", fn, &looks), 0);
+	expect_eq(kthread_run(&changer, "changer", rename_class, NULL), 0);
+	kthread_join(&changer);
+	kthread_join(&reader);
+}
+
+TEST(lockdep_model, names_beside_changes)
+{
+	read_beside_changes(read_names);
+}
+
+TEST(lockdep_model, dumps_beside_changes)
+{
+	read_beside_changes(dump_all);
+}
+
+/* --- a chain that is longer than a report --- */
+
+#define LONG_CHAIN (LOCKDEP_MAX_CHAIN + 4)
+
+/* Its length is said, and nothing is stored behind the room for it. */
+TEST(lockdep_model, longest_chain)
+{
+	const struct lock_site site = {__FILE__, __LINE__, __func__, "site"};
+	static struct lockdep_map links[LONG_CHAIN + 1];
+	struct order_step chain[LONG_CHAIN];
+	uint16_t class[LONG_CHAIN + 1];
+
+	for (int i = 0; i <= LONG_CHAIN; i++) {
+		lockdep_init_map(&links[i], "link", &links[i]);
+		class[i] = lockdep_class(&links[i], 0, "none");
+	}
+	memset(chain, 0x5a, sizeof(chain));
+	for (int i = 0; i < LONG_CHAIN; i++)
+		expect_eq(add(class[i], class[i + 1], &site, &site, chain), 0);
+	expect_eq(add(class[LONG_CHAIN], class[0], &site, &site, chain), LONG_CHAIN);
+	for (const char *byte = (char *)&chain[LOCKDEP_MAX_CHAIN];
+	     byte < (char *)(chain + LONG_CHAIN); byte++)
+		expect_eq(*byte, 0x5a);
+}
+
+/* --- fork, with a thread in the middle of the graph --- */
+
+/* Where a chain is stored under the graph's lock: the first store stops the thread there. */
+static struct order_step *guarded;
+static atomic_t inside, left;
+static pid_t forker;
+
+static void in_the_middle(int signo)
+{
+	(void)signo;
+	atomic_set(&inside, 1);
+	until_asleep(forker);
+	atomic_set(&left, 1);
+	expect_eq(mprotect(guarded, PAGE_SIZE, PROT_READ | PROT_WRITE), 0);
+}
+
+static void find_a_cycle(void *arg)
+{
+	const struct lock_site site = {__FILE__, __LINE__, __func__, "site"};
+
+	(void)arg;
+	expect_eq(add(class_of(1), class_of(0), &site, &site, guarded), 1);
+}
+
+static void use_the_graph(void)
+{
+	nest(&maps[0], &maps[2]);
+	child_expects(lockdep_order_known(class_of(0), class_of(2)));
+	child_expects(atomic_read(&left));
+}
+
+TEST(lockdep_model, fork_waits_for_the_graph)
+{
+	const struct sigaction action = {.sa_handler = in_the_middle};
+	struct kthread t;
+
+#ifdef __SANITIZE_THREAD__
+	skip("a child that ends as the parent's thread does is a thread leak to ThreadSanitizer");
+#endif
+	for (int i = 0; i < 3; i++)
+		lockdep_init_map(&maps[i], name_of(i), &maps[i]);
+	nest(&maps[0], &maps[1]);
+	guarded = mmap(NULL, PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	expect(guarded != MAP_FAILED);
+	expect_eq(sigaction(SIGSEGV, &action, NULL), 0);
+	forker = (pid_t)syscall(SYS_gettid);
+	expect_eq(kthread_run(&t, "cycle", find_a_cycle, NULL), 0);
+	while (!atomic_read(&inside))
+		cpu_relax();
+	in_child(use_the_graph, 20);
+	expect(atomic_read(&left));
+	kthread_join(&t);
 }
 
 #endif

@@ -95,8 +95,15 @@ static int cookie;
 
 static void child_waits_for_itself(void)
 {
+	unsigned long snap = READ_ONCE(srcu.d->gp_seq) + 1;
+	struct srcu_scan scan;
+
 	child_expects(srcu_read_lock_held(&srcu));
-	child_expects(!poll_state_synchronize_srcu(&srcu, READ_ONCE(srcu.d->gp_seq) + 1));
+	child_expects(!poll_state_synchronize_srcu(&srcu, snap));
+	/* Nor when it is looked at with an eye to sleeping, as the worker does. */
+	child_expects(srcu_scan_begin(srcu.d, snap, &scan));
+	srcu_heavy_barrier();
+	child_expects(srcu_scan_end(srcu.d, &scan) != SRCU_PASSED);
 	srcu_read_unlock(&srcu, cookie);
 	child_expects(!srcu_track_held(srcu.d, false));
 	child_synchronizes();

@@ -23,12 +23,15 @@
 #include "tests/support/test.h"
 
 static void before_hi(void);
+static void before_memory(void);
 
 #undef try_cmpxchg
 #define try_cmpxchg(p, oldp, new)                                                              \
 	(before_hi(), __atomic_compare_exchange_n((p), (oldp), (new), false, __ATOMIC_SEQ_CST, \
 						  __ATOMIC_SEQ_CST))
+#define mprotect(addr, len, prot) (before_memory(), (mprotect)((addr), (len), (prot)))
 #include "notifier/srcu_slots.c"
+#undef mprotect
 
 static struct srcu_struct srcu;
 static int handed_over; /* the cookie of a section that another thread ends */
@@ -170,6 +173,35 @@ TEST(srcu_slots, hi_is_raised_by_two)
 	expect(is_inside());
 	expect_eq(slots.hi, 3);
 	srcu_read_unlock(&srcu, handed_over);
+	srcu_numbers_used[0] &= ~2ULL;
+	teardown();
+}
+
+static struct srcu_domain *scanned;
+
+/* A scan, at the last moment at which a new thread's counts cannot be read. */
+static void before_memory(void)
+{
+	struct srcu_domain *d = scanned;
+	uint64_t sums[2];
+
+	scanned = NULL;
+	if (d)
+		srcu_sum_unlocks(d, sums);
+}
+
+/*
+ * Or the scan would not come back from it. With the second number: the first counts of number 1 are
+ * in a page that number 0 has.
+ */
+TEST(srcu_slots, hi_is_raised_behind_the_memory)
+{
+	setup();
+	srcu_numbers_used[0] |= 2;
+	scanned = srcu.d;
+	read_once(NULL);
+	expect(!scanned);
+	expect(counts_for_itself());
 	srcu_numbers_used[0] &= ~2ULL;
 	teardown();
 }

@@ -55,6 +55,8 @@ TEST(srcu_worker_races, the_next_one_comes_as_it_goes_to_rest)
 	struct srcu_head head;
 
 	setup();
+	/* In its naps it does not go to rest. */
+	sleepless = true;
 	expect_eq(srcu_workers_start(), 0);
 	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
 		relax((unsigned int)i % 64);

@@ -3,14 +3,14 @@
  * Wait queues lose no wake-up: a lost one hangs the test. And time-outs are what they say.
  */
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/thread.h"
 #include "notifier/sync/wait.h"
+#include "tests/support/asleep.h"
 #include "tests/support/relax.h"
 #include "tests/support/test.h"
 
@@ -155,8 +155,35 @@ TEST(wait, sleep)
 	uint64_t start = now_ns();
 
 	fsleep(0);
+	fsleep(30000);
+	expect_ge(now_ns() - start, 30000000);
+}
+
+static void nothing(int signo)
+{
+	(void)signo;
+}
+
+static void interrupt_sleeper(void *arg)
+{
+	pid_t tid = *(pid_t *)arg;
+
+	until_asleep(tid);
+	expect_eq(syscall(SYS_tgkill, getpid(), tid, SIGUSR1), 0);
+}
+
+TEST(wait, sleep_goes_on_after_a_signal)
+{
+	const struct sigaction action = {.sa_handler = nothing};
+	pid_t tid = (pid_t)syscall(SYS_gettid);
+	uint64_t start = now_ns();
+	struct kthread t;
+
+	expect_eq(sigaction(SIGUSR1, &action, NULL), 0);
+	expect_eq(kthread_run(&t, "signals", interrupt_sleeper, &tid), 0);
 	fsleep(1500000);
 	expect_ge(now_ns() - start, 1500000000);
+	kthread_join(&t);
 }
 
 /* Long before the time is up: the time-out is longer than a test may run. */
@@ -209,26 +236,6 @@ TEST(wait, second_look_is_enough)
 	expect(wait_event_timeout(wq, second_look(), 3600 * 1000));
 	expect_eq(evaluated, 2);
 	expect_eq(wq.waiters, 0);
-}
-
-/* Until the thread @tid of ours sleeps in the kernel. */
-static void until_asleep(int tid)
-{
-	char path[64], text[512], *state;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
-	do {
-		FILE *file = fopen(path, "r");
-		size_t len;
-
-		expect(file);
-		len = fread(text, 1, sizeof(text) - 1, file);
-		fclose(file);
-		text[len] = '\0';
-		state = strrchr(text, ')');
-		expect(state);
-		sched_yield();
-	} while (state[2] != 'S');
 }
 
 static void wake_sleeper(void *arg)

@@ -113,6 +113,7 @@ void mmdrop(struct mm_struct *mm)
 	if (!refcount_dec_and_test(&mm->mm_count))
 		return;
 	ASSERT(refcount_read(&mm->mm_users) == 0, "mm_users hold an mm_count");
+	ASSERT(!mm->hmm, "an hmm holds an mm_count for as long as it can be found");
 	mmu_notifier_subscriptions_destroy(mm);
 	kfree(mm);
 }

@@ -29,6 +29,7 @@
 #include "notifier/pgtable.h"
 
 struct notifier_subscriptions;
+struct hmm;
 
 #define NO_PAGE 0
 
@@ -101,6 +102,9 @@ struct mm_struct {
 	 * use smp_load_acquire and hold mm_count.
 	 */
 	struct notifier_subscriptions *notifier_subscriptions;
+
+	/* hmm_mirror.c: NULL or that of the mirrors of this mm; under page_table_lock. */
+	struct hmm *hmm;
 
 	/* Counters of gnomon/mm.h, relaxed. */
 	atomic64_t nr_faults, nr_zapped, nr_migrated, nr_migrate_busy;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <gnomon/hmm.h>
+#include <gnomon/hmm_mirror.h>
 #include <gnomon/srcu.h>
 
 #include "notifier/mm_internal.h"
@@ -127,6 +129,57 @@ static void nothing(struct srcu_head *head)
 	(void)head;
 }
 
+static int sync_device(struct hmm_mirror *mirror, const struct mmu_notifier_range *update)
+{
+	(void)mirror;
+	(void)update;
+	return 0;
+}
+
+static bool invalidate_device(struct mmu_interval_notifier *sub,
+			      const struct mmu_notifier_range *update, unsigned long cur_seq)
+{
+	(void)update;
+	mmu_interval_set_seq(sub, cur_seq);
+	return true;
+}
+
+/* Devices follow a private page, by a mirror and by an interval. */
+static void device_work(struct mm_struct *mm, hva_t hva)
+{
+	static const struct mmu_interval_notifier_ops sub_ops = {.invalidate = invalidate_device};
+	static const struct hmm_mirror_ops mirror_ops = {.sync_cpu_device_pagetables = sync_device};
+	struct hmm_mirror_range old = {.start = hva, .end = hva + PAGE_SIZE};
+	struct hmm_mirror mirror = {.ops = &mirror_ops};
+	struct mmu_interval_notifier sub;
+	uint64_t entry;
+	struct hmm_range range = {.notifier = &sub,
+				  .start = hva,
+				  .end = hva + PAGE_SIZE,
+				  .hmm_pfns = &entry,
+				  .default_flags = HMM_PFN_REQ_FAULT};
+
+	mmap_write_lock(mm);
+	expect_eq(hmm_mirror_register(&mirror, mm), 0);
+	mmap_write_unlock(mm);
+	expect_eq(hmm_range_register(&old, &mirror), 0);
+	expect_eq(mmu_interval_notifier_insert(&sub, mm, hva, PAGE_SIZE, &sub_ops), 0);
+	for (int round = 0; round < 2; round++) {
+		range.notifier_seq = mmu_interval_read_begin(&sub);
+		mmap_read_lock(mm);
+		expect_eq(hmm_range_fault(&range), 0);
+		mmap_read_unlock(mm);
+		expect(hmm_range_wait_until_valid(&old, 0));
+		expect_eq(mm_migrate_range(mm, hva, PAGE_SIZE), 1);
+		expect_eq(migrate_frame(mm_phys(mm), mm_lookup_pfn(mm, hva)), 0);
+		expect_eq(mm_zap_range(mm, hva, PAGE_SIZE), 1);
+	}
+	mmu_interval_notifier_remove(&sub);
+	hmm_range_unregister(&old);
+	hmm_mirror_unregister(&mirror);
+	mmu_notifier_synchronize();
+}
+
 /* A guest runs; its memory is zapped, moved, written by the host, and goes away. */
 static void work(void)
 {
@@ -157,6 +210,7 @@ static void work(void)
 	expect_eq(mm_migrate_range(g.mm, private, 2 * PAGE_SIZE), 1);
 	expect_eq(mm_zap_range(g.mm, private, 2 * PAGE_SIZE), 1);
 	expect_eq(mm_write(g.mm, private, &word, sizeof(word)), 0);
+	device_work(g.mm, private);
 	/* Before the domain of the memslots is forgotten, and after. */
 	expect_documented(15);
 	guest_mem_destroy(&g);

@@ -37,7 +37,10 @@
 #ifndef GNOMON_HMM_H
 #define GNOMON_HMM_H
 
+#include <gnomon/decls.h>
 #include <gnomon/mmu_interval_notifier.h>
+
+GNOMON_BEGIN_DECLS
 
 /*
  * What an entry of hmm_pfns says. The two that can be asked for are the two that then are there.
@@ -94,5 +97,7 @@ struct hmm_range {
  * what it was or what was found, and pages may have been faulted in.
  */
 int hmm_range_fault(struct hmm_range *range) __attribute__((warn_unused_result));
+
+GNOMON_END_DECLS
 
 #endif

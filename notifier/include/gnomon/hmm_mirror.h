@@ -19,7 +19,10 @@
 #ifndef GNOMON_HMM_MIRROR_H
 #define GNOMON_HMM_MIRROR_H
 
+#include <gnomon/decls.h>
 #include <gnomon/mmu_notifier.h>
+
+GNOMON_BEGIN_DECLS
 
 struct hmm; /* one for each mm that is mirrored; private */
 struct hmm_mirror;
@@ -87,5 +90,7 @@ bool hmm_range_wait_until_valid(struct hmm_mirror_range *range, unsigned int ms)
  * true, and what was looked up since may be used for as long as that is held.
  */
 bool hmm_range_valid(const struct hmm_mirror_range *range);
+
+GNOMON_END_DECLS
 
 #endif

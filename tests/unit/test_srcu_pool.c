@@ -67,6 +67,21 @@ static void expect_distinct(int nr)
 	}
 }
 
+static bool is_inside(struct srcu_struct *ssp)
+{
+	return !poll_state_synchronize_srcu(ssp, start_poll_synchronize_srcu(ssp));
+}
+
+/* The cookie of a domain names it whole: an unlock is counted in that one, and in no other. */
+static void expect_own_sections(struct srcu_struct *ssp)
+{
+	int cookie = srcu_down_read(ssp);
+
+	expect(is_inside(ssp));
+	srcu_up_read(ssp, cookie);
+	expect(!is_inside(ssp));
+}
+
 /* All that there can be, and not one more; twice, as each of them must have come back. */
 TEST(srcu_pool, as_many_as_there_are)
 {
@@ -77,6 +92,8 @@ TEST(srcu_pool, as_many_as_there_are)
 		memset(&srcu, 0xff, sizeof(srcu));
 		expect_eq(init_srcu_struct(&srcu), -ENOMEM);
 		expect(!srcu.d);
+		for (unsigned int i = 0; i < SRCU_MAX_DOMAINS; i++)
+			expect_own_sections(&all[i]);
 		/* The last one that went is the first to come. */
 		for (unsigned int i = 0; i < SRCU_MAX_DOMAINS; i++)
 			clean(&all[i]);

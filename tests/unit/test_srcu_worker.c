@@ -215,6 +215,9 @@ TEST(srcu_worker, one_of_two_leaves_as_it_begins)
 	call_srcu(&srcu, &head, count);
 	one_pass();
 	expect_eq(srcu_idx(d), 1); /* the other one drains now */
+	/* What it said in that pass is used up: it has to say again that it waits, and in time. */
+	srcu_worker_notify(d);
+	expect_eq(d->worker_waits, 0);
 	leaves_when_begun = cookies[0];
 	all_passes();
 	expect_eq(srcu_worker.nr_parked, 1);

@@ -4,8 +4,8 @@
  * with the first and freed behind the last. What is taught here is its life.
  *
  *   mm->hmm		   may be found by it under mm->page_table_lock, and only so
- *   kref		   one for each mirror, range, and callback at work; from zero there is no
- *way back: what has no reference left is on its way out, found or not
+ *   kref		   one for each mirror, range, and callback at work; from zero there is
+ *			   no way back: what has none left is on its way out, found or not
  *   mirrors, releasing	   under mirrors_sem, which callbacks of mirrors run under (reading)
  *   ranges, nr_windows	   under ranges_lock
  *

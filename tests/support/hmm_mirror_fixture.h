@@ -76,7 +76,7 @@ struct watcher {
 	struct mm_struct *mm;
 	atomic_t syncs, releases;
 	bool refuse;
-	struct mmu_notifier_range last;
+	struct mmu_notifier_range *last; /* of one thread's windows; or NULL */
 	struct park *sync_park;
 	void (*on_sync)(struct watcher *w);
 	void (*on_release)(struct watcher *w);
@@ -87,7 +87,8 @@ static inline int watcher_sync(struct hmm_mirror *mirror, const struct mmu_notif
 {
 	struct watcher *w = container_of(mirror, struct watcher, mirror);
 
-	w->last = *update;
+	if (w->last)
+		*w->last = *update;
 	atomic_inc(&w->syncs);
 	if (w->on_sync)
 		w->on_sync(w);

@@ -7,17 +7,19 @@
 
 TEST(hmm_mirror, told_until_unregister)
 {
+	struct mmu_notifier_range last;
 	struct watcher w;
 	struct host h;
 
 	host_init(&h);
 	expect_eq(watcher_register(&w, h.mm), 0);
+	w.last = &last;
 	expect(h.mm->hmm);
 	expect_eq(mm_zap_range(h.mm, HVA + PAGE_SIZE, 2 * PAGE_SIZE), 2);
 	expect_watched(&w, 1, 0);
-	expect_eq(w.last.start, HVA + PAGE_SIZE);
-	expect_eq(w.last.end, HVA + 3 * PAGE_SIZE);
-	expect_eq(w.last.event, MMU_NOTIFY_CLEAR);
+	expect_eq(last.start, HVA + PAGE_SIZE);
+	expect_eq(last.end, HVA + 3 * PAGE_SIZE);
+	expect_eq(last.event, MMU_NOTIFY_CLEAR);
 	expect_eq(mm_migrate_range(h.mm, HVA, PAGE_SIZE), 1);
 	expect_watched(&w, 2, 0);
 
@@ -146,14 +148,16 @@ TEST(hmm_mirror, register_wants_mmap_lock)
 
 TEST(hmm_mirror, refuses)
 {
+	struct mmu_notifier_range last;
 	struct watcher w, v;
 	struct host h;
 
 	host_init(&h);
 	expect_eq(watcher_register(&w, h.mm), 0);
+	w.last = &last;
 	expect_eq(watcher_register(&v, h.mm), 0);
 	expect_eq(window_nonblock(h.mm), 0);
-	expect(!mmu_notifier_range_blockable(&w.last));
+	expect(!mmu_notifier_range_blockable(&last));
 	expect_watched(&w, 1, 0);
 	expect_watched(&v, 1, 0);
 

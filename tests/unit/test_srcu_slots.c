@@ -185,9 +185,11 @@ static void before_memory(void)
 	struct srcu_domain *d = scanned;
 	uint64_t sums[2];
 
+	/* Not stored to where threads register together. */
+	if (!d)
+		return;
 	scanned = NULL;
-	if (d)
-		srcu_sum_unlocks(d, sums);
+	srcu_sum_unlocks(d, sums);
 }
 
 /*

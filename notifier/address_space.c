@@ -45,7 +45,6 @@ struct address_space *address_space_create(struct phys *phys, uint64_t nr_pages)
 	mapping->nr_pages = nr_pages;
 	refcount_set(&mapping->refs, 1);
 	init_rwsem_class(&mapping->i_mmap_rwsem, &lockdep_i_mmap_rwsem);
-	INIT_LIST_HEAD(&mapping->i_mmap);
 	spin_lock_init(&mapping->i_pages_lock);
 	return mapping;
 }
@@ -96,7 +95,7 @@ static bool find_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp
 static int add_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
 {
 	struct phys *phys = mapping->phys;
-	pfn_t pfn = phys_alloc_zeroed(phys); /* this reference becomes the slot's */
+	pfn_t pfn = alloc_zeroed_user_frame(phys); /* this reference becomes the slot's */
 	struct frame *frame;
 	bool added;
 
@@ -173,7 +172,7 @@ void address_space_put(struct address_space *mapping)
 	if (!refcount_dec_and_test(&mapping->refs))
 		return;
 	might_sleep();
-	ASSERT(list_empty(&mapping->i_mmap), "every VMA holds a reference on what it maps");
+	ASSERT(!mapping->i_mmap.rbh_root, "every VMA holds a reference on what it maps");
 	for (uint64_t pgoff = 0; pgoff < mapping->nr_pages; pgoff++)
 		remove_page(mapping, pgoff);
 	kvfree(mapping->slots, max(mapping->nr_pages, (uint64_t)1) * sizeof(*mapping->slots));

@@ -44,15 +44,30 @@ bool phys_get_unless_zero(struct phys *phys, pfn_t pfn)
 	return atomic_inc_not_zero(&pfn_to_frame(phys, pfn)->refcount);
 }
 
+bool frame_pin_unless_zero(struct phys *phys, pfn_t pfn)
+{
+	struct frame *frame = pfn_to_frame(phys, pfn);
+	int old = atomic_read(&frame->refcount);
+
+	while (old) {
+		int found = atomic_cmpxchg(&frame->refcount, old, old + FRAME_PIN);
+
+		if (found == old)
+			return true;
+		old = found;
+	}
+	return false;
+}
+
 /*
  * The last put may be that of a passer-by: one who had gained a reference from an entry that was
  * just changing (mm_access.c), and who lets go after the owner did. So whoever takes the frame out
  * of its mapping clears frame->mapping before it puts its own reference.
  */
-void phys_put(struct phys *phys, pfn_t pfn)
+static void put_references(struct phys *phys, pfn_t pfn, int nr)
 {
 	struct frame *frame = pfn_to_frame(phys, pfn);
-	int now = atomic_dec_return(&frame->refcount);
+	int now = atomic_sub_return(nr, &frame->refcount);
 
 	ASSERT(now >= 0, "frame %#llx was put more often than it was got", (unsigned long long)pfn);
 	if (now)
@@ -60,6 +75,16 @@ void phys_put(struct phys *phys, pfn_t pfn)
 	ASSERT(!frame->mapping && !atomic_read(&frame->mapcount),
 	       "frame %#llx left its mapping before its last put", (unsigned long long)pfn);
 	phys_free_frame(phys, pfn);
+}
+
+void phys_put(struct phys *phys, pfn_t pfn)
+{
+	put_references(phys, pfn, 1);
+}
+
+void frame_unpin(struct phys *phys, pfn_t pfn)
+{
+	put_references(phys, pfn, FRAME_PIN);
 }
 
 bool frame_ref_freeze(struct frame *frame, int expected)

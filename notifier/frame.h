@@ -6,7 +6,13 @@
  *   temporary user holds one. A migration freezes it (expected -> 0) while it copies, so that
  *   nobody can gain a reference: phys_get_unless_zero fails.
  * - mapcount: how many present primary entries name the frame. Changes under their
- *   page_table_lock, and only under the frame lock as well where it grows.
+ *   page_table_lock. It grows only under the frame lock as well, or, from one that is not zero
+ *   (a fork), under the reverse-map locks held for writing: so with the frame locked, zero stays
+ *   zero, and a walk of the reverse map finds all.
+ * - pins: who may be writing to the frame, or needs the page to stay in it for long, holds
+ *   FRAME_PIN references at once (as Linux does: GUP_PIN_COUNTING_BIAS). So one look at the count
+ *   tells, and a frame with that many references for other reasons counts as pinned, which costs a
+ *   copy, or a page that stays where it is, and nothing else.
  * - lock: the frame lock, a sleeping lock (bit 0) with hashed wait queues. Held over every step
  *   of a migration of the frame, and by a fault while it installs the frame: so neither sees the
  *   other half way. A frame may be locked without a reference, to look: its frame structure never
@@ -55,6 +61,17 @@ bool frame_locked(const struct frame *frame);
 /* Where to wait for the lock of a frame, or for the end of its migration. Shared with other frames:
  * look again after each wake-up. */
 wait_queue_head_t *frame_waitqueue(struct phys *phys, pfn_t pfn);
+
+#define FRAME_PIN 1024
+
+/* A pin, unless the count is zero: of whoever may be writing (mm_access.c). Full barrier. */
+bool frame_pin_unless_zero(struct phys *phys, pfn_t pfn);
+void frame_unpin(struct phys *phys, pfn_t pfn);
+
+static inline bool frame_is_pinned(const struct frame *frame)
+{
+	return atomic_read(&frame->refcount) >= FRAME_PIN;
+}
 
 /* expected -> 0, or false and nothing changed. Full barrier. Undone by unfreeze. */
 bool frame_ref_freeze(struct frame *frame, int expected);

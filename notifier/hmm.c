@@ -29,7 +29,7 @@
  * it must say all that may have been done through the secondary; as for hva_to_pfn(), a little too
  * much is right and a little too little is a lost write.
  *
- * There is no area without MM_PROT_READ (mm_mmap), so reading is refused in holes only.
+ * An area without MM_PROT_READ is as good as a hole.
  */
 #include <gnomon/hmm.h>
 
@@ -76,9 +76,9 @@ static bool look(struct mm_struct *mm, hva_t hva, bool write, uint64_t *result)
 static int fault_page(struct hmm_range *range, struct vm_area_struct *vma, hva_t hva, bool write,
 		      uint64_t *result)
 {
-	if (!vma)
+	if (!vma || !vma_allows(vma, false))
 		return -EFAULT;
-	if (write && !(vma->prot & MM_PROT_WRITE))
+	if (!vma_allows(vma, write))
 		return -EPERM;
 	while (!look(vma->mm, hva, write, result)) {
 		int ret = handle_mm_fault(vma, hva, write);
@@ -99,7 +99,7 @@ static int one_page(struct hmm_range *range, struct vm_area_struct *vma, hva_t h
 
 	if (request & HMM_PFN_REQ_FAULT)
 		return fault_page(range, vma, hva, request & HMM_PFN_REQ_WRITE, entry);
-	if (!vma)
+	if (!vma || !vma_allows(vma, false))
 		*entry = HMM_PFN_ERROR;
 	else if (!look(vma->mm, hva, false, entry))
 		*entry = 0;

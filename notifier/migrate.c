@@ -54,6 +54,8 @@ int migration_prepare(struct migration *m, struct phys *phys, pfn_t from)
 	ASSERT(frame_locked(frame), "the caller locked the frame");
 	if (!frame->mapping)
 		return -ENOENT;
+	if (frame_is_pinned(frame))
+		return -EBUSY;
 	m->to = phys_alloc(phys);
 	if (m->to == INVALID_PFN)
 		return -ENOMEM;
@@ -67,7 +69,7 @@ int migration_prepare(struct migration *m, struct phys *phys, pfn_t from)
 	return 0;
 }
 
-void migration_unmap_entry(struct migration *m, struct mm_struct *mm, pte_t *ptep)
+void migration_unmap_entry(struct migration *m, struct mm_struct *mm, hva_t hva, pte_t *ptep)
 {
 	bool unmapped = false;
 	pte_t pte;
@@ -76,8 +78,8 @@ void migration_unmap_entry(struct migration *m, struct mm_struct *mm, pte_t *pte
 	pte = pte_load(ptep);
 	/* Exchange until it sticks: accessed and dirty bits may be set meanwhile, nothing else. */
 	while (!unmapped && pte_present(pte) && pte_pfn(pte) == m->from)
-		unmapped = try_cmpxchg(ptep, &pte,
-				       pte_make(m->from, (pte & PTE_KEEP) | PTE_MIGRATION));
+		unmapped = change_pte(mm, hva, ptep, &pte,
+				      pte_make(m->from, (pte & PTE_KEEP) | PTE_MIGRATION));
 	if (unmapped) {
 		m->nr_unmapped++;
 		atomic_dec(&pfn_to_frame(mm->phys, m->from)->mapcount);
@@ -103,7 +105,7 @@ static void unmap_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 	mmu_notifier_range_init(&range, MMU_NOTIFY_MIGRATE, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, hva,
 				hva + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
-	migration_unmap_entry(m, mm, ptep);
+	migration_unmap_entry(m, mm, hva, ptep);
 	mmu_notifier_invalidate_range_end(&range);
 }
 
@@ -158,7 +160,7 @@ static void restore_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 	if (ours) {
 		phys_get(mm->phys, restore->target);
 		atomic_inc(&pfn_to_frame(mm->phys, restore->target)->mapcount);
-		pte_store(ptep, pte_make(restore->target, (pte & PTE_KEEP) | PTE_PRESENT));
+		set_pte(mm, hva, ptep, pte_make(restore->target, (pte & PTE_KEEP) | PTE_PRESENT));
 	}
 	spin_unlock(&mm->page_table_lock);
 	if (ours)

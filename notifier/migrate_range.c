@@ -93,6 +93,10 @@ static int collect_one(pte_t *ptep, hva_t hva, void *arg)
 		phys_put(phys, pfn);
 		if (ret == -ENOENT) /* zapped since */
 			return 0;
+		if (ret == -EBUSY) {
+			batch->nr_busy++;
+			return 0;
+		}
 		batch->out_of_frames = true;
 		batch->next = hva;
 		return 1;
@@ -113,7 +117,8 @@ static void unmap_batch(struct batch *batch)
 				first, last + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	for (unsigned int i = 0; i < batch->nr; i++)
-		migration_unmap_entry(&batch->page[i].m, batch->mm, batch->page[i].ptep);
+		migration_unmap_entry(&batch->page[i].m, batch->mm, batch->page[i].hva,
+				      batch->page[i].ptep);
 	mmu_notifier_invalidate_range_end(&range);
 }
 

@@ -55,13 +55,6 @@ struct mm_struct *mm_alloc(struct phys *phys)
 	return mm;
 }
 
-static int exit_entry(pte_t *ptep, hva_t hva, void *arg)
-{
-	(void)hva;
-	zap_entry(arg, ptep);
-	return 0;
-}
-
 static void exit_mmap(struct mm_struct *mm)
 {
 	struct mmu_notifier_range range;
@@ -75,7 +68,7 @@ static void exit_mmap(struct mm_struct *mm)
 				HVA_MAX);
 	mmu_notifier_invalidate_range_start(&range);
 	for (struct vm_area_struct *vma = vma_first(mm); vma; vma = vma_next(vma))
-		pgtable_walk(mm->pgtable, vma->start, vma->end, exit_entry, vma);
+		zap_vma_range(vma, vma->start, vma->end);
 	mmu_notifier_invalidate_range_end(&range);
 
 	pgtable_destroy(mm->pgtable);
@@ -146,6 +139,7 @@ void mmap_read_unlock(struct mm_struct *mm)
 void mm_get_stats(struct mm_struct *mm, struct mm_stats *stats)
 {
 	stats->faults = atomic64_read(&mm->nr_faults);
+	stats->cow_copies = atomic64_read(&mm->nr_cow);
 	stats->pages_zapped = atomic64_read(&mm->nr_zapped);
 	stats->pages_migrated = atomic64_read(&mm->nr_migrated);
 	stats->migrate_busy = atomic64_read(&mm->nr_migrate_busy);

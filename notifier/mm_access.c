@@ -30,7 +30,8 @@
  * A zap after step 3 does not stop the access: it lands in the old page, as if it had come just
  * before the zap.
  *
- * The caller pins mm_users: tables stand until exit_mmap.
+ * The caller pins mm_users, so that the root of the tables stands; a section of pgtable_srcu keeps
+ * the rest of them over steps 1 to 3.
  */
 #include <errno.h>
 
@@ -40,31 +41,48 @@
 #include "notifier/sync/bug.h"
 #include "notifier/sync/util.h"
 
-/* Steps 1 to 3. False: not there, no rights, or changing this instant. */
-static bool try_pin(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
+/*
+ * Steps 1 to 3, the table being kept. False: not there, no rights, or changing this instant. With
+ * @pin for one who may write, or who stays: so that a fork, or whoever else makes the entry
+ * read-only, finds out that there may be a write that is not done yet (fork.c has the ladder).
+ */
+static bool try_pin_entry(struct mm_struct *mm, pte_t *ptep, bool write, bool pin, pfn_t *pfnp)
 {
-	pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
-	pte_t pte = ptep ? pte_load(ptep) : 0;
+	pte_t pte = pte_load(ptep);
+	pfn_t pfn = pte_pfn(pte);
 
 	if (!pte_allows(pte, write))
 		return false;
 	/* A full barrier: the count is raised before the entry is looked at again (frame.c). */
-	if (!phys_get_unless_zero(mm->phys, pte_pfn(pte)))
+	if (!(pin ? frame_pin_unless_zero(mm->phys, pfn) : phys_get_unless_zero(mm->phys, pfn)))
 		return false;
 	if (!pte_touch(ptep, pte, write)) {
-		phys_put(mm->phys, pte_pfn(pte));
+		if (pin)
+			frame_unpin(mm->phys, pfn);
+		else
+			phys_put(mm->phys, pfn);
 		return false;
 	}
-	*pfnp = pte_pfn(pte);
+	*pfnp = pfn;
 	return true;
 }
 
-static int pin(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
+static bool try_pin(struct mm_struct *mm, hva_t hva, bool write, bool pin, pfn_t *pfnp)
+{
+	int idx = pgtable_read_lock();
+	pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
+	bool pinned = ptep && try_pin_entry(mm, ptep, write, pin, pfnp);
+
+	pgtable_read_unlock(idx);
+	return pinned;
+}
+
+static int get_page(struct mm_struct *mm, hva_t hva, bool write, bool pin, pfn_t *pfnp)
 {
 	/* Seldom does: the page is there. Who calls with a lock that mmap_lock encloses is wrong
 	 * always. */
 	might_lock_read(&mm->mmap_lock);
-	while (!try_pin(mm, hva, write, pfnp)) {
+	while (!try_pin(mm, hva, write, pin, pfnp)) {
 		int ret = mm_fault(mm, hva, write);
 
 		if (ret)
@@ -83,6 +101,16 @@ static size_t left_in_page(hva_t hva, size_t len)
 	return min(len, (size_t)(PAGE_SIZE - (hva & (PAGE_SIZE - 1))));
 }
 
+int mm_pin_page(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
+{
+	return get_page(mm, hva, write, true, pfnp);
+}
+
+void mm_unpin_page(struct mm_struct *mm, pfn_t pfn)
+{
+	frame_unpin(mm->phys, pfn);
+}
+
 int mm_read(struct mm_struct *mm, hva_t hva, void *buf, size_t len)
 {
 	char *to = buf;
@@ -90,7 +118,7 @@ int mm_read(struct mm_struct *mm, hva_t hva, void *buf, size_t len)
 	while (len) {
 		size_t part = left_in_page(hva, len);
 		pfn_t pfn;
-		int ret = pin(mm, hva, false, &pfn);
+		int ret = get_page(mm, hva, false, false, &pfn);
 
 		if (ret)
 			return ret;
@@ -110,12 +138,12 @@ int mm_write(struct mm_struct *mm, hva_t hva, const void *buf, size_t len)
 	while (len) {
 		size_t part = left_in_page(hva, len);
 		pfn_t pfn;
-		int ret = pin(mm, hva, true, &pfn);
+		int ret = get_page(mm, hva, true, true, &pfn);
 
 		if (ret)
 			return ret;
 		contents_write(contents_at(mm, pfn, hva), from, part);
-		phys_put(mm->phys, pfn);
+		frame_unpin(mm->phys, pfn);
 		hva += part;
 		from += part;
 		len -= part;
@@ -131,12 +159,12 @@ int mm_cmpxchg64(struct mm_struct *mm, hva_t hva, uint64_t *old, uint64_t new_va
 
 	if (hva & (sizeof(*word) - 1))
 		return -EINVAL;
-	ret = pin(mm, hva, true, &pfn);
+	ret = get_page(mm, hva, true, true, &pfn);
 	if (ret)
 		return ret;
 	word = (uint64_t *)contents_at(mm, pfn, hva);
 	*old = cmpxchg(word, expected, new_value);
-	phys_put(mm->phys, pfn);
+	frame_unpin(mm->phys, pfn);
 	return *old != expected;
 }
 
@@ -146,7 +174,7 @@ int mm_read64_atomic(struct mm_struct *mm, hva_t hva, uint64_t *value)
 
 	if (hva & (sizeof(*value) - 1))
 		return -EINVAL;
-	if (!try_pin(mm, hva, false, &pfn))
+	if (!try_pin(mm, hva, false, false, &pfn))
 		return -EAGAIN;
 	contents_read(value, contents_at(mm, pfn, hva), sizeof(*value));
 	phys_put(mm->phys, pfn);

@@ -41,26 +41,40 @@ static void migration_entry_wait(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 	wait_event(*frame_waitqueue(mm->phys, pte_pfn(pte)), pte_load(ptep) != pte);
 }
 
-/*
- * The frame is locked, and the caller's reference becomes the entry's. False if another thread was
- * faster: every way to fill an empty entry goes through here.
- */
-static bool install_entry(struct vm_area_struct *vma, pte_t *ptep, pfn_t pfn, bool write)
+pfn_t alloc_user_frame(struct phys *phys)
+{
+	might_sleep();
+	lock_map_visit(&lockdep_fs_reclaim);
+	return phys_alloc(phys);
+}
+
+pfn_t alloc_zeroed_user_frame(struct phys *phys)
+{
+	might_sleep();
+	lock_map_visit(&lockdep_fs_reclaim);
+	return phys_alloc_zeroed(phys);
+}
+
+void set_anon_frame(struct vm_area_struct *vma, hva_t hva, pfn_t pfn)
+{
+	struct frame *frame = pfn_to_frame(vma->mm->phys, pfn);
+
+	ASSERT(frame_locked(frame), "the caller locked the frame");
+	frame->mapping = (uintptr_t)vma->anon_vma | FRAME_MAPPING_ANON;
+	frame->index = vma_page(vma, hva);
+}
+
+bool install_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pfn_t pfn, pte_t flags)
 {
 	struct mm_struct *mm = vma->mm;
-	uint64_t flags = PTE_PRESENT | PTE_ACCESSED;
 	bool installed;
 
-	if (vma->prot & MM_PROT_WRITE)
-		flags |= PTE_WRITE;
-	if (write)
-		flags |= PTE_DIRTY;
-
+	ASSERT(frame_locked(pfn_to_frame(mm->phys, pfn)), "the caller locked the frame");
 	spin_lock(&mm->page_table_lock);
 	installed = pte_none(pte_load(ptep));
 	if (installed) {
 		atomic_inc(&pfn_to_frame(mm->phys, pfn)->mapcount);
-		pte_store(ptep, pte_make(pfn, flags));
+		set_pte(mm, hva, ptep, pte_make(pfn, flags | PTE_PRESENT | PTE_ACCESSED));
 	}
 	spin_unlock(&mm->page_table_lock);
 
@@ -69,74 +83,106 @@ static bool install_entry(struct vm_area_struct *vma, pte_t *ptep, pfn_t pfn, bo
 	return installed;
 }
 
-static int fault_shared(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool write)
+static pte_t written(bool write)
+{
+	return write ? PTE_DIRTY | PTE_SOFT_DIRTY : 0;
+}
+
+/* A page of the object itself: shared, or shown by a private area until somebody writes. */
+static int fault_object(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool write)
 {
 	struct phys *phys = vma->mm->phys;
-	uint64_t pgoff = vma->pgoff + ((hva - vma->start) >> PAGE_SHIFT);
+	pte_t flags = vma_pte_rights(vma) | written(write);
 	bool installed;
 	pfn_t pfn;
-	int ret = address_space_get_page(vma->mapping, pgoff, &pfn);
+	int ret = address_space_get_page(vma->mapping, vma_page(vma, hva), &pfn);
 
 	if (ret)
 		return ret;
-	installed = install_entry(vma, ptep, pfn, write);
+	if (vma_is_private(vma))
+		flags &= ~(PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY);
+	installed = install_entry(vma, hva, ptep, pfn, flags);
 	unlock_frame(phys, pfn);
 	if (!installed)
 		phys_put(phys, pfn);
 	return 0;
 }
 
-static int fault_private(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool write)
+static int fault_zeroes(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool write)
 {
 	struct phys *phys = vma->mm->phys;
-	pfn_t pfn = phys_alloc_zeroed(phys);
-	struct frame *frame;
+	pfn_t pfn = alloc_zeroed_user_frame(phys);
 	bool installed;
 
 	if (pfn == INVALID_PFN)
 		return -ENOMEM;
-	frame = pfn_to_frame(phys, pfn);
 	lock_frame(phys, pfn);
-	frame->mapping = (uintptr_t)vma->anon_vma | FRAME_MAPPING_ANON;
-	frame->index = hva >> PAGE_SHIFT;
-	installed = install_entry(vma, ptep, pfn, write);
+	set_anon_frame(vma, hva, pfn);
+	installed = install_entry(vma, hva, ptep, pfn, vma_pte_rights(vma) | written(write));
 	if (!installed)
-		frame->mapping = 0;
+		pfn_to_frame(phys, pfn)->mapping = 0;
 	unlock_frame(phys, pfn);
 	if (!installed)
 		phys_put(phys, pfn);
+	return 0;
+}
+
+static int fault_none(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool write)
+{
+	int ret = vma->mapping ? fault_object(vma, hva, ptep, write)
+			       : fault_zeroes(vma, hva, ptep, write);
+
+	/* The last free frame may have gone to another fault on this very page. */
+	return pte_none(pte_load(ptep)) ? ret : 0;
+}
+
+/* The entry is present, without a right that the area has. */
+static int fault_rights(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte, bool write)
+{
+	struct mm_struct *mm = vma->mm;
+
+	if (write && vma_is_private(vma))
+		return cow_fault(vma, hva, ptep, pte);
+	/* mm_mprotect() gave the area more than it had, and the entry nothing. */
+	spin_lock(&mm->page_table_lock);
+	pte = pte_load(ptep);
+	if (pte_present(pte)) {
+		pte_t more = vma_pte_rights(vma);
+
+		if (vma_is_private(vma))
+			more &= ~PTE_WRITE;
+		change_pte(mm, hva, ptep, &pte, pte | more | PTE_ACCESSED | written(write));
+	}
+	spin_unlock(&mm->page_table_lock);
 	return 0;
 }
 
 int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write)
 {
 	struct mm_struct *mm = vma->mm;
+	int ret = 0;
 	pte_t *ptep;
-	int ret;
 
 	lockdep_assert_held(&mm->mmap_lock);
+	ASSERT(vma_allows(vma, write), "the caller looked whether the area allows it");
+	hva &= PAGE_MASK;
 	ptep = pgtable_get(mm->pgtable, hva);
 	if (!ptep)
 		return -ENOMEM;
 
-	for (;;) {
+	while (!ret) {
 		pte_t pte = pte_load(ptep);
 
-		if (pte_present(pte)) {
-			/* There is no copy-on-write yet: entries have the rights of their VMA. */
-			ASSERT(pte_allows(pte, write), "the VMA's rights are the entry's");
+		if (pte_allows(pte, write))
 			return 0;
-		}
-		if (pte_migration(pte)) {
+		if (pte_present(pte))
+			ret = fault_rights(vma, hva, ptep, pte, write);
+		else if (pte_migration(pte))
 			migration_entry_wait(mm, ptep, pte);
-			continue;
-		}
-		ret = vma->mapping ? fault_shared(vma, hva, ptep, write)
-				   : fault_private(vma, hva, ptep, write);
-		/* The last free frame may have gone to another fault on this very page. */
-		if (ret && pte_none(pte_load(ptep)))
-			return ret;
+		else
+			ret = fault_none(vma, hva, ptep, write);
 	}
+	return ret;
 }
 
 int mm_fault(struct mm_struct *mm, hva_t hva, bool write)
@@ -146,7 +192,7 @@ int mm_fault(struct mm_struct *mm, hva_t hva, bool write)
 
 	mmap_read_lock(mm);
 	vma = find_vma(mm, hva);
-	if (vma && (!write || (vma->prot & MM_PROT_WRITE)))
+	if (vma && vma_allows(vma, write))
 		ret = handle_mm_fault(vma, hva, write);
 	mmap_read_unlock(mm);
 	return ret;
@@ -156,31 +202,46 @@ int mm_fault(struct mm_struct *mm, hva_t hva, bool write)
  * One load of one entry is the answer. It was true at an instant after the caller took its sequence
  * snapshot, and the caller's re-check finds out whether an invalidation came since. A secondary MMU
  * that may write will not tell each time: so a writable answer counts as a write (dirty).
+ *
+ * True if the entry has the answer. No lock: the section keeps the table.
  */
+static bool lookup_fast(struct mm_struct *mm, hva_t hva, bool write, pte_t *result)
+{
+	int idx = pgtable_read_lock();
+	pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
+	bool found = false;
+
+	while (ptep && !found) {
+		*result = pte_load(ptep);
+		if (!pte_allows(*result, write))
+			break;
+		found = pte_touch(ptep, *result, *result & PTE_WRITE);
+	}
+	pgtable_read_unlock(idx);
+	return found;
+}
+
 int hva_to_pfn(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn, bool *writable)
 {
-	for (;;) {
-		pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
-		pte_t pte = ptep ? pte_load(ptep) : 0;
-		int ret;
+	pte_t pte;
 
-		if (pte_allows(pte, write)) {
-			if (!pte_touch(ptep, pte, pte & PTE_WRITE))
-				continue;
-			*pfn = pte_pfn(pte);
-			*writable = pte & PTE_WRITE;
-			return 0;
-		}
-		ret = mm_fault(mm, hva, write);
+	while (!lookup_fast(mm, hva, write, &pte)) {
+		int ret = mm_fault(mm, hva, write);
+
 		if (ret)
 			return ret;
 	}
+	*pfn = pte_pfn(pte);
+	*writable = pte & PTE_WRITE;
+	return 0;
 }
 
 pfn_t mm_lookup_pfn(struct mm_struct *mm, hva_t hva)
 {
+	int idx = pgtable_read_lock();
 	pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
 	pte_t pte = ptep ? pte_load(ptep) : 0;
 
+	pgtable_read_unlock(idx);
 	return pte_present(pte) ? pte_pfn(pte) : INVALID_PFN;
 }

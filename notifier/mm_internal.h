@@ -9,7 +9,8 @@
  *       -> phys->lock
  *
  * Several frame locks may be held at once by a migration, which takes all but the first by trylock
- * (migrate_range.c argues it).
+ * (migrate_range.c argues it). A fork holds mmap_lock and page_table_lock of the parent, then those
+ * of the child, which nobody else knows yet.
  *
  * mmu_notifier start and end callbacks run under mmap_lock or a reverse-map rwsem, never under
  * page_table_lock.
@@ -22,11 +23,12 @@
 #include <gnomon/mm.h>
 #include <gnomon/mmu_notifier.h>
 
-#include "notifier/sync/list.h"
+#include "notifier/interval_tree.h"
 #include "notifier/sync/lock.h"
 #include "notifier/sync/refcount.h"
 #include "notifier/frame.h"
 #include "notifier/pgtable.h"
+#include "notifier/set_pte.h"
 
 struct notifier_subscriptions;
 struct hmm;
@@ -38,10 +40,10 @@ struct address_space {
 	refcount_t refs;
 	struct phys *phys;
 	uint64_t nr_pages;
-	/* Taken for reading by whoever walks i_mmap from a frame; for writing to add or remove a
-	 * VMA. */
+	/* Taken for reading by whoever walks i_mmap from a frame; for writing to add, change or
+	 * remove a VMA. */
 	struct rw_semaphore i_mmap_rwsem;
-	struct list_head i_mmap; /* struct vm_area_struct.shared; under i_mmap_rwsem */
+	struct interval_tree i_mmap; /* vm_area_struct.in_mapping, by page; under i_mmap_rwsem */
 	bool all_locked; /* i_mmap_rwsem is held by mm_take_all_locks; under mm_all_locks_mutex */
 	/*
 	 * Protects stores to slots. Lock-free loads are allowed: lock the frame, or get a
@@ -56,28 +58,47 @@ struct address_space {
 	uint64_t *slots;
 };
 
-/* The private pages of one VMA, and the lock by which rmap walkers reach that VMA. */
+/*
+ * The private pages of an area and of all that came from it, by a split, a move or a fork; and the
+ * lock by which rmap walkers reach them. (Linux kept one for the whole family until 2.6.34; its
+ * chains of today save walks that our families are too small to miss.)
+ */
 struct anon_vma {
-	refcount_t
-		refs; /* the VMA holds one, a walker another, for as long as it looks at the lock */
+	refcount_t refs; /* each VMA holds one; a walker another while it looks at the lock */
 	struct rw_semaphore rwsem;
-	struct list_head vmas; /* struct vm_area_struct.shared; under rwsem */
-	bool all_locked;       /* rwsem is held by mm_take_all_locks; under mm_all_locks_mutex */
+	struct interval_tree vmas; /* vm_area_struct.in_anon_vma, by page; under rwsem */
+	bool all_locked; /* rwsem is held by mm_take_all_locks; under mm_all_locks_mutex */
 };
 
+/* Private: its pages are copied before they are written (mm_cow.c). */
+#define VMA_PRIVATE   0x1u
+#define VMA_MERGEABLE 0x2u /* madvise: equal pages may become one */
+
+/*
+ * Everything but links changes under mmap_lock held for writing; start, end and pgoff under the
+ * reverse-map locks of the VMA, held for writing, as well. So each of these locks, held for
+ * reading, is enough to look at them.
+ */
 struct vm_area_struct {
 	RB_ENTRY(vm_area_struct) node; /* in mm->vmas, under mmap_lock */
 	struct mm_struct *mm;
 	hva_t start, end;
-	unsigned int prot; /* MM_PROT_* */
-	uint64_t pgoff;	   /* of start, in mapping; for private memory start >> PAGE_SHIFT */
-	/* Exactly one of the two is set, for life. */
-	struct address_space *mapping;
-	struct anon_vma *anon_vma;
-	struct list_head shared; /* in mapping->i_mmap or anon_vma->vmas */
+	unsigned int prot;  /* MM_PROT_* */
+	unsigned int flags; /* VMA_* */
+	/*
+	 * The page that start is: of mapping, or of private memory, where it is start >> PAGE_SHIFT
+	 * until the area is moved. A private page keeps its number (frame->index) when it moves.
+	 */
+	uint64_t pgoff;
+	struct address_space *mapping; /* shared: always; private: if it shows one */
+	struct anon_vma *anon_vma;     /* exactly if private */
+	struct interval_tree_node in_mapping, in_anon_vma;
 };
 
 RB_HEAD(vma_tree, vm_area_struct);
+
+#define MM_MMAP_BASE (1UL << 32) /* where places for areas are sought, upwards */
+#define MM_MAX_VMAS  65530u	 /* as Linux: vm.max_map_count */
 
 struct mm_struct {
 	struct __mm_watch watch; /* first, for gnomon/mmu_notifier.h */
@@ -88,10 +109,12 @@ struct mm_struct {
 	/* Readers may fault and zap; a writer may change the set of VMAs and register notifiers. */
 	struct rw_semaphore mmap_lock;
 	struct vma_tree vmas; /* under mmap_lock */
+	unsigned int nr_vmas; /* under mmap_lock */
 
 	/*
-	 * Serialises stores to present and migration entries. Entries may be *loaded* with no lock
-	 * by anyone who pins mm_users: tables are freed only in exit_mmap.
+	 * Serialises stores to entries. Entries may be *loaded* by anyone who pins mm_users, inside
+	 * a section of pgtable_srcu, or under one of the locks that keep a table: mmap_lock, or the
+	 * reverse-map lock of its area.
 	 */
 	spinlock_t page_table_lock;
 	struct pgtable *pgtable;
@@ -107,18 +130,80 @@ struct mm_struct {
 	struct hmm *hmm;
 
 	/* Counters of gnomon/mm.h, relaxed. */
-	atomic64_t nr_faults, nr_zapped, nr_migrated, nr_migrate_busy;
+	atomic64_t nr_faults, nr_cow, nr_zapped, nr_migrated, nr_migrate_busy;
 };
 
-/* vma.c; mmap_lock held, for reading at least. */
+/*
+ * vma.c: the tree, and areas as objects. mmap_lock held, for reading to look, for writing to
+ * change.
+ */
 struct vm_area_struct *find_vma(struct mm_struct *mm, hva_t addr); /* containing addr, or NULL */
+struct vm_area_struct *find_vma_above(struct mm_struct *mm, hva_t addr); /* first to end above */
 struct vm_area_struct *vma_first(struct mm_struct *mm);
+struct vm_area_struct *vma_last(struct mm_struct *mm);
 struct vm_area_struct *vma_next(struct vm_area_struct *vma);
+struct vm_area_struct *vma_prev(struct vm_area_struct *vma);
 /* Page aligned, within HVA_MAX, not wrapping; an empty range is one. Needs no lock. */
 bool hva_range_ok(hva_t addr, uint64_t len);
+/* The page of @vma that @hva is (frame->index). */
+static inline uint64_t vma_page(const struct vm_area_struct *vma, hva_t hva)
+{
+	return vma->pgoff + ((hva - vma->start) >> PAGE_SHIFT);
+}
+
+static inline hva_t vma_page_hva(const struct vm_area_struct *vma, uint64_t page)
+{
+	return vma->start + ((page - vma->pgoff) << PAGE_SHIFT);
+}
+
+static inline bool vma_is_private(const struct vm_area_struct *vma)
+{
+	return vma->flags & VMA_PRIVATE;
+}
+
+/*
+ * An area that is nowhere yet, as @like it but [start, end) from page @pgoff on; it shares @like's
+ * anon_vma, if that has one. NULL when out of memory. free_vma() is the reverse, and of an area
+ * that was unlinked.
+ */
+struct vm_area_struct *clone_vma(const struct vm_area_struct *like, struct mm_struct *mm,
+				 hva_t start, hva_t end, uint64_t pgoff);
+void free_vma(struct vm_area_struct *vma);
+
+/* The reverse-map locks of @vma, both if it has two, for writing. */
+void vma_lock_rmaps(struct vm_area_struct *vma);
+void vma_unlock_rmaps(struct vm_area_struct *vma);
+
+/* Into the tree and the reverse maps, and out. The second form has the reverse-map locks. */
+void link_vma(struct vm_area_struct *vma);
+void link_vma_locked(struct vm_area_struct *vma);
+void unlink_vma(struct vm_area_struct *vma);
+
+/* Make @vma be [start, end), of which it has at least a page, with the same page at each hva. */
+void resize_vma(struct vm_area_struct *vma, hva_t start, hva_t end);
+
+/*
+ * See to it that a border between areas lies at @addr, if an area covers it. 0, -ENOMEM. Changes
+ * nothing that anyone can see.
+ */
+int split_vma_at(struct mm_struct *mm, hva_t addr);
+/* The reverse, wherever areas that touch [start, end] are alike. Cannot fail. */
+void merge_vmas(struct mm_struct *mm, hva_t start, hva_t end);
+
 /* Exit: take every VMA out of the reverse maps; then, with the pages gone, free them all. */
 void unlink_vmas(struct mm_struct *mm);
 void free_vmas(struct mm_struct *mm);
+
+/*
+ * mmap.c, with mmap_lock held for writing. unmap_range: [start, end) maps nothing any more; tables
+ * to be freed go on *tables (pgtable_free_list(), with mmap_lock dropped). 0; -ENOMEM and nothing
+ * was unmapped. find_gap: the lowest place for @len bytes, or INVALID_HVA.
+ */
+bool mm_prot_ok(unsigned int prot);
+int unmap_range(struct mm_struct *mm, hva_t start, hva_t end, struct pgtable_node **tables);
+hva_t find_gap(struct mm_struct *mm, uint64_t len);
+/* The tables of [start, end), which maps nothing any more, as far as no area needs them. */
+void unlink_tables(struct mm_struct *mm, hva_t start, hva_t end, struct pgtable_node **tables);
 
 /*
  * address_space.c: the frame of page @pgoff, made if there is none: locked, with a reference for
@@ -144,26 +229,61 @@ void rmap_walk(struct frame *frame, void (*fn)(struct vm_area_struct *vma, hva_t
 	       void *arg);
 
 /*
- * mm_fault.c. handle_mm_fault: with mmap_lock held for reading, and @write allowed by the VMA:
- * on 0 the page was mapped at some instant since the call. mm_fault: finds the VMA and does it; 0,
- * -EFAULT, -ENOMEM.
+ * mm_fault.c. handle_mm_fault: with mmap_lock held for reading, and the access allowed by the VMA:
+ * on 0 the page was there for it at some instant since the call. mm_fault: finds the VMA and does
+ * it; 0, -EFAULT, -ENOMEM. vma_allows: what the VMA says.
  */
 int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write);
 int mm_fault(struct mm_struct *mm, hva_t hva, bool write);
 
+static inline bool vma_allows(const struct vm_area_struct *vma, bool write)
+{
+	return vma->prot & (write ? MM_PROT_WRITE : MM_PROT_READ);
+}
+
+/* The rights of a new entry; a private page that others may have, too, is never writable. */
+static inline pte_t vma_pte_rights(const struct vm_area_struct *vma)
+{
+	return (vma->prot & MM_PROT_READ ? PTE_READ : 0) |
+	       (vma->prot & MM_PROT_WRITE ? PTE_WRITE : 0);
+}
+
 /*
- * mm_zap.c: clear one entry of @vma, inside a window over it, and let go of its page. True if there
- * was one, present or migrating. May sleep (a private page's frame lock).
+ * Fill the entry of @hva, which is none, with @pfn: locked, and the caller's reference becomes the
+ * entry's. False if another thread was faster.
  */
-bool zap_entry(struct vm_area_struct *vma, pte_t *ptep);
+bool install_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pfn_t pfn, pte_t flags);
+
+/* A frame for a page of a process: may sleep, and may take one from another. INVALID_PFN: none. */
+pfn_t alloc_user_frame(struct phys *phys);
+pfn_t alloc_zeroed_user_frame(struct phys *phys);
+
+/* A new frame, locked by the caller, is private page @hva of @vma from now on. */
+void set_anon_frame(struct vm_area_struct *vma, hva_t hva, pfn_t pfn);
+
+/*
+ * mm_cow.c: a write meets the present entry @pte of private @vma, which does not allow it. As
+ * handle_mm_fault(); the caller looks again.
+ */
+int cow_fault(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte);
+
+/*
+ * mm_zap.c: clear the entry of @hva in @vma, inside a window over it, and let go of its page. True
+ * if there was one. May sleep (a private page's frame lock). unmapped_page: an entry of @vma that
+ * mapped @pfn is gone, and the frame's mapcount with it: the rest.
+ */
+bool zap_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep);
+void unmapped_page(struct vm_area_struct *vma, pfn_t pfn);
+/* All of [start, end), which lies in @vma; returns how many there were. */
+long zap_vma_range(struct vm_area_struct *vma, hva_t start, hva_t end);
 
 /*
  * migrate.c: the move of one frame, in three steps, so that a batch can be unmapped in one window.
  *
  * prepare: @from is locked, with a reference, both the caller's; on 0 both belong to the migration.
- * -ENOENT (not a page of any mapping), -ENOMEM. unmap_entry: turn one entry of it into a migration
- * entry, inside a window. complete: the rest, windows for all other mappings included. 0, or -EBUSY
- * and @from is where it was.
+ * -ENOENT (not a page of any mapping), -EBUSY (pinned), -ENOMEM. unmap_entry: turn one entry of it
+ * into a migration entry, inside a window. complete: the rest, windows for all other mappings
+ * included. 0, or -EBUSY and @from is where it was.
  */
 struct migration {
 	pfn_t from, to;
@@ -172,7 +292,7 @@ struct migration {
 };
 
 int migration_prepare(struct migration *m, struct phys *phys, pfn_t from);
-void migration_unmap_entry(struct migration *m, struct mm_struct *mm, pte_t *ptep);
+void migration_unmap_entry(struct migration *m, struct mm_struct *mm, hva_t hva, pte_t *ptep);
 int migration_complete(struct migration *m, struct phys *phys);
 
 /*

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Taking mappings away: mm_zap_range, and the one-entry step that exit shares.
+ * Taking mappings away: mm_zap_range, and the step that unmapping and exit share.
  *
  * The entry goes by an atomic exchange under page_table_lock; what it named follows after the lock
  * is dropped, since a private page has to leave its anon_vma under the frame lock, which sleeps.
@@ -29,23 +29,28 @@
 #include "notifier/sync/lock.h"
 
 /*
- * @pfn was mapped by the entry whose reference is now ours. A shared page stays in its slot; a
- * private one had no other place. Its mapping is cleared before the put, even if that is not the
- * last one: somebody may be reading it still (phys_put).
+ * @pfn was mapped by an entry of @vma whose reference is now ours; its mapcount is one less. A page
+ * of an object stays in its slot. A private one that nobody maps any more leaves its anon_vma,
+ * before the put, even if that is not the last one: somebody may be reading it still (phys_put).
+ *
+ * The count is looked at again with the frame locked: from zero it grows only under that lock, so
+ * of several who unmapped the page, the last to come here finds zero unless it was mapped anew.
  */
-static void release_page(struct vm_area_struct *vma, pfn_t pfn)
+void unmapped_page(struct vm_area_struct *vma, pfn_t pfn)
 {
 	struct phys *phys = vma->mm->phys;
+	struct frame *frame = pfn_to_frame(phys, pfn);
 
-	if (vma->anon_vma) {
+	if (vma->anon_vma && !atomic_read(&frame->mapcount)) {
 		lock_frame(phys, pfn);
-		pfn_to_frame(phys, pfn)->mapping = 0;
+		if (frame_anon_vma(frame) && !atomic_read(&frame->mapcount))
+			frame->mapping = 0;
 		unlock_frame(phys, pfn);
 	}
 	phys_put(phys, pfn);
 }
 
-bool zap_entry(struct vm_area_struct *vma, pte_t *ptep)
+bool zap_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep)
 {
 	struct mm_struct *mm = vma->mm;
 	pte_t pte;
@@ -53,13 +58,13 @@ bool zap_entry(struct vm_area_struct *vma, pte_t *ptep)
 	if (pte_none(pte_load(ptep)))
 		return false;
 	spin_lock(&mm->page_table_lock);
-	pte = xchg(ptep, 0);
-	if (pte_present(pte))
+	pte = set_pte(mm, hva, ptep, 0);
+	if (pte_maps_frame(pte))
 		atomic_dec(&pfn_to_frame(mm->phys, pte_pfn(pte))->mapcount);
 	spin_unlock(&mm->page_table_lock);
 
-	if (pte_present(pte))
-		release_page(vma, pte_pfn(pte));
+	if (pte_maps_frame(pte))
+		unmapped_page(vma, pte_pfn(pte));
 	return !pte_none(pte);
 }
 
@@ -72,10 +77,17 @@ static int zap_one(pte_t *ptep, hva_t hva, void *arg)
 {
 	struct zap *zap = arg;
 
-	(void)hva;
-	if (zap_entry(zap->vma, ptep))
+	if (zap_entry(zap->vma, hva, ptep))
 		zap->nr_zapped++;
 	return 0;
+}
+
+long zap_vma_range(struct vm_area_struct *vma, hva_t start, hva_t end)
+{
+	struct zap zap = {.vma = vma};
+
+	pgtable_walk(vma->mm->pgtable, start, end, zap_one, &zap);
+	return zap.nr_zapped;
 }
 
 static bool range_has_holes(struct mm_struct *mm, hva_t start, hva_t end)
@@ -94,7 +106,6 @@ long mm_zap_range(struct mm_struct *mm, hva_t addr, uint64_t len)
 {
 	struct mmu_notifier_range range;
 	hva_t end = addr + len;
-	struct zap zap = {0};
 	long ret = 0;
 
 	if (!hva_range_ok(addr, len))
@@ -111,14 +122,12 @@ long mm_zap_range(struct mm_struct *mm, hva_t addr, uint64_t len)
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, addr,
 				end);
 	mmu_notifier_invalidate_range_start(&range);
-	for (hva_t at = addr; at < end; at = zap.vma->end) {
-		zap.vma = find_vma(mm, at);
-		pgtable_walk(mm->pgtable, at, min(end, zap.vma->end), zap_one, &zap);
-	}
+	for (struct vm_area_struct *vma = find_vma(mm, addr); vma && vma->start < end;
+	     vma = vma_next(vma))
+		ret += zap_vma_range(vma, max(addr, vma->start), min(end, vma->end));
 	mmu_notifier_invalidate_range_end(&range);
 
-	atomic64_add(zap.nr_zapped, &mm->nr_zapped);
-	ret = zap.nr_zapped;
+	atomic64_add(ret, &mm->nr_zapped);
 out:
 	mmap_read_unlock(mm);
 	return ret;

@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 
+#include "notifier/set_pte.h"
 #include "notifier/subscriptions.h"
 #include "notifier/sync/bug.h"
 
@@ -102,6 +103,7 @@ void __mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
 	lock_map_acquire(&lockdep_invalidate_range_start);
 	invalidate_range_start(range);
 	lock_map_release(&lockdep_invalidate_range_start);
+	note_window_open(range);
 }
 
 int __mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
@@ -111,6 +113,8 @@ int __mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *ra
 	lock_map_acquire(&lockdep_invalidate_range_start);
 	ret = invalidate_range_start(range);
 	lock_map_release(&lockdep_invalidate_range_start);
+	if (!ret)
+		note_window_open(range);
 	return ret;
 }
 
@@ -118,6 +122,7 @@ void __mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
 {
 	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
 
+	note_window_closed(range);
 	lock_map_acquire(&lockdep_invalidate_range_start);
 	if (subscriptions && subscriptions->has_itree)
 		mn_itree_inv_end(subscriptions);

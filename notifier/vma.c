@@ -2,9 +2,13 @@
 /*
  * The areas of an address space: which hvas mean something, and what.
  *
- * VMAs never overlap. A VMA joins the tree and its reverse map in one go under mmap_lock held for
- * writing, and leaves both at exit; in between nothing in it changes. Whoever holds mmap_lock, or
- * the reverse-map lock through which it found a VMA, may use the VMA.
+ * VMAs never overlap. A VMA joins the tree and its reverse maps in one go under mmap_lock held for
+ * writing, and leaves them so; what may be changed in between is in resize_vma(), and the rights.
+ * Whoever holds mmap_lock, or the reverse-map lock through which it found a VMA, may use the VMA.
+ *
+ * A split and a merge are seen by nobody: each hva has the same page, rights and reverse maps
+ * before and after. So an operation on part of an area first splits at both ends, which is all of
+ * it that can fail, then works on whole areas, then merges.
  */
 #include <errno.h>
 
@@ -20,8 +24,7 @@ static int compare_vmas(const struct vm_area_struct *a, const struct vm_area_str
 
 RB_GENERATE_INTERNAL(vma_tree, vm_area_struct, node, compare_vmas, static __attribute__((unused)))
 
-/* The first VMA that ends above @addr. */
-static struct vm_area_struct *find_vma_above(struct mm_struct *mm, hva_t addr)
+struct vm_area_struct *find_vma_above(struct mm_struct *mm, hva_t addr)
 {
 	struct vm_area_struct *vma = RB_ROOT(&mm->vmas), *best = NULL;
 
@@ -50,10 +53,22 @@ struct vm_area_struct *vma_first(struct mm_struct *mm)
 	return RB_MIN(vma_tree, &mm->vmas);
 }
 
+struct vm_area_struct *vma_last(struct mm_struct *mm)
+{
+	lockdep_assert_held(&mm->mmap_lock);
+	return RB_MAX(vma_tree, &mm->vmas);
+}
+
 struct vm_area_struct *vma_next(struct vm_area_struct *vma)
 {
 	lockdep_assert_held(&vma->mm->mmap_lock);
 	return RB_NEXT(vma_tree, &vma->mm->vmas, vma);
+}
+
+struct vm_area_struct *vma_prev(struct vm_area_struct *vma)
+{
+	lockdep_assert_held(&vma->mm->mmap_lock);
+	return RB_PREV(vma_tree, &vma->mm->vmas, vma);
 }
 
 bool hva_range_ok(hva_t addr, uint64_t len)
@@ -61,22 +76,31 @@ bool hva_range_ok(hva_t addr, uint64_t len)
 	return PAGE_ALIGNED(addr) && PAGE_ALIGNED(len) && addr <= HVA_MAX && len <= HVA_MAX - addr;
 }
 
-/* The reverse map that leads to @vma. */
-static struct rw_semaphore *rmap_lock(struct vm_area_struct *vma)
+/* ---- areas as objects ---- */
+
+struct vm_area_struct *clone_vma(const struct vm_area_struct *like, struct mm_struct *mm,
+				 hva_t start, hva_t end, uint64_t pgoff)
 {
-	return vma->mapping ? &vma->mapping->i_mmap_rwsem : &vma->anon_vma->rwsem;
+	struct vm_area_struct *vma = kzalloc(sizeof(*vma), GFP_KERNEL);
+
+	if (!vma)
+		return NULL;
+	vma->mm = mm;
+	vma->start = start;
+	vma->end = end;
+	vma->pgoff = pgoff;
+	vma->prot = like->prot;
+	vma->flags = like->flags;
+	vma->mapping = like->mapping;
+	vma->anon_vma = like->anon_vma;
+	if (vma->mapping)
+		address_space_get(vma->mapping);
+	if (vma->anon_vma)
+		anon_vma_get(vma->anon_vma);
+	return vma;
 }
 
-static void link_vma(struct vm_area_struct *vma)
-{
-	lockdep_assert_held_write(&vma->mm->mmap_lock);
-	RB_INSERT(vma_tree, &vma->mm->vmas, vma);
-	down_write(rmap_lock(vma));
-	list_add_tail(&vma->shared, vma->mapping ? &vma->mapping->i_mmap : &vma->anon_vma->vmas);
-	up_write(rmap_lock(vma));
-}
-
-static void free_vma(struct vm_area_struct *vma)
+void free_vma(struct vm_area_struct *vma)
 {
 	if (vma->mapping)
 		address_space_put(vma->mapping);
@@ -85,85 +109,160 @@ static void free_vma(struct vm_area_struct *vma)
 	kfree(vma);
 }
 
-static struct vm_area_struct *create_vma(struct mm_struct *mm, hva_t addr, uint64_t len,
-					 unsigned int prot, struct address_space *mapping,
-					 uint64_t pgoff)
-{
-	struct vm_area_struct *vma = kzalloc(sizeof(*vma), GFP_KERNEL);
+/* ---- reverse maps ---- */
 
-	if (!vma)
-		return NULL;
-	vma->mm = mm;
-	vma->start = addr;
-	vma->end = addr + len;
-	vma->prot = prot;
-	vma->pgoff = mapping ? pgoff : addr >> PAGE_SHIFT;
-	if (mapping) {
-		address_space_get(mapping);
-		vma->mapping = mapping;
-		return vma;
-	}
-	vma->anon_vma = anon_vma_create();
-	if (!vma->anon_vma) {
-		kfree(vma);
-		return NULL;
-	}
-	return vma;
+void vma_lock_rmaps(struct vm_area_struct *vma)
+{
+	if (vma->mapping)
+		down_write(&vma->mapping->i_mmap_rwsem);
+	if (vma->anon_vma)
+		down_write(&vma->anon_vma->rwsem);
 }
 
-static bool mmap_arguments_ok(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int prot,
-			      struct address_space *mapping, uint64_t pgoff)
+void vma_unlock_rmaps(struct vm_area_struct *vma)
 {
-	uint64_t nr_pages = len >> PAGE_SHIFT;
-
-	if (!hva_range_ok(addr, len) || len == 0)
-		return false;
-	/* As in hardware: what can be written can be read. */
-	if (prot != MM_PROT_READ && prot != (MM_PROT_READ | MM_PROT_WRITE))
-		return false;
-	if (!mapping)
-		return true;
-	return mapping->phys == mm->phys && pgoff <= mapping->nr_pages &&
-	       nr_pages <= mapping->nr_pages - pgoff;
+	if (vma->anon_vma)
+		up_write(&vma->anon_vma->rwsem);
+	if (vma->mapping)
+		up_write(&vma->mapping->i_mmap_rwsem);
 }
 
-int mm_mmap(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int prot,
-	    struct address_space *mapping, uint64_t pgoff)
+static void join(struct interval_tree *tree, struct interval_tree_node *node,
+		 const struct vm_area_struct *vma)
 {
-	struct vm_area_struct *vma, *above;
-	int ret = 0;
+	node->start = vma->pgoff;
+	node->last = vma->pgoff + ((vma->end - vma->start) >> PAGE_SHIFT) - 1;
+	interval_tree_insert(tree, node);
+}
 
-	if (!mmap_arguments_ok(mm, addr, len, prot, mapping, pgoff))
-		return -EINVAL;
-	vma = create_vma(mm, addr, len, prot, mapping, pgoff);
-	if (!vma)
-		return -ENOMEM;
+static void join_rmaps(struct vm_area_struct *vma)
+{
+	if (vma->mapping)
+		join(&vma->mapping->i_mmap, &vma->in_mapping, vma);
+	if (vma->anon_vma)
+		join(&vma->anon_vma->vmas, &vma->in_anon_vma, vma);
+}
 
-	mmap_write_lock(mm);
-	above = find_vma_above(mm, addr);
-	if (above && above->start < vma->end)
-		ret = -EEXIST;
-	else
-		link_vma(vma);
-	mmap_write_unlock(mm);
+static void leave_rmaps(struct vm_area_struct *vma)
+{
+	if (vma->mapping)
+		interval_tree_remove(&vma->mapping->i_mmap, &vma->in_mapping);
+	if (vma->anon_vma)
+		interval_tree_remove(&vma->anon_vma->vmas, &vma->in_anon_vma);
+}
 
-	if (ret)
-		free_vma(vma);
-	return ret;
+/* ---- changes ---- */
+
+void link_vma_locked(struct vm_area_struct *vma)
+{
+	lockdep_assert_held_write(&vma->mm->mmap_lock);
+	RB_INSERT(vma_tree, &vma->mm->vmas, vma);
+	vma->mm->nr_vmas++;
+	join_rmaps(vma);
+}
+
+void link_vma(struct vm_area_struct *vma)
+{
+	vma_lock_rmaps(vma);
+	link_vma_locked(vma);
+	vma_unlock_rmaps(vma);
 }
 
 /*
- * Once a VMA is out of its reverse map no walker can find it. One that found it before, and holds
+ * Once a VMA is out of its reverse maps no walker can find it. One that found it before, and holds
  * the lock, still works on its entries: taking the lock for writing waits for that walker.
  */
+static void leave_rmaps_for_good(struct vm_area_struct *vma)
+{
+	vma_lock_rmaps(vma);
+	leave_rmaps(vma);
+	vma_unlock_rmaps(vma);
+}
+
+void unlink_vma(struct vm_area_struct *vma)
+{
+	lockdep_assert_held_write(&vma->mm->mmap_lock);
+	leave_rmaps_for_good(vma);
+	RB_REMOVE(vma_tree, &vma->mm->vmas, vma);
+	vma->mm->nr_vmas--;
+}
+
+/* The order in the tree stays, as areas do not overlap before or after. */
+static void resize_vma_locked(struct vm_area_struct *vma, hva_t start, hva_t end)
+{
+	lockdep_assert_held_write(&vma->mm->mmap_lock);
+	leave_rmaps(vma);
+	vma->pgoff += ((int64_t)start - (int64_t)vma->start) >> PAGE_SHIFT;
+	vma->start = start;
+	vma->end = end;
+	join_rmaps(vma);
+}
+
+void resize_vma(struct vm_area_struct *vma, hva_t start, hva_t end)
+{
+	vma_lock_rmaps(vma);
+	resize_vma_locked(vma, start, end);
+	vma_unlock_rmaps(vma);
+}
+
+/* In one step to rmap walkers: between the two each page is in exactly one of the areas. */
+int split_vma_at(struct mm_struct *mm, hva_t addr)
+{
+	struct vm_area_struct *vma = find_vma(mm, addr), *upper;
+
+	lockdep_assert_held_write(&mm->mmap_lock);
+	if (!vma || vma->start == addr)
+		return 0;
+	if (mm->nr_vmas >= MM_MAX_VMAS)
+		return -ENOMEM;
+	upper = clone_vma(vma, mm, addr, vma->end, vma_page(vma, addr));
+	if (!upper)
+		return -ENOMEM;
+	vma_lock_rmaps(vma);
+	resize_vma_locked(vma, vma->start, addr);
+	link_vma_locked(upper);
+	vma_unlock_rmaps(vma);
+	return 0;
+}
+
+/* Private memory that shows no object numbers its pages by where it was made: those must fit, too,
+ * and the pages must be of one family. */
+static bool can_merge(const struct vm_area_struct *lower, const struct vm_area_struct *upper)
+{
+	return lower->end == upper->start && lower->prot == upper->prot &&
+	       lower->flags == upper->flags && lower->mapping == upper->mapping &&
+	       lower->anon_vma == upper->anon_vma && vma_page(lower, lower->end) == upper->pgoff;
+}
+
+void merge_vmas(struct mm_struct *mm, hva_t start, hva_t end)
+{
+	struct vm_area_struct *vma = find_vma_above(mm, start ? start - 1 : 0);
+
+	lockdep_assert_held_write(&mm->mmap_lock);
+	while (vma && vma->end <= end) {
+		struct vm_area_struct *next = vma_next(vma);
+
+		if (!next || !can_merge(vma, next)) {
+			vma = next;
+			continue;
+		}
+		vma_lock_rmaps(vma);
+		leave_rmaps(next);
+		resize_vma_locked(vma, vma->start, next->end);
+		vma_unlock_rmaps(vma);
+		RB_REMOVE(vma_tree, &mm->vmas, next);
+		mm->nr_vmas--;
+		free_vma(next);
+	}
+}
+
+/* ---- exit ---- */
+
 void unlink_vmas(struct mm_struct *mm)
 {
 	lockdep_assert_held_write(&mm->mmap_lock);
-	for (struct vm_area_struct *vma = vma_first(mm); vma; vma = vma_next(vma)) {
-		down_write(rmap_lock(vma));
-		list_del_init(&vma->shared);
-		up_write(rmap_lock(vma));
-	}
+	for (struct vm_area_struct *vma = vma_first(mm); vma; vma = vma_next(vma))
+		leave_rmaps_for_good(vma);
 }
 
 void free_vmas(struct mm_struct *mm)
@@ -173,6 +272,7 @@ void free_vmas(struct mm_struct *mm)
 	lockdep_assert_held_write(&mm->mmap_lock);
 	while ((vma = RB_MIN(vma_tree, &mm->vmas))) {
 		RB_REMOVE(vma_tree, &mm->vmas, vma);
+		mm->nr_vmas--;
 		free_vma(vma);
 	}
 }

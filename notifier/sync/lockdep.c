@@ -406,6 +406,18 @@ bool lockdep_is_held_kind(const void *lock, enum held_kind kind)
 	return find_held_kind(current_thread(), lock, kind) != NULL;
 }
 
+bool lockdep_is_held_class(struct lockdep_map *map)
+{
+	const struct thread_state *self = current_thread();
+	uint16_t class = lockdep_class(map, 0, NULL);
+
+	for (unsigned int i = 0; i < self->nr_held; i++) {
+		if (self->held[i].class == class)
+			return true;
+	}
+	return false;
+}
+
 void lockdep_might_sleep(const struct lock_site *site)
 {
 	struct thread_state *self = current_thread();

@@ -87,6 +87,7 @@ void lockdep_downgrade(const void *lock);
 
 bool lockdep_is_held(const void *lock);
 bool lockdep_is_held_kind(const void *lock, enum held_kind kind);
+bool lockdep_is_held_class(struct lockdep_map *map); /* any lock of its class */
 
 void lockdep_might_sleep(const struct lock_site *site);
 

@@ -20,6 +20,14 @@ struct held_lock;
 struct lock_site;
 struct srcu_domain;
 
+/* window_check.c: an invalidation window of [start, end) in @mm. */
+struct open_window {
+	const void *mm;
+	uint64_t start, end;
+};
+
+#define THREAD_MAX_WINDOWS 8u
+
 /* All zeroes is a new thread; only the thread itself touches it. Kept small: it is static TLS. */
 struct thread_state {
 	uint64_t id; /* by thread_id(): never reused, unlike a pthread_t or a TLS address */
@@ -31,6 +39,11 @@ struct thread_state {
 	unsigned int nr_non_block; /* non_block_start() without its end, and where the first was */
 	const struct lock_site *non_block_site;
 	unsigned int lockdep_busy; /* inside lockdep: what a report's log hook locks is not seen */
+
+#ifdef CONFIG_LOCKDEP
+	struct open_window windows[THREAD_MAX_WINDOWS]; /* window_check.c: those it has opened */
+	unsigned int nr_windows;
+#endif
 
 	bool signal_pending; /* gnomon/signal.h; its handlers store to it, too */
 

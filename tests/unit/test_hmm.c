@@ -431,7 +431,7 @@ static pte_t park_page(unsigned int page)
 static void unpark_page(unsigned int page, pte_t pte)
 {
 	spin_lock(&mm->page_table_lock);
-	pte_store(pgtable_lookup(mm->pgtable, at(page)), pte);
+	set_pte(mm, at(page), pgtable_lookup(mm->pgtable, at(page)), pte);
 	spin_unlock(&mm->page_table_lock);
 	wake_up_all(frame_waitqueue(phys, pte_pfn(pte)));
 }

@@ -35,7 +35,6 @@ TEST(mm, mmap_checks_arguments)
 	expect_eq(mm_mmap(mm, HVA_MAX - PAGE_SIZE, 2 * PAGE_SIZE, RW, NULL, 0), -EINVAL);
 	expect_eq(mm_mmap(mm, BASE, -BASE, RW, NULL, 0), -EINVAL);
 	expect_eq(mm_mmap(mm, -PAGE_SIZE, 2 * PAGE_SIZE, RW, NULL, 0), -EINVAL);
-	expect_eq(mm_mmap(mm, BASE, PAGE_SIZE, 0, NULL, 0), -EINVAL);
 	expect_eq(mm_mmap(mm, BASE, PAGE_SIZE, MM_PROT_WRITE, NULL, 0), -EINVAL);
 	expect_eq(mm_mmap(mm, BASE, PAGE_SIZE, RW | 4, NULL, 0), -EINVAL);
 	expect_eq(mm_mmap(mm, BASE, 5 * PAGE_SIZE, RW, mapping, 0), -EINVAL);
@@ -344,7 +343,7 @@ TEST(mm, hva_to_pfn_and_dirty)
 
 	expect_eq(test_read(mm, page(0)), 0);
 	expect_eq(*pgtable_lookup(mm->pgtable, page(0)),
-		  pte_make(0, PTE_PRESENT | PTE_WRITE | PTE_ACCESSED));
+		  pte_make(0, PTE_PRESENT | PTE_READ | PTE_WRITE | PTE_ACCESSED));
 	test_write(mm, page(0), 1);
 	expect(*pgtable_lookup(mm->pgtable, page(0)) & PTE_DIRTY);
 

@@ -112,14 +112,16 @@ TEST(pgtable, walk_visits_in_order_and_skips_holes)
 
 TEST(pgtable, bits)
 {
-	pte_t pte = pte_make(0x12345, PTE_PRESENT | PTE_WRITE), word = pte;
+	pte_t pte = pte_make(0x12345, PTE_PRESENT | PTE_READ | PTE_WRITE), word = pte;
 	pte_t moving = pte_make(0xffffffffffUL, PTE_MIGRATION);
 
 	expect(pte_present(pte) && !pte_none(pte) && !pte_migration(pte));
 	expect_eq(pte_pfn(pte), 0x12345);
 	expect(pte_allows(pte, true));
-	expect(pte_allows(pte_make(1, PTE_PRESENT), false));
-	expect(!pte_allows(pte_make(1, PTE_PRESENT), true));
+	expect(pte_allows(pte, false));
+	expect(pte_allows(pte_make(1, PTE_PRESENT | PTE_READ), false));
+	expect(!pte_allows(pte_make(1, PTE_PRESENT | PTE_READ), true));
+	expect(!pte_allows(pte_make(1, PTE_PRESENT), false));
 	expect(!pte_present(moving) && !pte_none(moving) && pte_migration(moving));
 	expect_eq(pte_pfn(moving), 0xffffffffffUL);
 	expect(!pte_allows(moving | PTE_WRITE, true));
@@ -129,7 +131,7 @@ TEST(pgtable, bits)
 	expect(!pte_touch(&word, pte, true)); /* not what is there any more */
 	expect_eq(word, pte | PTE_ACCESSED);
 	expect(pte_touch(&word, word, true));
-	expect_eq(word, pte | PTE_ACCESSED | PTE_DIRTY);
+	expect_eq(word, pte | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY);
 	expect(pte_touch(&word, word, true));
 	expect(!pte_touch(&word, 0, false));
 }

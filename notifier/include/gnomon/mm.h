@@ -52,17 +52,74 @@ struct address_space *address_space_create(struct phys *phys, uint64_t nr_pages)
 void address_space_get(struct address_space *mapping);
 void address_space_put(struct address_space *mapping); /* the last put frees its frames */
 
+#define MM_PROT_NONE  0x0u
 #define MM_PROT_READ  0x1u
-#define MM_PROT_WRITE 0x2u
+#define MM_PROT_WRITE 0x2u /* with MM_PROT_READ only, as in hardware */
 
 /*
  * Map [addr, addr + len): pages @pgoff onwards of @mapping (a shared mapping), or private
  * zero-filled memory when @mapping is NULL. Takes mmap_lock for writing. 0; -EINVAL (unaligned,
- * empty, wraps; @prot without MM_PROT_READ or with unknown bits; beyond @mapping's end, or @mapping
- * of another pool), -EEXIST (overlap), -ENOMEM.
+ * empty, wraps; @prot none of the three combinations; beyond @mapping's end, or @mapping of another
+ * pool), -EEXIST (overlap), -ENOMEM (also with 65,530 areas, as in Linux).
  */
 int mm_mmap(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int prot,
 	    struct address_space *mapping, uint64_t pgoff);
+
+/*
+ * The same, and with MM_MAP_PRIVATE pages of @mapping are shown until they are written, and copied
+ * then. With MM_MAP_FIXED whatever is mapped there goes first, as by mm_munmap(): and its notifiers
+ * are told so.
+ */
+#define MM_MAP_PRIVATE 0x1u
+#define MM_MAP_FIXED   0x2u
+int mm_mmap_flags(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int prot,
+		  unsigned int flags, struct address_space *mapping, uint64_t pgoff);
+
+/*
+ * Unmap [addr, addr + len), @len rounded up to pages; what is not mapped there does not matter. One
+ * window, MMU_NOTIFY_UNMAP, over the range, if anything is mapped in it. Takes mmap_lock for
+ * writing, and waits for a grace period if tables can be freed. 0; -EINVAL (@addr unaligned, empty,
+ * wraps), -ENOMEM (an area had to be split) and nothing was unmapped.
+ */
+int mm_munmap(struct mm_struct *mm, hva_t addr, uint64_t len);
+
+/*
+ * Make the mapping at [addr, addr + old_len) @new_len long, both rounded up to pages: in place, or,
+ * if it must grow and cannot, elsewhere with MM_MREMAP_MAYMOVE. With MM_MREMAP_FIXED, which needs
+ * the other, at *@new_addr, in place of whatever is there. *@new_addr is where it is now. Pages
+ * move with it; one window, MMU_NOTIFY_UNMAP, over the old range for a move, or over what is cut
+ * off. Takes mmap_lock for writing. 0; -EINVAL (unaligned, empty, flags, overlap of old and new,
+ * beyond the end of the object), -EFAULT (not one area), -ENOMEM (no room; no memory).
+ */
+#define MM_MREMAP_MAYMOVE 0x1u
+#define MM_MREMAP_FIXED	  0x2u
+int mm_mremap(struct mm_struct *mm, hva_t addr, uint64_t old_len, uint64_t new_len,
+	      unsigned int flags, hva_t *new_addr);
+
+/*
+ * Set the rights of [addr, addr + len), @len rounded up to pages. One window,
+ * MMU_NOTIFY_PROTECTION_VMA, over each area, or part of one, whose rights change. Takes mmap_lock
+ * for writing. 0; -EINVAL (@addr unaligned, @prot), -ENOMEM (a hole, or no memory: what lies before
+ * has the new rights).
+ */
+int mm_mprotect(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int prot);
+
+/*
+ * A second mm with the same areas and contents. Private pages are shared until one of the two
+ * writes: one window, MMU_NOTIFY_PROTECTION_PAGE, over each private area of @mm. A page that is
+ * pinned is copied at once and stays that of @mm. Takes mmap_lock of @mm for writing. The child has
+ * one user, the caller, and nobody's notifiers. 0, -ENOMEM.
+ */
+int mm_fork(struct mm_struct *mm, struct mm_struct **child);
+
+/*
+ * Keep the page at @hva in the frame that it is in (device DMA): it is not moved, merged or
+ * reclaimed, and a fork leaves it to this mm, until it is unpinned. As @write says it is there to
+ * be read, or written; in a private area ask for writing, or a later write may have its copy
+ * elsewhere. May be unmapped meanwhile, and is freed with the last pin then. -EFAULT, -ENOMEM.
+ */
+int mm_pin_page(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn);
+void mm_unpin_page(struct mm_struct *mm, pfn_t pfn);
 
 /*
  * Drop the mappings of [addr, addr + len) (Linux: madvise(MADV_DONTNEED)): shared pages keep their
@@ -130,6 +187,7 @@ pfn_t mm_lookup_pfn(struct mm_struct *mm, hva_t hva);
 /* Counters since mm_alloc; a racy snapshot. */
 struct mm_stats {
 	uint64_t faults;	 /* pages that handle_mm_fault mapped */
+	uint64_t cow_copies;	 /* private pages that were copied for a write */
 	uint64_t pages_zapped;	 /* what mm_zap_range returned, in sum */
 	uint64_t pages_migrated; /* mappings here whose page moved to a new frame */
 	uint64_t migrate_busy;	 /* mappings here whose page stayed because someone held it */

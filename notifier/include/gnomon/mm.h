@@ -105,6 +105,24 @@ int mm_mremap(struct mm_struct *mm, hva_t addr, uint64_t old_len, uint64_t new_l
 int mm_mprotect(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int prot);
 
 /*
+ * Advice for what is mapped in [addr, addr + len), @len rounded up to pages, area by area (Linux:
+ * madvise). Holes are skipped. 0; -EINVAL (@addr unaligned, no such advice, or not for an area like
+ * one of these), -ENOMEM (a hole, after all the rest was done; or no memory).
+ */
+enum mm_advice {
+	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area. */
+	MM_MADV_DONTNEED,
+	MM_MADV_FREE,
+	MM_MADV_COLD,
+	MM_MADV_PAGEOUT,
+	MM_MADV_REMOVE,
+	MM_MADV_MERGEABLE,
+	MM_MADV_UNMERGEABLE,
+	NR_MM_MADV,
+};
+int mm_madvise(struct mm_struct *mm, hva_t addr, uint64_t len, enum mm_advice advice);
+
+/*
  * A second mm with the same areas and contents. Private pages are shared until one of the two
  * writes: one window, MMU_NOTIFY_PROTECTION_PAGE, over each private area of @mm. A page that is
  * pinned is copied at once and stays that of @mm. Takes mmap_lock of @mm for writing. The child has

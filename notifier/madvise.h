@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What each advice of mm_madvise() does with [start, end), which lies in @vma: in the file of the
+ * part that it asks something of. 0 or -errno, which ends the call; mmap_lock is held as the table
+ * in madvise.c says.
+ */
+#ifndef NOTIFIER_MADVISE_H
+#define NOTIFIER_MADVISE_H
+
+#include <gnomon/types.h>
+
+struct vm_area_struct;
+
+#endif

@@ -42,11 +42,24 @@
 #include "notifier/sync/util.h"
 
 /*
- * Steps 1 to 3, the table being kept. False: not there, no rights, or changing this instant. With
- * @pin for one who may write, or who stays: so that a fork, or whoever else makes the entry
- * read-only, finds out that there may be a write that is not done yet (fork.c has the ladder).
+ * One who may write pins the frame: so that a fork, or whoever else makes the entry read-only,
+ * finds out that there may be a write that is not done yet (fork.c has the ladder).
  */
-static bool try_pin_entry(struct mm_struct *mm, pte_t *ptep, bool write, bool pin, pfn_t *pfnp)
+static bool get_frame(struct phys *phys, pfn_t pfn, bool write)
+{
+	return write ? frame_pin_unless_zero(phys, pfn) : phys_get_unless_zero(phys, pfn);
+}
+
+static void put_frame(struct phys *phys, pfn_t pfn, bool write)
+{
+	if (write)
+		frame_unpin(phys, pfn);
+	else
+		phys_put(phys, pfn);
+}
+
+/* Steps 1 to 3, the table being kept. False: not there, no rights, or changing this instant. */
+static bool try_pin_entry(struct mm_struct *mm, pte_t *ptep, bool write, pfn_t *pfnp)
 {
 	pte_t pte = pte_load(ptep);
 	pfn_t pfn = pte_pfn(pte);
@@ -54,35 +67,32 @@ static bool try_pin_entry(struct mm_struct *mm, pte_t *ptep, bool write, bool pi
 	if (!pte_allows(pte, write))
 		return false;
 	/* A full barrier: the count is raised before the entry is looked at again (frame.c). */
-	if (!(pin ? frame_pin_unless_zero(mm->phys, pfn) : phys_get_unless_zero(mm->phys, pfn)))
+	if (!get_frame(mm->phys, pfn, write))
 		return false;
 	if (!pte_touch(ptep, pte, write)) {
-		if (pin)
-			frame_unpin(mm->phys, pfn);
-		else
-			phys_put(mm->phys, pfn);
+		put_frame(mm->phys, pfn, write);
 		return false;
 	}
 	*pfnp = pfn;
 	return true;
 }
 
-static bool try_pin(struct mm_struct *mm, hva_t hva, bool write, bool pin, pfn_t *pfnp)
+static bool try_pin(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
 {
 	int idx = pgtable_read_lock();
 	pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
-	bool pinned = ptep && try_pin_entry(mm, ptep, write, pin, pfnp);
+	bool pinned = ptep && try_pin_entry(mm, ptep, write, pfnp);
 
 	pgtable_read_unlock(idx);
 	return pinned;
 }
 
-static int get_page(struct mm_struct *mm, hva_t hva, bool write, bool pin, pfn_t *pfnp)
+static int get_page(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
 {
 	/* Seldom does: the page is there. Who calls with a lock that mmap_lock encloses is wrong
 	 * always. */
 	might_lock_read(&mm->mmap_lock);
-	while (!try_pin(mm, hva, write, pin, pfnp)) {
+	while (!try_pin(mm, hva, write, pfnp)) {
 		int ret = mm_fault(mm, hva, write);
 
 		if (ret)
@@ -103,12 +113,12 @@ static size_t left_in_page(hva_t hva, size_t len)
 
 int mm_pin_page(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfnp)
 {
-	return get_page(mm, hva, write, true, pfnp);
+	return get_page(mm, hva, write, pfnp);
 }
 
-void mm_unpin_page(struct mm_struct *mm, pfn_t pfn)
+void mm_unpin_page(struct mm_struct *mm, pfn_t pfn, bool write)
 {
-	frame_unpin(mm->phys, pfn);
+	put_frame(mm->phys, pfn, write);
 }
 
 int mm_read(struct mm_struct *mm, hva_t hva, void *buf, size_t len)
@@ -118,7 +128,7 @@ int mm_read(struct mm_struct *mm, hva_t hva, void *buf, size_t len)
 	while (len) {
 		size_t part = left_in_page(hva, len);
 		pfn_t pfn;
-		int ret = get_page(mm, hva, false, false, &pfn);
+		int ret = get_page(mm, hva, false, &pfn);
 
 		if (ret)
 			return ret;
@@ -138,7 +148,7 @@ int mm_write(struct mm_struct *mm, hva_t hva, const void *buf, size_t len)
 	while (len) {
 		size_t part = left_in_page(hva, len);
 		pfn_t pfn;
-		int ret = get_page(mm, hva, true, true, &pfn);
+		int ret = get_page(mm, hva, true, &pfn);
 
 		if (ret)
 			return ret;
@@ -159,7 +169,7 @@ int mm_cmpxchg64(struct mm_struct *mm, hva_t hva, uint64_t *old, uint64_t new_va
 
 	if (hva & (sizeof(*word) - 1))
 		return -EINVAL;
-	ret = get_page(mm, hva, true, true, &pfn);
+	ret = get_page(mm, hva, true, &pfn);
 	if (ret)
 		return ret;
 	word = (uint64_t *)contents_at(mm, pfn, hva);
@@ -174,7 +184,7 @@ int mm_read64_atomic(struct mm_struct *mm, hva_t hva, uint64_t *value)
 
 	if (hva & (sizeof(*value) - 1))
 		return -EINVAL;
-	if (!try_pin(mm, hva, false, false, &pfn))
+	if (!try_pin(mm, hva, false, &pfn))
 		return -EAGAIN;
 	contents_read(value, contents_at(mm, pfn, hva), sizeof(*value));
 	phys_put(mm->phys, pfn);

@@ -46,11 +46,15 @@ static bool get_mapped_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 	return false;
 }
 
-/* With the frame locked, and a reference of the caller's. */
+/*
+ * With the frame locked, and a reference of the caller's. Pins do not count: whoever pins a page
+ * had a writable entry of it, and since then no fork has given it to anyone else (fork.c), so it is
+ * one of ours, who wants to see what we write.
+ */
 static bool is_only_ours(const struct frame *frame)
 {
 	return frame_anon_vma(frame) && atomic_read(&frame->mapcount) == 1 &&
-	       atomic_read(&frame->refcount) == 2;
+	       atomic_read(&frame->refcount) % FRAME_PIN == 2;
 }
 
 /* True if the entry is writable now. A reference is the caller's. */

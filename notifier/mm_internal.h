@@ -187,6 +187,8 @@ void resize_vma(struct vm_area_struct *vma, hva_t start, hva_t end);
  * nothing that anyone can see.
  */
 int split_vma_at(struct mm_struct *mm, hva_t addr);
+/* The same for whoever makes it good at once by taking an area away. */
+int split_vma_at_unlimited(struct mm_struct *mm, hva_t addr);
 /* The reverse, wherever areas that touch [start, end] are alike. Cannot fail. */
 void merge_vmas(struct mm_struct *mm, hva_t start, hva_t end);
 

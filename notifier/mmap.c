@@ -54,9 +54,12 @@ int unmap_range(struct mm_struct *mm, hva_t start, hva_t end, struct pgtable_nod
 	lockdep_assert_held_write(&mm->mmap_lock);
 	if (start == end)
 		return 0;
-	ret = split_vma_at(mm, start);
+	vma = find_vma(mm, start);
+	if (vma && vma->start < start && vma->end > end && mm->nr_vmas >= MM_MAX_VMAS)
+		return -ENOMEM; /* two would be left of one */
+	ret = split_vma_at_unlimited(mm, start);
 	if (!ret)
-		ret = split_vma_at(mm, end);
+		ret = split_vma_at_unlimited(mm, end);
 	if (ret) {
 		merge_vmas(mm, start, end);
 		return ret;

@@ -206,15 +206,13 @@ void resize_vma(struct vm_area_struct *vma, hva_t start, hva_t end)
 }
 
 /* In one step to rmap walkers: between the two each page is in exactly one of the areas. */
-int split_vma_at(struct mm_struct *mm, hva_t addr)
+int split_vma_at_unlimited(struct mm_struct *mm, hva_t addr)
 {
 	struct vm_area_struct *vma = find_vma(mm, addr), *upper;
 
 	lockdep_assert_held_write(&mm->mmap_lock);
 	if (!vma || vma->start == addr)
 		return 0;
-	if (mm->nr_vmas >= MM_MAX_VMAS)
-		return -ENOMEM;
 	upper = clone_vma(vma, mm, addr, vma->end, vma_page(vma, addr));
 	if (!upper)
 		return -ENOMEM;
@@ -223,6 +221,15 @@ int split_vma_at(struct mm_struct *mm, hva_t addr)
 	link_vma_locked(upper);
 	vma_unlock_rmaps(vma);
 	return 0;
+}
+
+int split_vma_at(struct mm_struct *mm, hva_t addr)
+{
+	const struct vm_area_struct *vma = find_vma(mm, addr);
+
+	if (vma && vma->start < addr && mm->nr_vmas >= MM_MAX_VMAS)
+		return -ENOMEM;
+	return split_vma_at_unlimited(mm, addr);
 }
 
 /* Private memory that shows no object numbers its pages by where it was made: those must fit, too,

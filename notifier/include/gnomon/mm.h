@@ -131,13 +131,14 @@ int mm_madvise(struct mm_struct *mm, hva_t addr, uint64_t len, enum mm_advice ad
 int mm_fork(struct mm_struct *mm, struct mm_struct **child);
 
 /*
- * Keep the page at @hva in the frame that it is in (device DMA): it is not moved, merged or
- * reclaimed, and a fork leaves it to this mm, until it is unpinned. As @write says it is there to
- * be read, or written; in a private area ask for writing, or a later write may have its copy
- * elsewhere. May be unmapped meanwhile, and is freed with the last pin then. -EFAULT, -ENOMEM.
+ * Keep the page at @hva in the frame that it is in (device DMA), until it is unpinned: it is not
+ * moved, merged or reclaimed, and if it is pinned for writing, a fork leaves it to this mm, which
+ * goes on to write in it. A page that is pinned for reading stays as it is; in a private area this
+ * mm's next write may have its copy elsewhere. May be unmapped meanwhile, and is freed with the last
+ * pin then. 0; -EFAULT, -ENOMEM.
  */
 int mm_pin_page(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn);
-void mm_unpin_page(struct mm_struct *mm, pfn_t pfn);
+void mm_unpin_page(struct mm_struct *mm, pfn_t pfn, bool write); /* as it was pinned */
 
 /*
  * Drop the mappings of [addr, addr + len) (Linux: madvise(MADV_DONTNEED)): shared pages keep their

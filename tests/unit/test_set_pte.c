@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* The door to entries: which changes need a window, and that debug builds insist on it. */
+#include "notifier/set_pte.h"
+#include "tests/support/areas.h"
+
+#define P PAGE_SIZE
+
+#define PRESENT pte_make(7, PTE_PRESENT | PTE_READ)
+
+TEST(set_pte, what_takes_something_needs_a_window)
+{
+	const pte_t rw = PRESENT | PTE_WRITE, dirty = rw | PTE_DIRTY | PTE_SOFT_DIRTY;
+
+	expect(pte_change_needs_window(PRESENT, 0));
+	expect(pte_change_needs_window(PRESENT, pte_make(7, PTE_READ | PTE_MIGRATION)));
+	expect(pte_change_needs_window(PRESENT, pte_make(8, PTE_PRESENT | PTE_READ)));
+	expect(pte_change_needs_window(PRESENT, PRESENT & ~PTE_READ));
+	expect(pte_change_needs_window(rw, PRESENT));
+	expect(pte_change_needs_window(dirty, dirty & ~PTE_DIRTY));
+	expect(pte_change_needs_window(dirty, dirty & ~PTE_SOFT_DIRTY));
+
+	expect(!pte_change_needs_window(0, rw));
+	expect(!pte_change_needs_window(pte_make(7, PTE_READ | PTE_MIGRATION), 0));
+	expect(!pte_change_needs_window(PRESENT, dirty));
+	expect(!pte_change_needs_window(PRESENT | PTE_ACCESSED, PRESENT));
+	expect(!pte_change_needs_window(dirty, dirty));
+}
+
+#ifdef CONFIG_LOCKDEP
+
+static struct fixture {
+	struct phys *phys;
+	struct mm_struct *mm;
+	pte_t *ptep;
+} f;
+
+static void fixture_init(void)
+{
+	f.phys = test_phys(8);
+	f.mm = test_mm(f.phys);
+	expect_eq(mm_mmap(f.mm, area_page(0), 4 * P, RW, NULL, 0), 0);
+	stamp_pages(f.mm, 0, 4, 0);
+	f.ptep = pgtable_lookup(f.mm->pgtable, area_page(1));
+}
+
+static struct mmu_notifier_range window(uint64_t first, uint64_t end)
+{
+	struct mmu_notifier_range range;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, f.mm, area_page(first),
+				area_page(end));
+	return range;
+}
+
+/* Page 1 loses the right to be written. */
+static void narrow(void)
+{
+	pte_t pte = pte_load(f.ptep);
+
+	spin_lock(&f.mm->page_table_lock);
+	expect(change_pte(f.mm, area_page(1), f.ptep, &pte, pte & ~PTE_WRITE));
+	spin_unlock(&f.mm->page_table_lock);
+}
+
+static void no_window(void *arg)
+{
+	(void)arg;
+	mmap_read_lock(f.mm);
+	narrow();
+}
+
+static void a_window_elsewhere(void *arg)
+{
+	struct mmu_notifier_range range = window(2, 4);
+
+	(void)arg;
+	mmap_read_lock(f.mm);
+	mmu_notifier_invalidate_range_start(&range);
+	narrow();
+}
+
+static void a_window_that_is_closed(void *arg)
+{
+	struct mmu_notifier_range range = window(0, 4);
+
+	(void)arg;
+	mmap_read_lock(f.mm);
+	mmu_notifier_invalidate_range_start(&range);
+	mmu_notifier_invalidate_range_end(&range);
+	narrow();
+}
+
+static void a_window_of_another_mm(void *arg)
+{
+	struct mmu_notifier_range range = window(0, 4);
+
+	(void)arg;
+	range.mm = test_mm(f.phys);
+	mmap_read_lock(f.mm);
+	mmu_notifier_invalidate_range_start(&range);
+	narrow();
+}
+
+static void a_window_under_no_lock(void *arg)
+{
+	struct mmu_notifier_range range = window(0, 4);
+
+	(void)arg;
+	mmu_notifier_invalidate_range_start(&range);
+	narrow();
+}
+
+static void without_the_table_lock(void *arg)
+{
+	(void)arg;
+	set_pte(f.mm, area_page(1), f.ptep, 0);
+}
+
+TEST(set_pte, debug_builds_insist)
+{
+	struct mmu_notifier_range outer, inner;
+
+	fixture_init();
+	expect_bug(no_window, NULL, "inside an open invalidation window");
+	expect_bug(a_window_elsewhere, NULL, "inside an open invalidation window");
+	expect_bug(a_window_that_is_closed, NULL, "inside an open invalidation window");
+	expect_bug(a_window_of_another_mm, NULL, "inside an open invalidation window");
+	expect_bug(a_window_under_no_lock, NULL, "held open under mmap_lock or a reverse-map lock");
+	expect_bug(without_the_table_lock, NULL, "page_table_lock");
+
+	/* Nested, and closed in any order. */
+	outer = window(0, 4);
+	inner = window(2, 3);
+	mmap_read_lock(f.mm);
+	mmu_notifier_invalidate_range_start(&outer);
+	mmu_notifier_invalidate_range_start(&inner);
+	mmu_notifier_invalidate_range_end(&inner);
+	narrow();
+	mmu_notifier_invalidate_range_end(&outer);
+	mmap_read_unlock(f.mm);
+	test_write(f.mm, area_page(1), 1);
+	inner = window(1, 2);
+	mmap_read_lock(f.mm);
+	mmu_notifier_invalidate_range_start(&outer);
+	mmu_notifier_invalidate_range_start(&inner);
+	mmu_notifier_invalidate_range_end(&outer);
+	narrow();
+	mmu_notifier_invalidate_range_end(&inner);
+	mmap_read_unlock(f.mm);
+	mmput(f.mm);
+	test_phys_done(f.phys);
+}
+
+#endif

@@ -356,7 +356,7 @@ TEST(lockdep_maps, nonblock_start_that_may_sleep)
 	window(h.mm);
 	expect_bug(open_window_nonblock, &h, "mutex, in start_that_may_sleep() at " __FILE__);
 	expect_bug(open_window_nonblock, &h,
-		   "may sleep, but this thread must not block, in call_range_start() at");
+		   "may sleep, but this thread must not block, in list_range_start_nonblock() at");
 	mmu_notifier_unregister(&mn, h.mm);
 	host_destroy(&h);
 }

@@ -153,7 +153,7 @@ static double goal_of_intervals(const struct bench *b, const struct bench_varian
 /* All pages in each sample, that all of them use the same frames. */
 #define FAULT(nr, about)                                                                      \
 	BENCH("hmm_fault_" #nr, about, faulters, NOTIFIER_HMM_PAGES, NOTIFIER_HMM_PAGES, hmm, \
-	      notifier_fault_sample, goal_of_gnomon, nr, 1.1)
+	      notifier_fault_sample, goal_of_gnomon, nr, 1.2)
 
 static const struct bench benches[] = {
 	WINDOW(0, unwatched, 1024, 1,

@@ -55,73 +55,88 @@ static bool is_stale(const struct hmm_range *range)
 	return mmu_interval_check_retry(range->notifier, range->notifier_seq);
 }
 
-/* True if the entry of @hva is present and has the rights; *@result then tells of it. */
-static bool look(struct mm_struct *mm, hva_t hva, bool write, uint64_t *result)
+/* A walk, at one of its pages: what is found for a page leads to what is found for the next. */
+struct walk {
+	struct hmm_range *range;
+	struct mm_struct *mm;
+	hva_t hva;
+	struct vm_area_struct *vma; /* of hva, or NULL */
+	pte_t *ptep;		    /* of hva, or NULL; good for as long as we hold mmap_lock */
+};
+
+static void to_page(struct walk *walk, hva_t hva)
 {
-	pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
+	walk->hva = hva;
+	if (!walk->vma || hva >= walk->vma->end)
+		walk->vma = find_vma(walk->mm, hva);
+	walk->ptep = pgtable_next(walk->mm->pgtable, walk->ptep, hva);
+}
+
+/* True if the entry is present and has the rights; *@result then tells of it. */
+static bool look(const struct walk *walk, bool write, uint64_t *result)
+{
 	pte_t pte;
 
-	if (!ptep)
+	if (!walk->ptep)
 		return false;
 	do {
-		pte = pte_load(ptep);
+		pte = pte_load(walk->ptep);
 		if (!pte_allows(pte, write))
 			return false;
-	} while (!pte_touch(ptep, pte, pte & PTE_WRITE));
+	} while (!pte_touch(walk->ptep, pte, pte & PTE_WRITE));
 	*result = pte_pfn(pte) | HMM_PFN_VALID | (pte & PTE_WRITE ? HMM_PFN_WRITE : 0);
 	return true;
 }
 
 /* A page that is wanted. */
-static int fault_page(struct hmm_range *range, struct vm_area_struct *vma, hva_t hva, bool write,
-		      uint64_t *result)
+static int fault_page(struct walk *walk, bool write, uint64_t *result)
 {
-	if (!vma || !vma_allows(vma, false))
+	if (!walk->vma || !vma_allows(walk->vma, false))
 		return -EFAULT;
-	if (!vma_allows(vma, write))
+	if (!vma_allows(walk->vma, write))
 		return -EPERM;
-	while (!look(vma->mm, hva, write, result)) {
-		int ret = handle_mm_fault(vma, hva, write);
+	while (!look(walk, write, result)) {
+		int ret = handle_mm_fault(walk->vma, walk->hva, write);
 
 		if (ret)
 			return ret;
-		if (is_stale(range))
+		if (is_stale(walk->range))
 			return -EBUSY;
+		/* The first fault of a leaf makes it. */
+		walk->ptep = pgtable_lookup(walk->mm->pgtable, walk->hva);
 	}
 	return 0;
 }
 
-/* @vma is the area of @hva, or NULL. */
-static int one_page(struct hmm_range *range, struct vm_area_struct *vma, hva_t hva)
+static int one_page(struct walk *walk)
 {
-	uint64_t *entry = &range->hmm_pfns[(hva - range->start) >> PAGE_SHIFT];
+	struct hmm_range *range = walk->range;
+	uint64_t *entry = &range->hmm_pfns[(walk->hva - range->start) >> PAGE_SHIFT];
 	uint64_t request = (*entry & range->pfn_flags_mask) | range->default_flags;
 
 	if (request & HMM_PFN_REQ_FAULT)
-		return fault_page(range, vma, hva, request & HMM_PFN_REQ_WRITE, entry);
-	if (!vma || !vma_allows(vma, false))
+		return fault_page(walk, request & HMM_PFN_REQ_WRITE, entry);
+	if (!walk->vma || !vma_allows(walk->vma, false))
 		*entry = HMM_PFN_ERROR;
-	else if (!look(vma->mm, hva, false, entry))
+	else if (!look(walk, false, entry))
 		*entry = 0;
 	return 0;
 }
 
 int hmm_range_fault(struct hmm_range *range)
 {
-	struct mm_struct *mm = range->notifier->mm;
-	struct vm_area_struct *vma = NULL;
+	struct walk walk = {.range = range, .mm = range->notifier->mm};
 	int ret = 0;
 
 	might_sleep();
-	lockdep_assert_held(&mm->mmap_lock);
+	lockdep_assert_held(&walk.mm->mmap_lock);
 	if (!range_ok(range))
 		return -EINVAL;
 	if (is_stale(range))
 		return -EBUSY;
 	for (hva_t hva = range->start; hva < range->end && !ret; hva += PAGE_SIZE) {
-		if (!vma || hva >= vma->end)
-			vma = find_vma(mm, hva);
-		ret = one_page(range, vma, hva);
+		to_page(&walk, hva);
+		ret = one_page(&walk);
 	}
 	return ret;
 }

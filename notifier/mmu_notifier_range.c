@@ -5,9 +5,9 @@
  * Rules (kernel: mm/mmu_notifier.c):
  *  1. Those with an interval come first, at the start as well as at the end (N-61). If one of them
  *     refuses, the list is not called.
- *  2. Whoever had a start has an end, whoever refused and in whichever of the two (N-60): so after
- *     a refusal by the list, the window of the intervals is closed as well. (The kernel leaves it
- *     open: docs/kernel-map.md.)
+ *  2. Whoever had a start has an end, whoever refused and in whichever of the two (N-60): so a
+ *     refusal by the list ends the whole window, for the intervals as well. (The kernel leaves
+ *     theirs open: docs/kernel-map.md.)
  *  3. Classic callbacks run inside a section of mmu_notifier_srcu, and none if there is nobody.
  */
 #include <errno.h>
@@ -22,41 +22,28 @@ static bool list_is_empty(struct notifier_subscriptions *subscriptions)
 	return !READ_ONCE(subscriptions->first);
 }
 
-/* Inside a section. */
-static void call_range_end(struct notifier_subscriptions *subscriptions,
-			   const struct mmu_notifier_range *range)
+/* ---- windows ---- */
+
+/*
+ * What an error of a start is worth: -EAGAIN, or nothing where it is a bug. A function of its own:
+ * beside a warning the compiler lays out as unlikely what follows it, too, which in the loops below
+ * is the step to the next subscriber.
+ */
+static __attribute__((cold, noinline)) int refusal(const struct mmu_notifier *mn,
+						   const struct mmu_notifier_range *range, int err)
 {
-	struct mmu_notifier *mn;
-
-	for_each_subscription(mn, subscriptions) {
-		if (mn->ops->invalidate_range_end)
-			mn->ops->invalidate_range_end(mn, range);
-	}
-}
-
-/* Who may not block must not sleep either on what happens to be free today (N-67). */
-static int call_range_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
-{
-	int err;
-
-	if (mmu_notifier_range_blockable(range))
-		return mn->ops->invalidate_range_start(mn, range);
-	non_block_start();
-	err = mn->ops->invalidate_range_start(mn, range);
-	non_block_end();
+	if (WARN_ON(mmu_notifier_range_blockable(range) || err != -EAGAIN))
+		return 0; /* a blockable start cannot be refused */
+	/* It would get ends of windows that it refused, and could not tell which (N-35). */
+	WARN_ON(mn->ops->invalidate_range_end);
 	return err;
 }
 
-/*
- * All subscribers are called even after one refused, so that "had a start" is the same for all of
- * them and the ends below pair exactly. The one that refused must have no end: nobody could tell it
- * which starts it had refused (N-35).
- */
-static int list_range_start(struct notifier_subscriptions *subscriptions,
-			    const struct mmu_notifier_range *range)
+/* Cannot be refused, so there is nothing to remember from one subscriber to the next. */
+static void list_range_start(struct notifier_subscriptions *subscriptions,
+			     const struct mmu_notifier_range *range)
 {
 	struct mmu_notifier *mn;
-	int ret = 0;
 	int id;
 
 	id = srcu_read_lock(&mmu_notifier_srcu);
@@ -64,54 +51,92 @@ static int list_range_start(struct notifier_subscriptions *subscriptions,
 		int err = 0;
 
 		if (mn->ops->invalidate_range_start)
-			err = call_range_start(mn, range);
-		if (likely(!err))
-			continue;
-		if (WARN_ON(mmu_notifier_range_blockable(range) || err != -EAGAIN))
-			continue; /* a blockable start cannot be refused */
-		WARN_ON(mn->ops->invalidate_range_end);
-		ret = err;
+			err = mn->ops->invalidate_range_start(mn, range);
+		if (unlikely(err))
+			refusal(mn, range, err);
 	}
-	if (ret)
-		call_range_end(subscriptions, range);
+	srcu_read_unlock(&mmu_notifier_srcu, id);
+}
+
+/*
+ * All subscribers are called even after one refused, so that "had a start" is the same for all of
+ * them and the ends pair exactly.
+ */
+static int list_range_start_nonblock(struct notifier_subscriptions *subscriptions,
+				     const struct mmu_notifier_range *range)
+{
+	struct mmu_notifier *mn;
+	int ret = 0;
+	int id;
+
+	id = srcu_read_lock(&mmu_notifier_srcu);
+	/* Who may not block must not sleep either on what happens to be free today (N-67). */
+	non_block_start();
+	for_each_subscription(mn, subscriptions) {
+		int err = 0;
+
+		if (mn->ops->invalidate_range_start)
+			err = mn->ops->invalidate_range_start(mn, range);
+		if (unlikely(err))
+			ret |= refusal(mn, range, err);
+	}
+	non_block_end();
 	srcu_read_unlock(&mmu_notifier_srcu, id);
 	return ret;
 }
 
-static int invalidate_range_start(struct mmu_notifier_range *range)
+static void list_range_end(struct notifier_subscriptions *subscriptions,
+			   const struct mmu_notifier_range *range)
 {
-	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
-	int ret = 0;
+	struct mmu_notifier *mn;
+	int id;
 
-	if (!subscriptions)
-		return 0;
-	if (subscriptions->has_itree)
-		ret = mn_itree_invalidate(subscriptions, range);
-	if (ret || list_is_empty(subscriptions))
-		return ret;
-	ret = list_range_start(subscriptions, range);
-	if (ret && subscriptions->has_itree)
-		mn_itree_inv_end(subscriptions);
-	return ret;
+	id = srcu_read_lock(&mmu_notifier_srcu);
+	for_each_subscription(mn, subscriptions) {
+		if (mn->ops->invalidate_range_end)
+			mn->ops->invalidate_range_end(mn, range);
+	}
+	srcu_read_unlock(&mmu_notifier_srcu, id);
 }
 
+/* Also with no subscriber: who waits for one, or allocates, is wrong before there is one. */
 void __mmu_notifier_invalidate_range_start(struct mmu_notifier_range *range)
 {
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
+
 	might_sleep();
-	/* Also with no subscriber: who waits for one, or allocates, is wrong before there is one.
-	 */
 	lock_map_acquire(&lockdep_invalidate_range_start);
-	invalidate_range_start(range);
+	if (subscriptions && subscriptions->has_itree)
+		mn_itree_invalidate(subscriptions, range);
+	if (subscriptions && !list_is_empty(subscriptions))
+		list_range_start(subscriptions, range);
 	lock_map_release(&lockdep_invalidate_range_start);
 	note_window_open(range);
 }
 
+static void end_window(struct notifier_subscriptions *subscriptions,
+		       const struct mmu_notifier_range *range)
+{
+	if (subscriptions->has_itree)
+		mn_itree_inv_end(subscriptions);
+	if (!list_is_empty(subscriptions))
+		list_range_end(subscriptions, range);
+}
+
 int __mmu_notifier_invalidate_range_start_nonblock(struct mmu_notifier_range *range)
 {
-	int ret;
+	struct notifier_subscriptions *subscriptions = mm_subscriptions(range->mm);
+	int ret = 0;
 
 	lock_map_acquire(&lockdep_invalidate_range_start);
-	ret = invalidate_range_start(range);
+	if (subscriptions && subscriptions->has_itree)
+		ret = mn_itree_invalidate(subscriptions, range);
+	if (!ret && subscriptions && !list_is_empty(subscriptions)) {
+		ret = list_range_start_nonblock(subscriptions, range);
+		/* An end like any: nobody has joined since, and who left in between gets none. */
+		if (ret)
+			end_window(subscriptions, range);
+	}
 	lock_map_release(&lockdep_invalidate_range_start);
 	if (!ret)
 		note_window_open(range);
@@ -124,14 +149,8 @@ void __mmu_notifier_invalidate_range_end(struct mmu_notifier_range *range)
 
 	note_window_closed(range);
 	lock_map_acquire(&lockdep_invalidate_range_start);
-	if (subscriptions && subscriptions->has_itree)
-		mn_itree_inv_end(subscriptions);
-	if (subscriptions && !list_is_empty(subscriptions)) {
-		int id = srcu_read_lock(&mmu_notifier_srcu);
-
-		call_range_end(subscriptions, range);
-		srcu_read_unlock(&mmu_notifier_srcu, id);
-	}
+	if (subscriptions)
+		end_window(subscriptions, range);
 	lock_map_release(&lockdep_invalidate_range_start);
 }
 

@@ -113,6 +113,8 @@ void pgtable_destroy(struct pgtable *pt)
 	kfree(pt);
 }
 
+static_assert(PGTABLE_LEAF_SIZE == PGTABLE_ENTRIES * PAGE_SIZE, "pgtable_next() stays in a leaf");
+
 /* The leaf of @hva; or NULL, and then @level says at which level the table is missing. */
 static struct pgtable_node *find_leaf(struct pgtable *pt, hva_t hva, int *level)
 {

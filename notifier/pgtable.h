@@ -152,7 +152,20 @@ void pgtable_destroy(struct pgtable *pt); /* every entry was cleared */
 /* The entry of @hva, or NULL where no table exists, or no hva: above HVA_MAX. Lock-free. */
 pte_t *pgtable_lookup(struct pgtable *pt, hva_t hva);
 
-/* The same for an hva below HVA_MAX, making tables on the way; may allocate, so not under a
+/* What one leaf covers: within that, the next page's entry is the next entry. */
+#define PGTABLE_LEAF_SIZE (512 * PAGE_SIZE)
+
+/*
+ * The same, for who goes on from page to page. @ptep is the entry of the page before @hva; NULL if
+ * it has none, or there is no page before. Who keeps an entry's address over pages keeps the
+ * tables, too: holds mmap_lock.
+ */
+static inline pte_t *pgtable_next(struct pgtable *pt, pte_t *ptep, hva_t hva)
+{
+	return ptep && hva % PGTABLE_LEAF_SIZE ? ptep + 1 : pgtable_lookup(pt, hva);
+}
+
+/* The entry of an hva below HVA_MAX, making tables on the way; may allocate, so not under a
  * spinlock. Concurrent calls agree. NULL: out of memory. */
 pte_t *pgtable_get(struct pgtable *pt, hva_t hva);
 

@@ -36,6 +36,7 @@ struct device {
 	pthread_mutex_t lock;  /* the driver's: all below, and the sequence of sub */
 	uint64_t table[PAGES]; /* frames with HMM_PFN_WRITE; 0: fault */
 	unsigned long dropped;
+	unsigned long faults; /* of the one thread that has them */
 };
 
 static struct phys *phys;
@@ -95,12 +96,14 @@ static int device_fault(struct device *d)
 		.default_flags = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
 		.pfn_flags_mask = 0, /* what is in pfns asks for nothing */
 	};
+	bool slow = d->faults++ % 4 == 0;
 	int ret = -EBUSY;
 
 	for (int tries = 0; tries < TRIES && ret == -EBUSY; tries++) {
 		range.notifier_seq = mmu_interval_read_begin(&d->sub);
 		ret = fault_locked(&range);
-		sched_yield(); /* it may take long */
+		if (slow && tries == 0)
+			sched_yield(); /* it may take long, and the pages move */
 		if (ret)
 			continue;
 		pthread_mutex_lock(&d->lock);
@@ -139,10 +142,13 @@ static unsigned long device_dropped(struct device *d)
 	return dropped;
 }
 
+/* Both threads give way to each other: see interval.c. */
 static void *mover(void *unused)
 {
-	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
 		CHECK(mm_migrate_range(mm, BASE, LEN) >= 0);
+		sched_yield();
+	}
 	return unused;
 }
 
@@ -157,6 +163,8 @@ static void write_while_pages_move(void)
 	/* Until it has written so much, and lost so many entries, that it would have gone wrong. */
 	for (unsigned int i = 0; writes < WRITES || device_dropped(&device) < DROPS;
 	     i = (i + 1) % PAGES) {
+		if (writes >= WRITES && i == 0)
+			sched_yield();
 		if (device_add(&device, i)) {
 			written[i]++;
 			writes++;

@@ -34,7 +34,7 @@ struct device {
 	struct mmu_interval_notifier sub;
 	pthread_mutex_t lock; /* the driver's: all below, and the sequence of sub */
 	pfn_t pfn[PAGES];     /* the device page table; INVALID_PFN: fault */
-	unsigned long calls, dropped, retries;
+	unsigned long calls, dropped, faults, retries;
 };
 
 static struct phys *phys;
@@ -82,14 +82,15 @@ static const struct mmu_interval_notifier_ops device_ops = {
 static void device_fault(struct device *d, unsigned int i)
 {
 	unsigned long seq;
-	bool writable;
+	bool writable, slow = d->faults++ % 16 == 0;
 	pfn_t pfn;
 
-	for (;;) {
+	for (;; slow = false) {
 		pthread_mutex_unlock(&d->lock);
 		seq = mmu_interval_read_begin(&d->sub);
 		CHECK(hva_to_pfn(mm, BASE + i * PAGE_SIZE, false, &pfn, &writable) == 0);
-		sched_yield(); /* it may take long */
+		if (slow)
+			sched_yield(); /* it may take long, and the page move */
 		pthread_mutex_lock(&d->lock);
 		if (!mmu_interval_read_retry(&d->sub, seq))
 			break;
@@ -110,12 +111,18 @@ static uint64_t device_read(struct device *d, unsigned int i)
 	return value;
 }
 
-/* The memory is a shared object, so what is dropped comes back with what was in it. */
+/*
+ * The memory is a shared object, so what is dropped comes back with what was in it.
+ *
+ * Both threads give way to each other: on one processor each would run for as long as it may, and
+ * find nothing new to drop, or to read.
+ */
 static void *mover(void *unused)
 {
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
 		CHECK(mm_migrate_range(mm, BASE, LEN) >= 0);
 		CHECK(mm_zap_range(mm, BASE, LEN / 2) >= 0);
+		sched_yield();
 	}
 	return unused;
 }
@@ -132,6 +139,8 @@ static void read_while_pages_move(void)
 		pthread_mutex_lock(&device.lock);
 		dropped = device.dropped;
 		pthread_mutex_unlock(&device.lock);
+		if (i >= READS && i % PAGES == 0)
+			sched_yield();
 	}
 	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);

@@ -34,6 +34,7 @@ struct mirror {
 	pfn_t pfn[PAGES];      /* the copy; INVALID_PFN: ask the mm */
 	unsigned int open;     /* windows in which no entry may be made */
 	unsigned long windows; /* that have ended */
+	unsigned long faults;
 	unsigned long dropped;
 	unsigned int releases;
 };
@@ -111,18 +112,20 @@ static const struct mmu_notifier_ops mirror_ops = {
 static void mirror_fault(struct mirror *m, unsigned int i)
 {
 	unsigned long windows;
-	bool writable, good;
+	bool writable, good, slow;
 	pfn_t pfn;
 
 	pthread_mutex_lock(&m->lock);
+	slow = m->pfn[i] == INVALID_PFN && m->faults++ % 16 == 0;
 	while (m->pfn[i] == INVALID_PFN) {
 		windows = m->windows;
 		good = !m->open;
 		pthread_mutex_unlock(&m->lock);
 		if (good)
 			CHECK(hva_to_pfn(mm, BASE + i * PAGE_SIZE, false, &pfn, &writable) == 0);
-		else
-			sched_yield();
+		if (slow || !good)
+			sched_yield(); /* it may take long, and the page move */
+		slow = false;
 		pthread_mutex_lock(&m->lock);
 		if (good && !m->open && m->windows == windows)
 			m->pfn[i] = pfn;
@@ -139,10 +142,13 @@ static uint64_t mirror_read(struct mirror *m, unsigned int i)
 	return value;
 }
 
+/* Both threads give way to each other: see interval.c. */
 static void *mover(void *unused)
 {
-	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
 		CHECK(mm_migrate_range(mm, BASE, END - BASE) >= 0);
+		sched_yield();
+	}
 	return unused;
 }
 
@@ -158,6 +164,8 @@ static void read_while_pages_move(void)
 		pthread_mutex_lock(&mirror.lock);
 		dropped = mirror.dropped;
 		pthread_mutex_unlock(&mirror.lock);
+		if (i >= READS && i % PAGES == 0)
+			sched_yield();
 	}
 	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);

@@ -182,6 +182,8 @@ static void add_row(const struct bench *b, const struct bench_variant *v, double
 		row.ratio_max = ratio[nr - 1];
 		row.has_ratio = isfinite(row.ratio) && isfinite(row.ratio_max);
 	}
+	if (row.has_ratio && b->goal)
+		row.goal = b->goal(b, v);
 	report.rows[report.nr++] = row;
 }
 
@@ -390,6 +392,7 @@ static int measure(const struct bench *benches, size_t nr)
 	}
 	if (err)
 		return EX_SOFTWARE;
+	bench_report_goals(&report);
 	if (opt.json) {
 		err = bench_report_json(&report, opt.json);
 		if (err) {

@@ -54,6 +54,8 @@ struct bench {
 	/* Measure @n operations of @v. 0, or -errno: the program then ends. */
 	int (*sample)(const struct bench *b, const struct bench_variant *v, uint64_t n,
 		      struct bench_sample *s);
+	/* What the ratio of @v is to be at most; 0: it has no goal. NULL: none has. */
+	double (*goal)(const struct bench *b, const struct bench_variant *v);
 };
 
 /* All of main(): options, measuring, table, JSON. Returns the exit code. */
@@ -115,6 +117,7 @@ struct bench_row {
 	double ns, ns_low, ns_high; /* median, quartiles */
 	double ratio, ratio_min, ratio_max;
 	bool has_ratio;
+	double goal;		/* 0: none, or no ratio */
 	unsigned int disturbed; /* repetitions */
 };
 
@@ -128,6 +131,8 @@ struct bench_report {
 void bench_report_machine(const struct bench_report *r);
 /* The rows from @first on, which are of one bench. */
 void bench_report_table(const struct bench_report *r, size_t first);
+/* How many goals were met; nothing if there were none. */
+void bench_report_goals(const struct bench_report *r);
 /* 0 or -errno. */
 int bench_report_json(const struct bench_report *r, const char *path);
 

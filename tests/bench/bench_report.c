@@ -104,6 +104,11 @@ static const char *duration(double ns, char buf[16])
 	return buf;
 }
 
+static bool goal_met(const struct bench_row *row)
+{
+	return row->ratio <= row->goal;
+}
+
 void bench_report_table(const struct bench_report *r, size_t first)
 {
 	const struct bench *b;
@@ -125,11 +130,29 @@ void bench_report_table(const struct bench_report *r, size_t first)
 		if (row->has_ratio)
 			printf("  %8.3g  %7.3g .. %-7.3g to %s", row->ratio, row->ratio_min,
 			       row->ratio_max, row->variant->base);
+		if (row->goal)
+			printf(", goal %.4g: %s", row->goal, goal_met(row) ? "met" : "MISSED");
 		if (row->disturbed)
 			printf("  (disturbed: %u of %u)", row->disturbed, r->reps);
 		printf("\n");
 	}
 	fflush(stdout);
+}
+
+void bench_report_goals(const struct bench_report *r)
+{
+	unsigned int met = 0, missed = 0;
+
+	for (size_t i = 0; i < r->nr; i++) {
+		if (!r->rows[i].goal)
+			continue;
+		if (goal_met(&r->rows[i]))
+			met++;
+		else
+			missed++;
+	}
+	if (met + missed)
+		printf("\ngoals: %u met, %u missed\n", met, missed);
 }
 
 /* ---- JSON ---- */
@@ -142,10 +165,12 @@ static json_t *row_json(const struct bench_row *row)
 
 	if (!json)
 		return NULL;
-	/* A base that was not built in leaves both null: the keys are always there. */
+	/* A base that was not built in leaves them null: the keys are always there. */
 	json_object_set_new(json, "ratio_to",
 			    row->has_ratio ? json_string(row->variant->base) : json_null());
 	json_object_set_new(json, "ratio", row->has_ratio ? json_real(row->ratio) : json_null());
+	json_object_set_new(json, "goal", row->goal ? json_real(row->goal) : json_null());
+	json_object_set_new(json, "met", row->goal ? json_boolean(goal_met(row)) : json_null());
 	return json;
 }
 

@@ -5,7 +5,7 @@
  *     check_rows FILE BENCH/THREADS/VARIANT...
  *
  * Exactly these rows, in this order, each with exactly the keys of the form, and a ratio to a row
- * of the same bench. No time is judged: only that it is one.
+ * of the same bench. No time is judged: only that it is one. Prints how many rows have a goal.
  */
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 static int bad;
+static int goals;
 
 #define complain(...) (bad = 1, printf(__VA_ARGS__), printf("\n"))
 
@@ -59,10 +60,27 @@ static const json_t *find(const json_t *rows, const json_t *like, const char *va
 	return NULL;
 }
 
+/* The verdict is of this ratio and this goal, which are rounded here; and none is without both. */
+static void check_goal(const json_t *row, const char *name)
+{
+	const json_t *goal = json_object_get(row, "goal"), *met = json_object_get(row, "met");
+	double over = json_real_value(json_object_get(row, "ratio")) - json_real_value(goal);
+
+	if (json_is_null(goal) && json_is_null(met))
+		return;
+	goals++;
+	if (!json_is_real(goal) || !(json_real_value(goal) > 0) ||
+	    !json_is_real(json_object_get(row, "ratio")))
+		complain("%s: the goal is no positive number, or there is no ratio", name);
+	else if (!json_is_boolean(met) ||
+		 (fabs(over) > 1e-4 * json_real_value(goal) && json_is_true(met) != (over < 0)))
+		complain("%s: the verdict is not that of ratio and goal", name);
+}
+
 static void check_row(const json_t *rows, const json_t *row, const char *expected)
 {
-	static const char *const keys[] = {"bench", "variant",	"threads",
-					   "ns",    "ratio_to", "ratio"};
+	static const char *const keys[] = {"bench",    "variant", "threads", "ns",
+					   "ratio_to", "ratio",	  "goal",    "met"};
 	double ns = json_real_value(json_object_get(row, "ns"));
 	const json_t *ratio = json_object_get(row, "ratio");
 	const char *base = text(row, "ratio_to");
@@ -75,6 +93,7 @@ static void check_row(const json_t *rows, const json_t *row, const char *expecte
 		complain("row %s stands where %s is expected", name, expected);
 	if (!isfinite(ns) || ns <= 0)
 		complain("%s: ns is %g", name, ns);
+	check_goal(row, name);
 
 	if (json_is_null(ratio) && json_is_null(json_object_get(row, "ratio_to")))
 		return;
@@ -111,5 +130,6 @@ int main(int argc, char **argv)
 	json_array_foreach((json_t *)rows, i, row)
 		check_row(rows, row, i + 2 < (size_t)argc ? argv[i + 2] : "nothing");
 	json_decref(root);
+	printf("goals: %d\n", goals);
 	return bad;
 }

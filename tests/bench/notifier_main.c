@@ -3,6 +3,8 @@
  * What notifiers cost: whoever changes memory, whoever comes and goes. ./dev bench notifier.
  */
 #include <errno.h>
+#include <math.h>
+#include <string.h>
 
 #include "tests/bench/notifier.h"
 
@@ -47,11 +49,10 @@ int notifier_sample(const struct bench *b, const struct bench_variant *v, uint64
 	return 0;
 }
 
-static const unsigned int numbers[] = {0, 1, 8, 10, 64, 100, 1000, 1024, 10000, 100000, 1000000};
-enum { N0, N1, N8, N10, N64, N100, N1000, N1024, N10000, N100000, N1000000 };
+/* ---- who is measured, and by whom ---- */
 
-/* "left": there was one. */
 static const struct bench_variant unwatched[] = {
+	{"fill", "urcu-memb", &notifier_fill},
 	{"gnomon", "urcu-memb", &notifier_window},
 #ifdef BENCH_URCU
 	{"urcu-memb", "urcu-memb", &notifier_urcu},
@@ -62,6 +63,7 @@ static const struct bench_variant watched[] = {
 	{"gnomon", "walk-in-srcu", &notifier_window},
 	{"walk-in-srcu", "walk-in-srcu", &notifier_walk_in_srcu},
 	{"walk", "walk-in-srcu", &notifier_walk},
+	{"inlined", "walk-in-srcu", &notifier_inlined},
 };
 
 static const struct bench_variant comers[] = {
@@ -75,56 +77,114 @@ static const struct bench_variant getters[] = {
 	{"register", "register", &notifier_register},
 };
 
-static const struct bench_variant few_intervals[] = {
-	{"10", "10", &numbers[N10]},
-	{"1000", "10", &numbers[N1000]},
-#ifndef CONFIG_LOCKDEP /* there it is only to be seen that it runs */
-	{"100000", "10", &numbers[N100000]},
-	{"1000000", "10", &numbers[N1000000]},
-#endif
+static const struct bench_variant snapshots[] = {
+	{"gnomon", "walk", &notifier_snapshot},
+	{"walk", "walk", &notifier_pgtable_walk},
 };
 
-static const struct bench_variant many_intervals[] = {
-	{"100", "100", &numbers[N100]},
-	{"1000", "100", &numbers[N1000]},
-#ifndef CONFIG_LOCKDEP
-	{"100000", "100", &numbers[N100000]},
-	{"1000000", "100", &numbers[N1000000]},
-#endif
+static const struct bench_variant faulters[] = {
+	{"gnomon", "mm-fault", &notifier_fault_in},
+	{"mm-fault", "mm-fault", &notifier_mm_faults},
 };
 
-#define BENCH(bench_name, number, bench_variants, family, bench_sample_fn, bench_unit, about)     \
+#define MEETING(nr, met) (&(const struct notifier_meeting){nr, met})
+
+/* Where locks are checked, it is only to be seen that they run. */
+#ifdef CONFIG_LOCKDEP
+#define SOME 2000
+#define MANY_MEETING(first, met)
+#else
+#define SOME 100000
+#define MANY_MEETING(first, met) \
+	{"100000", #first, MEETING(100000, met)}, {"1000000", #first, MEETING(1000000, met)},
+#endif
+#define ALL_MEETING(first, met)                                                      \
+	{#first, #first, MEETING(first, met)}, {"1000", #first, MEETING(1000, met)}, \
+		MANY_MEETING(first, met)
+
+static const struct bench_variant meeting_none[] = {ALL_MEETING(10, 0)};
+static const struct bench_variant meeting_one[] = {ALL_MEETING(10, 1)};
+static const struct bench_variant meeting_100[] = {ALL_MEETING(100, 100)};
+
+static const struct bench_variant meeting_more[] = {
+	{"1", "1", MEETING(SOME, 1)},
+	{"10", "1", MEETING(SOME, 10)},
+	{"100", "1", MEETING(SOME, 100)},
+	{"1000", "1", MEETING(SOME, 1000)},
+};
+
+/* ---- what it is to cost at most ---- */
+
+static double goal_of_gnomon(const struct bench *b, const struct bench_variant *v)
+{
+	return strcmp(v->name, "gnomon") == 0 ? ((const struct notifier_case *)b->arg)->goal : 0;
+}
+
+/* It may grow with the log of how many intervals there are, and with how many of them it meets. */
+static double goal_of_intervals(const struct bench *b, const struct bench_variant *v)
+{
+	const struct notifier_meeting *base = b->variants[0].arg, *m = v->arg;
+
+	if (m == base)
+		return 0;
+	return base->met == m->met ? log(m->nr) / log(base->nr) : (double)m->met / base->met;
+}
+
+#define BENCH(bench_name, about, bench_variants, bench_unit, bench_max, family, fn, fn_goal, ...) \
 	{                                                                                         \
-		.name = bench_name, .what = about, .threads = 1, .unit = bench_unit, .max = MANY, \
-		.arg = &numbers[number], .variants = bench_variants,                              \
-		.nr_variants = ARRAY_SIZE(bench_variants), .setup = notifier_##family##_setup,    \
-		.teardown = notifier_##family##_teardown, .sample = bench_sample_fn,              \
+		.name = bench_name, .what = about, .threads = 1, .unit = bench_unit,              \
+		.max = bench_max, .arg = &(const struct notifier_case){__VA_ARGS__},              \
+		.variants = bench_variants, .nr_variants = ARRAY_SIZE(bench_variants),            \
+		.setup = notifier_##family##_setup, .teardown = notifier_##family##_teardown,     \
+		.sample = fn, .goal = fn_goal,                                                    \
 	}
 
+#define WINDOW(nr, variants, unit, goal, about)                                             \
+	BENCH("notifier_window_" #nr, about, variants, unit, MANY, window, notifier_sample, \
+	      goal_of_gnomon, nr, goal)
+#define REGISTER(nr, about) \
+	BENCH("notifier_register_" #nr, about, comers, 1, MANY, users, notifier_sample, NULL, nr, 0)
+#define INTERVALS(name, variants, about)                                     \
+	BENCH("notifier_interval_" name, about, variants, 1, MANY, interval, \
+	      notifier_interval_sample, goal_of_intervals, 0, 0)
+#define SNAPSHOT(nr, about)                                                                   \
+	BENCH("hmm_snapshot_" #nr, about, snapshots, nr, MANY, hmm, notifier_snapshot_sample, \
+	      goal_of_gnomon, nr, 2.5)
+/* All pages in each sample, that all of them use the same frames. */
+#define FAULT(nr, about)                                                                      \
+	BENCH("hmm_fault_" #nr, about, faulters, NOTIFIER_HMM_PAGES, NOTIFIER_HMM_PAGES, hmm, \
+	      notifier_fault_sample, goal_of_gnomon, nr, 1.2)
+
 static const struct bench benches[] = {
-	BENCH("notifier_window_0", N0, unwatched, window, notifier_sample, 1024,
-	      "start and end of a window; nobody ever subscribed (urcu-memb: a read pair, inline)"),
-	BENCH("notifier_window_1", N1, watched, window, notifier_sample, 64,
-	      "the same, with a subscriber (walk-in-srcu: a loop over the list, and two pairs)"),
-	BENCH("notifier_window_8", N8, watched, window, notifier_sample, 64, "the same, with 8"),
-	BENCH("notifier_window_64", N64, watched, window, notifier_sample, 16, "the same, with 64"),
-	BENCH("notifier_window_1024", N1024, watched, window, notifier_sample, 1,
-	      "the same, with 1024"),
-	BENCH("notifier_register_1", N1, comers, users, notifier_sample, 1,
-	      "register and unregister; the mm has one area"),
-	BENCH("notifier_register_100", N100, comers, users, notifier_sample, 1, "the same, 100"),
+	WINDOW(0, unwatched, 1024, 1,
+	       "fill in a range; start and end of a window of it, that nobody ever subscribed to "
+	       "(urcu-memb: a read pair, inline)"),
+	WINDOW(1, watched, 64, 1.3,
+	       "the same, with a subscriber (walk: a loop over the list; in-srcu: and two pairs; "
+	       "inlined: with no call)"),
+	WINDOW(8, watched, 64, 1.3, "the same, with 8"),
+	WINDOW(64, watched, 16, 1.3, "the same, with 64"),
+	WINDOW(1024, watched, 1, 1.3, "the same, with 1024"),
+	REGISTER(1, "register and unregister; the mm has one area"),
+	REGISTER(100, "the same, 100"),
 #ifndef CONFIG_LOCKDEP
-	BENCH("notifier_register_10000", N10000, comers, users, notifier_sample, 1,
-	      "the same, 10000"),
+	REGISTER(10000, "the same, 10000"),
 #endif
-	BENCH("notifier_get", N1, getters, users, notifier_sample, 1,
-	      "get and put of what somebody has already; of what nobody has; register"),
-	BENCH("notifier_interval_0", N0, few_intervals, interval, notifier_interval_sample, 1,
-	      "a window that meets no interval, by how many there are"),
-	BENCH("notifier_interval_1", N1, few_intervals, interval, notifier_interval_sample, 1,
-	      "a window that meets one"),
-	BENCH("notifier_interval_100", N100, many_intervals, interval, notifier_interval_sample, 1,
-	      "a window that meets 100"),
+	BENCH("notifier_get",
+	      "get and put of what somebody has already; of what nobody has; register", getters, 1,
+	      MANY, users, notifier_sample, NULL, 1, 0),
+	INTERVALS("0", meeting_none, "a window that meets no interval, by how many there are"),
+	INTERVALS("1", meeting_one, "a window that meets one"),
+	INTERVALS("100", meeting_100, "a window that meets 100"),
+	INTERVALS("met", meeting_more, "a window over many intervals, by how many it meets"),
+	SNAPSHOT(1, "hmm_range_fault() of a page that is there (walk: over the same entries)"),
+	SNAPSHOT(16, "the same, a page of 16"),
+	SNAPSHOT(256, "the same, a page of 256"),
+	SNAPSHOT(4096, "the same, a page of 4096"),
+	FAULT(1, "hmm_range_fault() of a page that is wanted and not there (mm-fault: the fault)"),
+	FAULT(16, "the same, a page of 16"),
+	FAULT(256, "the same, a page of 256"),
+	FAULT(4096, "the same, a page of 4096"),
 };
 
 int main(int argc, char **argv)

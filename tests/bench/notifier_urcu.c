@@ -9,16 +9,13 @@
 
 #include "tests/bench/notifier.h"
 
-static __attribute__((noinline)) void pairs(uint64_t n)
+NOTIFIER_WINDOWS(pairs, rcu_read_lock(), rcu_read_unlock())
+
+static void registered_pairs(uint64_t n)
 {
 	rcu_register_thread();
-	for (uint64_t i = 0; i < n; i++) {
-		rcu_read_lock();
-		bench_barrier();
-		rcu_read_unlock();
-		bench_barrier();
-	}
+	pairs(n);
 	rcu_unregister_thread();
 }
 
-const struct notifier_op notifier_urcu = {pairs};
+const struct notifier_op notifier_urcu = {registered_pairs};

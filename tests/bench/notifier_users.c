@@ -36,7 +36,7 @@ int notifier_users_setup(const struct bench *b)
 
 	if (ret)
 		return ret;
-	ret = notifier_host_init(&host, *(const unsigned int *)b->arg);
+	ret = notifier_host_init(&host, ((const struct notifier_case *)b->arg)->nr);
 	if (ret)
 		srcu_workers_stop();
 	return ret;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A start and an end with so many subscribers, whose callbacks are empty: against a bare loop over
- * the same list that makes the same calls.
+ * the same list that makes the same calls, within two sections of the same domain. Starts and ends
+ * are functions there, too, as they are in any library; "inlined" has them in the caller's text.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -30,7 +31,7 @@ static const struct mmu_notifier_ops empty_ops = {
 
 static unsigned int nr_subscribers(const struct bench *b)
 {
-	return *(const unsigned int *)b->arg;
+	return ((const struct notifier_case *)b->arg)->nr;
 }
 
 static void leave(unsigned int nr)
@@ -68,69 +69,68 @@ void notifier_window_teardown(const struct bench *b)
 	leave(nr_subscribers(b));
 }
 
-/* Held open under mmap_lock, which is taken once for all of them. */
-static __attribute__((noinline)) void windows(uint64_t n)
+struct mm_struct *notifier_window_mm(void)
 {
-	struct mmu_notifier_range range;
+	return host.mm;
+}
 
-	mmap_read_lock(host.mm);
-	for (uint64_t i = 0; i < n; i++) {
-		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, host.mm, NOTIFIER_HVA,
-					NOTIFIER_HVA + PAGE_SIZE);
-		mmu_notifier_invalidate_range_start(&range);
-		bench_barrier();
-		mmu_notifier_invalidate_range_end(&range);
-		bench_barrier();
+static inline struct mmu_notifier *first_subscriber(const struct mmu_notifier_range *range)
+{
+	return range->mm->notifier_subscriptions->first;
+}
+
+/* ---- what stands for a start, and for an end ---- */
+
+static inline void starts(const struct mmu_notifier_range *range)
+{
+	for (struct mmu_notifier *mn = first_subscriber(range); mn; mn = mn->next)
+		mn->ops->invalidate_range_start(mn, range);
+}
+
+static inline void ends(const struct mmu_notifier_range *range)
+{
+	for (struct mmu_notifier *mn = first_subscriber(range); mn; mn = mn->next)
+		mn->ops->invalidate_range_end(mn, range);
+}
+
+static inline void starts_in_srcu(const struct mmu_notifier_range *range)
+{
+	int id = srcu_read_lock(&mmu_notifier_srcu);
+
+	starts(range);
+	srcu_read_unlock(&mmu_notifier_srcu, id);
+}
+
+static inline void ends_in_srcu(const struct mmu_notifier_range *range)
+{
+	int id = srcu_read_lock(&mmu_notifier_srcu);
+
+	ends(range);
+	srcu_read_unlock(&mmu_notifier_srcu, id);
+}
+
+#define CALLED(name)                                         \
+	static __attribute__((noinline)) void called_##name( \
+		const struct mmu_notifier_range *range)      \
+	{                                                    \
+		name(range);                                 \
 	}
-	mmap_read_unlock(host.mm);
-}
 
-static struct mmu_notifier *first_subscriber(void)
-{
-	struct notifier_subscriptions *subscriptions = host.mm->notifier_subscriptions;
+CALLED(starts)
+CALLED(ends)
+CALLED(starts_in_srcu)
+CALLED(ends_in_srcu)
 
-	return subscriptions ? subscriptions->first : NULL;
-}
+NOTIFIER_WINDOWS(fills, (void)0, (void)0)
+NOTIFIER_WINDOWS(windows, mmu_notifier_invalidate_range_start(&range),
+		 mmu_notifier_invalidate_range_end(&range))
 
-static __attribute__((noinline)) void walks(uint64_t n)
-{
-	struct mmu_notifier *first = first_subscriber(), *mn;
-	struct mmu_notifier_range range;
+NOTIFIER_WINDOWS(walks, called_starts(&range), called_ends(&range))
+NOTIFIER_WINDOWS(walks_in_srcu, called_starts_in_srcu(&range), called_ends_in_srcu(&range))
+NOTIFIER_WINDOWS(inlined, starts_in_srcu(&range), ends_in_srcu(&range))
 
-	for (uint64_t i = 0; i < n; i++) {
-		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, host.mm, NOTIFIER_HVA,
-					NOTIFIER_HVA + PAGE_SIZE);
-		for (mn = first; mn; mn = mn->next)
-			mn->ops->invalidate_range_start(mn, &range);
-		bench_barrier();
-		for (mn = first; mn; mn = mn->next)
-			mn->ops->invalidate_range_end(mn, &range);
-		bench_barrier();
-	}
-}
-
-static __attribute__((noinline)) void walks_in_srcu(uint64_t n)
-{
-	struct mmu_notifier *first = first_subscriber(), *mn;
-	struct mmu_notifier_range range;
-	int id;
-
-	for (uint64_t i = 0; i < n; i++) {
-		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, host.mm, NOTIFIER_HVA,
-					NOTIFIER_HVA + PAGE_SIZE);
-		id = srcu_read_lock(&mmu_notifier_srcu);
-		for (mn = first; mn; mn = mn->next)
-			mn->ops->invalidate_range_start(mn, &range);
-		srcu_read_unlock(&mmu_notifier_srcu, id);
-		bench_barrier();
-		id = srcu_read_lock(&mmu_notifier_srcu);
-		for (mn = first; mn; mn = mn->next)
-			mn->ops->invalidate_range_end(mn, &range);
-		srcu_read_unlock(&mmu_notifier_srcu, id);
-		bench_barrier();
-	}
-}
-
+const struct notifier_op notifier_fill = {fills};
 const struct notifier_op notifier_window = {windows};
 const struct notifier_op notifier_walk = {walks};
 const struct notifier_op notifier_walk_in_srcu = {walks_in_srcu};
+const struct notifier_op notifier_inlined = {inlined};

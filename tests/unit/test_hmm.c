@@ -164,6 +164,59 @@ TEST(hmm, over_several_areas)
 	teardown();
 }
 
+/* From the last page of a leaf to the first of the next but one; the leaf in the middle is made by
+ * the walk's own fault. */
+TEST(hmm, over_several_leaves)
+{
+	enum { NR = 514 };
+	static uint64_t pfns[NR];
+	const hva_t start = HVA + (1UL << 30) - PAGE_SIZE, end = start + NR * PAGE_SIZE;
+	struct mmu_interval_notifier far;
+	struct hmm_range r = {.notifier = &far, .start = start, .end = end, .hmm_pfns = pfns};
+
+	setup();
+	expect_eq(mm_mmap(mm, start, end - start, RW, NULL, 0), 0);
+	expect_eq(mmu_interval_notifier_insert(&far, mm, start, end - start, &ops), 0);
+	for (unsigned int there = 0; there < 3; there++) {
+		static const unsigned int pages[] = {NR, NR - 1, 0};
+		unsigned int nr = 0;
+
+		if (pages[there] < NR)
+			test_write(mm, start + pages[there] * PAGE_SIZE, there);
+		r.notifier_seq = mmu_interval_read_begin(&far);
+		r.pfn_flags_mask = 0;
+		mmap_read_lock(mm);
+		expect_eq(hmm_range_fault(&r), 0);
+		mmap_read_unlock(mm);
+		for (unsigned int i = 0; i < NR; i++) {
+			pfn_t pfn = mm_lookup_pfn(mm, start + i * PAGE_SIZE);
+
+			expect_eq(pfns[i] != 0, pfn != INVALID_PFN);
+			expect(!pfns[i] || hmm_pfn_to_pfn(pfns[i]) == pfn);
+			nr += pfns[i] != 0;
+		}
+		expect_eq(nr, there);
+	}
+
+	/* Behind one that is there, two of the leaf that is not. */
+	expect_eq(mm_zap_range(mm, start + PAGE_SIZE, end - start - PAGE_SIZE), 1);
+	expect(!pgtable_lookup(mm->pgtable, start + PAGE_SIZE));
+	memset(pfns, 0, sizeof(pfns));
+	pfns[0] = pfns[1] = pfns[2] = pfns[NR - 1] = READ_FAULT;
+	r.pfn_flags_mask = READ_FAULT;
+	r.notifier_seq = mmu_interval_read_begin(&far);
+	mmap_read_lock(mm);
+	expect_eq(hmm_range_fault(&r), 0);
+	mmap_read_unlock(mm);
+	for (unsigned int i = 0; i < NR; i++) {
+		expect_eq(pfns[i] != 0, i < 3 || i == NR - 1);
+		expect_eq(pfns[i] ? hmm_pfn_to_pfn(pfns[i]) : INVALID_PFN,
+			  mm_lookup_pfn(mm, start + i * PAGE_SIZE));
+	}
+	mmu_interval_notifier_remove(&far);
+	teardown();
+}
+
 TEST(hmm, snapshot_changes_nothing)
 {
 	setup();

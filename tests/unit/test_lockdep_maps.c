@@ -356,13 +356,38 @@ TEST(lockdep_maps, nonblock_start_that_may_sleep)
 	window(h.mm);
 	expect_bug(open_window_nonblock, &h, "mutex, in start_that_may_sleep() at " __FILE__);
 	expect_bug(open_window_nonblock, &h,
-		   "may sleep, but this thread must not block, in call_range_start() at");
+		   "may sleep, but this thread must not block, in list_range_start_nonblock() at");
 	mmu_notifier_unregister(&mn, h.mm);
 	host_destroy(&h);
 }
 
 static DECLARE_WAIT_QUEUE_HEAD(wq);
 static DEFINE_SPINLOCK(spin);
+
+static void open_window_under_a_spinlock(void *arg)
+{
+	struct host *h = arg;
+	struct mmu_notifier_range range;
+
+	mmap_read_lock(h->mm);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, h->mm, HVA, HVA + LEN);
+	spin_lock(&spin);
+	expect_eq(mmu_notifier_invalidate_range_start_nonblock(&range), 0);
+	mmu_notifier_invalidate_range_end(&range);
+	mmu_notifier_invalidate_range_start(&range);
+}
+
+/* Nobody is there to sleep, but somebody may come: it is wrong today. */
+TEST(lockdep_maps, start_under_a_spinlock)
+{
+	struct host h;
+
+	host_init(&h);
+	expect_bug(open_window_under_a_spinlock, &h,
+		   "might_sleep, in __mmu_notifier_invalidate_range_start() at");
+	expect_bug(open_window_under_a_spinlock, &h, "may sleep, but this thread holds a spinlock");
+	host_destroy(&h);
+}
 
 static void nothing(void *arg)
 {

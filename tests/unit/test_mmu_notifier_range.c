@@ -84,6 +84,27 @@ TEST(mmu_notifier_range, owner_arrives)
 	host_destroy(&h);
 }
 
+/* No block of subscriptions, and a block without subscribers. */
+TEST(mmu_notifier_range, nobody_refuses)
+{
+	struct recorder r;
+	struct host h;
+
+	host_init(&h);
+	window(h.mm);
+	expect_eq(window_nonblock(h.mm), 0);
+	expect(!mm_has_notifiers(h.mm));
+	recorder_init(&r, 'r', NULL);
+	expect_eq(mmu_notifier_register(&r.mn, h.mm), 0);
+	mmu_notifier_unregister(&r.mn, h.mm);
+	expect(mm_has_notifiers(h.mm));
+	window(h.mm);
+	expect_eq(window_nonblock(h.mm), 0);
+	expect_eq(h.mm->notifier_subscriptions->active_invalidate_ranges, 0);
+	expect_counts(&r, 0, 0, 1);
+	host_destroy(&h);
+}
+
 /* N-11: no subscriber is there, nor a count taken; and it may be done twice. */
 TEST(mmu_notifier_range, register_of_nobody_prepares)
 {

@@ -55,6 +55,25 @@ TEST(pgtable, lookup_makes_nothing)
 	pgtable_destroy(pt);
 }
 
+/* From page to page over the ends of leaves, of which some are missing: what a lookup finds. */
+TEST(pgtable, next_finds_what_lookup_finds)
+{
+	static const hva_t leaves[] = {0, 1, 3, 511, 512};
+	struct pgtable *pt = pgtable_create();
+	unsigned int found = 0;
+	pte_t *ptep = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(leaves); i++)
+		expect(pgtable_get(pt, leaves[i] * PGTABLE_LEAF_SIZE));
+	for (hva_t hva = 0; hva < 514 * PGTABLE_LEAF_SIZE; hva += PAGE_SIZE) {
+		ptep = pgtable_next(pt, ptep, hva);
+		expect_eq((uintptr_t)ptep, (uintptr_t)pgtable_lookup(pt, hva));
+		found += ptep != NULL;
+	}
+	expect_eq(found, ARRAY_SIZE(leaves) * 512);
+	pgtable_destroy(pt);
+}
+
 struct visits {
 	hva_t hva[8];
 	unsigned int nr, stop_after;

@@ -26,7 +26,7 @@ struct open_window {
 	uint64_t start, end;
 };
 
-#define THREAD_MAX_WINDOWS 8u
+#define THREAD_MAX_WINDOWS 4u
 
 /* All zeroes is a new thread; only the thread itself touches it. Kept small: it is static TLS. */
 struct thread_state {

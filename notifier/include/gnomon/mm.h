@@ -110,7 +110,8 @@ int mm_mprotect(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int pro
  * one of these), -ENOMEM (a hole, after all the rest was done; or no memory).
  */
 enum mm_advice {
-	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area. */
+	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area.
+	 */
 	MM_MADV_DONTNEED,
 	MM_MADV_FREE,
 	MM_MADV_COLD,
@@ -134,8 +135,8 @@ int mm_fork(struct mm_struct *mm, struct mm_struct **child);
  * Keep the page at @hva in the frame that it is in (device DMA), until it is unpinned: it is not
  * moved, merged or reclaimed, and if it is pinned for writing, a fork leaves it to this mm, which
  * goes on to write in it. A page that is pinned for reading stays as it is; in a private area this
- * mm's next write may have its copy elsewhere. May be unmapped meanwhile, and is freed with the last
- * pin then. 0; -EFAULT, -ENOMEM.
+ * mm's next write may have its copy elsewhere. May be unmapped meanwhile, and is freed with the
+ * last pin then. 0; -EFAULT, -ENOMEM.
  */
 int mm_pin_page(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn);
 void mm_unpin_page(struct mm_struct *mm, pfn_t pfn, bool write); /* as it was pinned */

@@ -243,6 +243,17 @@ static struct mmu_notifier *find_get(struct notifier_subscriptions *subscription
 	return mn;
 }
 
+/*
+ * Of a get that failed as well, where it could sleep: what sleeps there would sleep in a callback
+ * of SRCU, too, when the last user puts.
+ */
+static void call_free_notifier(struct mmu_notifier *subscription)
+{
+	non_block_start();
+	subscription->ops->free_notifier(subscription);
+	non_block_end();
+}
+
 struct mmu_notifier *mmu_notifier_get_locked(const struct mmu_notifier_ops *ops,
 					     struct mm_struct *mm)
 {
@@ -264,7 +275,7 @@ struct mmu_notifier *mmu_notifier_get_locked(const struct mmu_notifier_ops *ops,
 	ret = __mmu_notifier_register(subscription, mm);
 	if (!ret)
 		return subscription;
-	ops->free_notifier(subscription);
+	call_free_notifier(subscription);
 	return ERR_PTR(ret);
 }
 
@@ -283,7 +294,7 @@ static void free_subscription(struct srcu_head *rcu)
 	struct mmu_notifier *subscription = container_of(rcu, struct mmu_notifier, rcu);
 	struct mm_struct *mm = subscription->mm;
 
-	subscription->ops->free_notifier(subscription);
+	call_free_notifier(subscription);
 	mmdrop(mm); /* pairs with the mmgrab in attach() */
 }
 

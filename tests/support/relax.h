@@ -28,27 +28,40 @@ static inline uint64_t now_ns(void)
 }
 
 /*
- * How many rounds: as many as asked for, but after the first few hundred only for two seconds.
- * Threads in lockstep need the CPU at the same time, and on a loaded machine a round costs slices.
+ * How many rounds: as many as asked for, but after the first few hundred only for two seconds, and
+ * after the first few dozen for twenty. Threads in lockstep need the CPU at the same time: on a
+ * loaded machine a round costs slices, and where others come first it waits long for each of them.
  */
+#define SWEEP_MIN 30
+
 struct sweep {
 	int64_t min, max;
-	uint64_t end;
+	uint64_t end, late;
 };
 
 static inline struct sweep sweep_start(int64_t rounds)
 {
+	uint64_t now = now_ns();
+
 	return (struct sweep){
-		.min = 300,
+		.min = rounds < 300 ? rounds : 300,
 		.max = test_long() ? rounds * 20 : rounds,
-		.end = now_ns() + (test_long() ? 30000000000 : 2000000000),
+		.end = now + (test_long() ? 30000000000 : 2000000000),
+		.late = now + (test_long() ? 200000000000 : 20000000000),
 	};
 }
 
 /* Is there a round @i? They count from 1. */
 static inline bool sweep_goes_on(const struct sweep *sweep, int64_t i)
 {
-	return i <= sweep->min || (i <= sweep->max && now_ns() < sweep->end);
+	uint64_t now;
+
+	if (i > sweep->max)
+		return false;
+	if (i <= SWEEP_MIN)
+		return true;
+	now = now_ns();
+	return now < sweep->end || (i <= sweep->min && now < sweep->late);
 }
 
 /* What the driver of a sweep stores in place of a round, so that its partner ends. */

@@ -19,7 +19,7 @@ struct element {
 	atomic_t age;	/* 0 published, 1 unpublished, 2 a grace period later: an error to find */
 };
 
-/* What happened. All of atomic64_t, so that main() may clear and compare them as an array. */
+/* What happened; all of it since the fork, in a child. */
 struct tally {
 	atomic64_t ages[3]; /* sections, by what they found when they left */
 	atomic64_t errors;

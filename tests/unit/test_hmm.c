@@ -4,7 +4,7 @@
  * invalidation at each of its steps does. A device that uses the answers is in test_hmm_device.c.
  *
  * The file under test is part of this one, so that something can happen at each of its looks at the
- * sequence.
+ * sequence, and between its load of an entry and what it stores there.
  */
 #include <errno.h>
 #include <sched.h>
@@ -12,10 +12,14 @@
 
 #include <gnomon/hmm.h>
 
-static void at_check(void);
+#include "notifier/mm_internal.h"
+
+static void at_check(void), at_touch(void);
 #define mmu_interval_check_retry(sub, seq) (at_check(), (mmu_interval_check_retry)(sub, seq))
+#define pte_touch(ptep, pte, dirty)	   (at_touch(), (pte_touch)(ptep, pte, dirty))
 #include "notifier/hmm.c"
 #undef mmu_interval_check_retry
+#undef pte_touch
 
 #include "tests/support/mm_fixture.h"
 
@@ -47,6 +51,16 @@ static void at_check(void)
 {
 	if (++checks == disturb_at)
 		disturb();
+}
+
+static bool disturb_touch; /* before the next one, once */
+
+static void at_touch(void)
+{
+	if (!disturb_touch)
+		return;
+	disturb_touch = false;
+	disturb();
 }
 
 static bool invalidate(struct mmu_interval_notifier *interval_sub,
@@ -351,6 +365,29 @@ TEST(hmm, wants_mmap_lock)
 	teardown();
 }
 
+static DEFINE_SPINLOCK(spin);
+
+static void walk_under_a_spinlock(void *arg)
+{
+	(void)arg;
+	range.notifier_seq = mmu_interval_read_begin(&sub);
+	mmap_read_lock(mm);
+	spin_lock(&spin);
+	(void)!hmm_range_fault(&range);
+}
+
+/* Nor a snapshot, which finds all that it wants today. */
+TEST(hmm, never_under_a_spinlock)
+{
+#ifndef CONFIG_LOCKDEP
+	skip("built without CONFIG_LOCKDEP");
+#endif
+	setup();
+	expect_eq(walk(0, 1, 0), 0);
+	expect_bug(walk_under_a_spinlock, NULL, "may sleep, but this thread holds a spinlock");
+	teardown();
+}
+
 TEST(hmm, out_of_frames)
 {
 	pfn_t taken[64];
@@ -442,6 +479,42 @@ TEST(hmm, invalidated_after_the_walk)
 	mutex_lock(&driver_lock);
 	expect(mmu_interval_read_retry(&sub, range.notifier_seq));
 	mutex_unlock(&driver_lock);
+	teardown();
+}
+
+/* The entry that was loaded is not there any more when it is to become dirty. */
+TEST(hmm, zapped_between_load_and_store)
+{
+	setup();
+	test_read(mm, at(0));
+	disturb = zap_elsewhere;
+	disturb_touch = true;
+	expect_eq(walk(0, 1, 0), 0);
+	expect(!disturb_touch);
+	expect_eq(entries[0], 0);
+	expect(mmu_interval_read_retry(&sub, range.notifier_seq));
+	expect_eq(entry_of(0), 0);
+	teardown();
+}
+
+/* It is there, and somebody has looked at its age meanwhile. */
+static void clean_elsewhere(void)
+{
+	pte_t *ptep = pgtable_lookup(mm->pgtable, at(0));
+
+	pte_store(ptep, pte_load(ptep) & ~PTE_ACCESSED);
+}
+
+TEST(hmm, changed_between_load_and_store)
+{
+	setup();
+	test_read(mm, at(0));
+	disturb = clean_elsewhere;
+	disturb_touch = true;
+	expect_eq(walk(0, 1, 0), 0);
+	expect(!disturb_touch);
+	expect_mapped(0, HMM_PFN_VALID | HMM_PFN_WRITE);
+	expect_eq(entry_of(0) & (PTE_ACCESSED | PTE_DIRTY), PTE_ACCESSED | PTE_DIRTY);
 	teardown();
 }
 

@@ -199,6 +199,32 @@ TEST(hmm_mirror, refuses_rather_than_wait)
 	host_destroy(&h);
 }
 
+static void end_without_start(void *arg)
+{
+	struct mmu_notifier_range update;
+	struct host *h = arg;
+
+	mmu_notifier_range_init(&update, MMU_NOTIFY_CLEAR, 0, h->mm, HVA, HVA + LEN);
+	mmap_read_lock(h->mm);
+	mmu_notifier_invalidate_range_end(&update);
+	mmap_read_unlock(h->mm);
+}
+
+TEST(hmm_mirror, end_without_a_start)
+{
+	struct watcher w;
+	struct host h;
+
+	host_init(&h);
+	expect_eq(watcher_register(&w, h.mm), 0);
+	expect_bug(end_without_start, &h, "each end had a start");
+	window(h.mm);
+	expect_no_window(&w);
+	watcher_unregister(&w);
+	expect_no_hmm(&h);
+	host_destroy(&h);
+}
+
 /* ---- ranges ---- */
 
 TEST(hmm_mirror, range_is_valid_between_windows)

@@ -3,34 +3,13 @@
  * mm_take_all_locks that is interrupted (N-70): at every place where it looks for a signal, in
  * turn. All or nothing: after it no lock is held, and register has done nothing. And takers who
  * share objects (N-71).
- *
- * notifier/mm_locks.c is part of this program, with a signal_pending() that counts.
  */
-#include <gnomon/signal.h>
-
 #include <signal.h>
 
 #include "tests/support/fail_alloc.h"
 #include "tests/support/got_notifier.h"
+#include "tests/support/interrupt.h"
 #include "tests/support/mm_fixture.h"
-
-/* Of this thread: how often it has looked, and the look that finds a signal; -1: none. */
-static __thread int nr_looks, signal_at = -1;
-
-static bool look_for_signal(void)
-{
-	return signal_at == nr_looks++ || signal_pending();
-}
-
-#define signal_pending() look_for_signal()
-#include "notifier/mm_locks.c"
-#undef signal_pending
-
-static void interrupt_at(int look)
-{
-	nr_looks = 0;
-	signal_at = look;
-}
 
 static bool is_locked(struct rw_semaphore *sem)
 {

@@ -57,7 +57,7 @@ TEST(mmu_notifier_exit, exit_releases_everyone)
 	host_destroy(&h);
 }
 
-/* The three orders of R-05. In each, no page is freed while a ->release runs. */
+/* The orders of R-05. In each, no page is freed while a ->release runs. */
 struct meeting {
 	struct host h;
 	struct recorder r;
@@ -178,6 +178,42 @@ TEST(mmu_notifier_exit, exit_meets_unregister_in_its_wait)
 
 	mmu_notifier_unregister(&reader.mn, other.mm);
 	host_destroy(&other);
+	m.h.mm = NULL;
+	host_destroy(&m.h);
+}
+
+/*
+ * exit has unlinked the notifier, and waits for a callback of it; then unregister comes. It has
+ * nothing to unlink, and to wait for all the same: its caller frees what the callback stands on.
+ */
+TEST(mmu_notifier_exit, unregister_meets_exit_in_its_wait)
+{
+	struct thread_arg opener_arg;
+	struct kthread opener_thread;
+	struct mm_struct *mm;
+	struct meeting m;
+
+	meeting_init(&m);
+	mm = m.h.mm;
+	mmgrab(mm); /* for the window, which is the last to leave */
+	m.r.start_park = &m.park;
+	opener_arg = (struct thread_arg){.h = &m.h};
+	expect_eq(kthread_run(&opener_thread, "window", run_window, &opener_arg), 0);
+	park_wait(&m.park, 1);
+	start_exit(&m);
+	while (READ_ONCE(m.r.mn.pprev))
+		sched_yield();
+
+	start_unregister(&m);
+	let_others_run();
+	expect_eq(atomic_read(&m.leave_arg.done), 0);
+	expect_eq(atomic_read(&m.exit_arg.done), 0);
+	park_release(&m.park);
+	kthread_join(&opener_thread);
+	kthread_join(&m.leave_thread);
+	kthread_join(&m.exit_thread);
+	expect_counts(&m.r, 1, 0, 1);
+	mmdrop(mm);
 	m.h.mm = NULL;
 	host_destroy(&m.h);
 }

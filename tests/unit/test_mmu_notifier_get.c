@@ -8,6 +8,8 @@
  */
 #include <limits.h>
 
+#include <gnomon/signal.h>
+
 #include "tests/support/got_notifier.h"
 #include "tests/support/hear.h"
 
@@ -385,6 +387,58 @@ TEST(mmu_notifier_get, put_once_too_often)
 	expect_lives(1, 1);
 	expect_eq(mm_count_of(h.mm), 1);
 	window(h.mm);
+	host_destroy(&h);
+}
+
+static DEFINE_MUTEX(mutex);
+
+/* Taken by nobody else: that it might have slept is enough. */
+static void sleep_in_free(struct got *got)
+{
+	(void)got;
+	mutex_lock(&mutex);
+	mutex_unlock(&mutex);
+}
+
+static void put_and_wait(void *arg)
+{
+	struct host *h = arg;
+
+	gots.on_free = sleep_in_free;
+	mmu_notifier_put(&got_get(0, h->mm)->mn);
+	mmu_notifier_synchronize();
+}
+
+static void put_with_a_worker(void *arg)
+{
+	expect_eq(srcu_workers_start(), 0);
+	put_and_wait(arg);
+	srcu_workers_stop();
+}
+
+static void get_in_vain(void *arg)
+{
+	struct host *h = arg;
+
+	gots.on_free = sleep_in_free;
+	set_signal_pending();
+	(void)!mmu_notifier_get(&got_ops[0], h->mm);
+}
+
+/* Whoever calls it: who waits for callbacks, the worker, a get that failed. */
+TEST(mmu_notifier_get, free_notifier_must_not_sleep)
+{
+	static const char report[] =
+		"may sleep, but this thread must not block, in call_free_notifier() at";
+	struct host h;
+
+#ifndef CONFIG_LOCKDEP
+	skip("built without CONFIG_LOCKDEP");
+#endif
+	host_init(&h);
+	expect_bug(put_and_wait, &h, report);
+	expect_bug(put_with_a_worker, &h, report);
+	expect_bug(get_in_vain, &h, report);
 	host_destroy(&h);
 }
 

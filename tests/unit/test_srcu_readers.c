@@ -83,13 +83,13 @@ static void read_all_the_time(void *arg)
 /* A count that a handler's falls into would be lost, and the domain never empty again. */
 TEST(srcu_readers, handlers_lose_no_count)
 {
-	const int64_t want = test_long() ? 50000 : 3000;
+	struct sweep sweep = sweep_start(3000);
 	struct kthread reader;
 
 	setup();
 	handle_signals();
 	expect_eq(kthread_run(&reader, "reader", read_all_the_time, NULL), 0);
-	for (int64_t i = 1; i <= want; i++) {
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
 		expect_eq(pthread_kill(reader.handle, SIGUSR1), 0);
 		poll_until(&signals, i);
 		if (i % 64 == 0)
@@ -159,11 +159,12 @@ static void first_use_in_handler(void *arg)
 
 TEST(srcu_readers, first_use_in_a_handler)
 {
+	struct sweep sweep = sweep_start(200);
 	struct kthread t;
 
 	setup();
 	handle_signals();
-	for (int i = 1; i <= 200; i++) {
+	for (int64_t i = 1; sweep_goes_on(&sweep, i); i++) {
 		expect_eq(kthread_run(&t, "first", first_use_in_handler, NULL), 0);
 		kthread_join(&t);
 		synchronize_srcu(&srcu);
@@ -273,13 +274,14 @@ static void read_once(void *arg)
 
 TEST(srcu_readers, numbers_are_given_back)
 {
+	struct sweep sweep = sweep_start(100);
 	struct kthread threads[8];
 
 	setup();
 	expect_eq(numbers_used(), 1); /* everybody's */
 	read_once(NULL);
 	expect_eq(numbers_used(), 2);
-	for (int round = 0; round < (test_long() ? 2000 : 100); round++) {
+	for (int64_t round = 1; sweep_goes_on(&sweep, round); round++) {
 		for (int i = 0; i < 8; i++)
 			expect_eq(kthread_run(&threads[i], "short", read_once, NULL), 0);
 		synchronize_srcu(&srcu);

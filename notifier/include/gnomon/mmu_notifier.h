@@ -102,8 +102,7 @@ struct mmu_notifier_ops {
 	 * For mmu_notifier_get() and put(), which need both. alloc_notifier makes a notifier for
 	 * @mm, or an ERR_PTR(); the core fills it in. Called with mmap_lock held for writing.
 	 * free_notifier gets it back when no callback of it runs or will run, exactly once: from a
-	 * callback of SRCU, where it must not sleep, or from a get that failed after the
-	 * allocation.
+	 * callback of SRCU, or from a get that failed after the allocation. It must not sleep.
 	 */
 	struct mmu_notifier *(*alloc_notifier)(struct mm_struct *mm);
 	void (*free_notifier)(struct mmu_notifier *subscription);
@@ -168,8 +167,8 @@ void mmu_notifier_put(struct mmu_notifier *subscription);
 /*
  * All that was put for the last time before this call is over: no callback of it runs, and its
  * free_notifier has *returned*. For who is about to go away with the code of ops. Sleeps; not from
- * a callback of any notifier, nor under a lock that those or free_notifier take. The kernel's own
- * promises less (docs/kernel-map.md).
+ * a callback of any notifier or of mmu_notifier_call_srcu(), nor under a lock that those take. The
+ * kernel's own promises less (docs/kernel-map.md).
  */
 void mmu_notifier_synchronize(void);
 

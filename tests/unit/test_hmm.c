@@ -502,7 +502,9 @@ static void clean_elsewhere(void)
 {
 	pte_t *ptep = pgtable_lookup(mm->pgtable, at(0));
 
-	pte_store(ptep, pte_load(ptep) & ~PTE_ACCESSED);
+	spin_lock(&mm->page_table_lock);
+	set_pte(mm, at(0), ptep, pte_load(ptep) & ~PTE_ACCESSED);
+	spin_unlock(&mm->page_table_lock);
 }
 
 TEST(hmm, changed_between_load_and_store)

@@ -61,15 +61,16 @@ static bool is_only_ours(const struct frame *frame)
 static bool reuse_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte)
 {
 	struct mm_struct *mm = vma->mm;
-	struct frame *frame = pfn_to_frame(mm->phys, pte_pfn(pte));
+	pfn_t pfn = pte_pfn(pte);
+	struct frame *frame = pfn_to_frame(mm->phys, pfn);
 	bool reused = false;
 
-	lock_frame(mm->phys, pte_pfn(pte));
+	lock_frame(mm->phys, pfn);
 	spin_lock(&mm->page_table_lock);
 	if (is_only_ours(frame))
 		reused = change_pte(mm, hva, ptep, &pte, pte | MADE_WRITABLE);
 	spin_unlock(&mm->page_table_lock);
-	unlock_frame(mm->phys, pte_pfn(pte));
+	unlock_frame(mm->phys, pfn);
 	return reused;
 }
 

@@ -11,10 +11,11 @@
  *  2. With the reverse-map locks held for writing: link the child's area, copy the entries. So a
  *     walk sees either none of the child's entries or all of them: there is no moment at which it
  *     has passed the child's entry while it is none, and the parent's when it is none again.
- *     A swap or migration entry is copied as it is, and the child waits, or swaps in, for itself.
- *  3. What was passed by in step 2: pages that are pinned, by somebody who may be writing to them
- *     at this moment, by an entry that allowed it. The child gets a copy at once, as it must not
- * see what is written to the page from now on:
+ *     A swap entry is copied as it is, and the child swaps in for itself.
+ *  3. What was passed by in step 2. Pages that are on their way: the move may fail, and then it is
+ *     because somebody pinned the page before it began; so wait, and look again. And pages that are
+ *     pinned, by somebody who may be writing to them at this moment, by an entry that allowed it.
+ *     The child gets a copy at once, as it must not see what is written to the page from now on:
  *
  *       mm_write, parent                      fork
  *       ----------------                      ----
@@ -52,34 +53,57 @@ static int make_tables(pte_t *ptep, unsigned int nr, hva_t hva, void *arg)
 	return pgtable_get(child->pgtable, hva) ? 0 : -ENOMEM;
 }
 
-/* Returns what it is now: whoever has it shares it. */
-static pte_t write_protect(struct mm_struct *mm, hva_t hva, pte_t *ptep)
+/* Clears @lost, and returns what the entry is now. */
+static pte_t narrow(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t lost)
 {
 	pte_t pte = pte_load(ptep);
 
-	while ((pte & PTE_WRITE) && !change_pte(mm, hva, ptep, &pte, pte & ~PTE_WRITE))
+	while ((pte & lost) && !change_pte(mm, hva, ptep, &pte, pte & ~lost))
 		;
 	return pte_load(ptep);
+}
+
+/* A full barrier lies between the entry's change and the look at the pins. */
+static bool is_pinned(struct mm_struct *mm, pte_t pte)
+{
+	const struct frame *frame = pfn_to_frame(mm->phys, pte_pfn(pte));
+
+	/* A page of an object is only ever read by way of a private area. */
+	return frame_anon_vma(frame) && frame_is_pinned(frame);
+}
+
+/* It stays the parent's own, and may be written by it where it is. */
+static void keep_own(struct mm_struct *mm, hva_t hva, pte_t *ptep)
+{
+	pte_t pte = pte_load(ptep);
+
+	while (!change_pte(mm, hva, ptep, &pte, pte | PTE_OWN))
+		;
 }
 
 static void copy_entry(struct area_copy *copy, pte_t *ptep, pte_t *child_ptep, hva_t hva)
 {
 	struct mm_struct *parent = copy->parent->mm, *child = copy->child->mm;
-	pte_t pte = pte_load(ptep);
+	bool own = pte_load(ptep) & PTE_OWN;
+	pte_t pte;
 
-	if (pte_none(pte))
+	if (pte_none(pte_load(ptep)))
 		return;
-	pte = write_protect(parent, hva, ptep);
+	if (pte_migration(pte_load(ptep))) {
+		narrow(parent, hva, ptep, PTE_WRITE);
+		copy->passed_by = true;
+		return;
+	}
+	pte = narrow(parent, hva, ptep, PTE_WRITE | PTE_OWN);
 	if (pte_present(pte)) {
-		struct frame *frame = pfn_to_frame(parent->phys, pte_pfn(pte));
-
-		/* A page of an object is only ever read by way of a private area. */
-		if (frame_anon_vma(frame) && frame_is_pinned(frame)) {
+		if (is_pinned(parent, pte)) {
+			if (own)
+				keep_own(parent, hva, ptep);
 			copy->passed_by = true;
 			return;
 		}
 		phys_get(parent->phys, pte_pfn(pte));
-		atomic_inc(&frame->mapcount);
+		atomic_inc(&pfn_to_frame(parent->phys, pte_pfn(pte))->mapcount);
 	}
 	set_pte(child, hva, child_ptep, pte & ~PTE_ACCESSED);
 }
@@ -138,33 +162,34 @@ static int copy_page(const struct area_copy *copy, pte_t pte, pte_t *ptep, pte_t
 		lock_frame(phys, to);
 		set_anon_frame(copy->child, hva, to);
 		install_entry(copy->child, hva, child_ptep, to,
-			      pte & (PTE_READ | PTE_DIRTY | PTE_SOFT_DIRTY));
+			      (pte & (PTE_READ | PTE_DIRTY | PTE_SOFT_DIRTY)) | PTE_OWN);
 		unlock_frame(phys, to);
 	}
 	phys_put(phys, from);
 	return to != INVALID_PFN ? 0 : -ENOMEM;
 }
 
-/* What was pinned in step 2 need not be now, and may be on its way, or out: then as in step 2. */
+/* Nothing is writable by now: so what step 2 does needs no window any more. */
 static int copy_if_passed_by(pte_t *ptep, hva_t hva, void *arg)
 {
 	struct area_copy *copy = arg;
 	pte_t *child_ptep = pgtable_lookup(copy->child->mm->pgtable, hva);
-	int ret = -EAGAIN;
+	int ret = 0;
 
-	if (pte_none(pte_load(ptep)) || !pte_none(pte_load(child_ptep)))
-		return 0;
-	while (ret == -EAGAIN) {
+	while (!ret && !pte_none(pte_load(ptep)) && pte_none(pte_load(child_ptep))) {
 		pte_t pte = pte_load(ptep);
 
-		if (pte_present(pte)) {
-			ret = copy_page(copy, pte, ptep, child_ptep, hva);
+		if (pte_migration(pte)) {
+			migration_entry_wait(copy->parent->mm, ptep, pte);
 			continue;
 		}
 		vma_lock_rmaps(copy->parent);
 		copy_leaf(ptep, 1, hva, copy);
 		vma_unlock_rmaps(copy->parent);
-		if (!pte_none(pte_load(child_ptep)))
+		pte = pte_load(ptep);
+		if (pte_none(pte_load(child_ptep)) && pte_present(pte))
+			ret = copy_page(copy, pte, ptep, child_ptep, hva);
+		if (ret == -EAGAIN)
 			ret = 0;
 	}
 	return ret;

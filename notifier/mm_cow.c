@@ -19,6 +19,11 @@
  *
  * No one can gain a reference meanwhile but through our own entry, for our own mm.
  *
+ * If the page is known to have been shared with nobody (PTE_OWN) references do not matter: all are
+ * for this mm. One of them may be a pin, whose holder is to see what is written; a copy, for a
+ * reader's sake who comes and goes, would leave it with a page that is nobody's
+ * (tests/unit/test_mm_cow.c: a_pinned_page_is_not_copied).
+ *
  * The copy takes the old page's place in a window: to secondaries it is another frame. The copy
  * is made before the window is opened, while the entry still is read-only; that it still is the
  * same afterwards is checked under page_table_lock, and then nobody wrote to it through this mm;
@@ -33,7 +38,7 @@
 #include "notifier/mm_internal.h"
 #include "notifier/sync/lock.h"
 
-#define MADE_WRITABLE (PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY)
+#define MADE_WRITABLE (PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY | PTE_OWN)
 
 /* Takes a reference on the frame that *ptep names, if it still is @pte. */
 static bool get_mapped_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte)
@@ -46,15 +51,11 @@ static bool get_mapped_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 	return false;
 }
 
-/*
- * With the frame locked, and a reference of the caller's. Pins do not count: whoever pins a page
- * had a writable entry of it, and since then no fork has given it to anyone else (fork.c), so it is
- * one of ours, who wants to see what we write.
- */
-static bool is_only_ours(const struct frame *frame)
+/* With the frame locked, and a reference of the caller's. */
+static bool is_only_ours(const struct frame *frame, pte_t pte)
 {
 	return frame_anon_vma(frame) && atomic_read(&frame->mapcount) == 1 &&
-	       atomic_read(&frame->refcount) % FRAME_PIN == 2;
+	       ((pte & PTE_OWN) || atomic_read(&frame->refcount) == 2);
 }
 
 /* True if the entry is writable now. A reference is the caller's. */
@@ -62,11 +63,12 @@ static bool reuse_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t
 {
 	struct mm_struct *mm = vma->mm;
 	pfn_t pfn = pte_pfn(pte);
+	struct frame *frame = pfn_to_frame(mm->phys, pfn);
 	bool reused = false;
 
 	lock_frame(mm->phys, pfn);
 	spin_lock(&mm->page_table_lock);
-	if (is_only_ours(pfn_to_frame(mm->phys, pfn)))
+	if (is_only_ours(frame, pte))
 		reused = change_pte(mm, hva, ptep, &pte, pte | MADE_WRITABLE);
 	spin_unlock(&mm->page_table_lock);
 	unlock_frame(mm->phys, pfn);

@@ -36,7 +36,7 @@
 #include "notifier/sync/lock.h"
 #include "notifier/sync/wait.h"
 
-static void migration_entry_wait(struct mm_struct *mm, pte_t *ptep, pte_t pte)
+void migration_entry_wait(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 {
 	wait_event(*frame_waitqueue(mm->phys, pte_pfn(pte)), pte_load(ptep) != pte);
 }
@@ -118,7 +118,8 @@ static int fault_zeroes(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool
 		return -ENOMEM;
 	lock_frame(phys, pfn);
 	set_anon_frame(vma, hva, pfn);
-	installed = install_entry(vma, hva, ptep, pfn, vma_pte_rights(vma) | written(write));
+	installed = install_entry(vma, hva, ptep, pfn,
+				  vma_pte_rights(vma) | written(write) | PTE_OWN);
 	if (!installed)
 		pfn_to_frame(phys, pfn)->mapping = 0;
 	unlock_frame(phys, pfn);

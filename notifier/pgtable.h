@@ -50,8 +50,15 @@ typedef uint64_t pte_t;
 
 #define PTE_PFN_MASK 0x000ffffffffff000UL
 
+/*
+ * A private page that this mm made for itself and has shared with nobody since: it may be written
+ * where it is, whoever holds references to it (mm_cow.c). Goes when it is shared (fork.c); need not
+ * be there, it saves a copy, but for a page that is pinned.
+ */
+#define PTE_OWN (1UL << 52)
+
 /* What a migration hands from the old entry to the new one. */
-#define PTE_KEEP (PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY)
+#define PTE_KEEP (PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY | PTE_OWN)
 
 static_assert((PTE_PFN_MASK & (PTE_PRESENT | PTE_KEEP | PTE_KIND_MASK)) == 0,
 	      "flag bits lie below the frame number");

@@ -2,7 +2,10 @@
 /* A second mm with the same contents, and who has which page afterwards. */
 #include <errno.h>
 
+#include <unistd.h>
+
 #include "tests/support/areas.h"
+#include "tests/support/asleep.h"
 #include "tests/support/step.h"
 
 #define P PAGE_SIZE
@@ -215,6 +218,76 @@ TEST(fork, a_write_that_is_under_way)
 	expect_ge(nr[2], 1);
 	mmput(s.mm);
 	test_phys_done(phys);
+}
+
+struct late_pin {
+	struct phys *phys;
+	struct mm_struct *mm, *child;
+	pfn_t pfn;
+	atomic_t tid;
+	struct kthread forker;
+};
+
+static void fork_late(void *arg)
+{
+	struct late_pin *late = arg;
+
+	atomic_set_release(&late->tid, gettid());
+	late->child = test_fork(late->mm);
+}
+
+/* The migration has looked for pins already. */
+static void pin_late(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct late_pin *late = cn->arg;
+
+	if (range->event == MMU_NOTIFY_MIGRATE)
+		expect(frame_pin_unless_zero(late->phys, late->pfn));
+}
+
+/* Its entry is a migration entry, and the fork waits for the reverse map. */
+static void start_fork(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct late_pin *late = cn->arg;
+
+	if (range->event != MMU_NOTIFY_MIGRATE)
+		return;
+	expect_eq(kthread_run(&late->forker, "fork", fork_late, late), 0);
+	while (!atomic_read_acquire(&late->tid))
+		sched_yield();
+	until_asleep(atomic_read(&late->tid));
+}
+
+/*
+ * A page is on its way when the fork meets it, and stays, since it was pinned: so the child gets a
+ * copy. Were the migration entry copied, it would get the pinned page.
+ */
+TEST(fork, a_pin_that_a_migration_meets_late)
+{
+	struct counting_notifier cn = {.on_start = pin_late, .on_end = start_fork};
+	struct late_pin late = {.phys = test_phys(16)};
+	uint64_t *word;
+
+	late.mm = test_mm(late.phys);
+	cn.arg = &late;
+	expect_eq(mm_mmap(late.mm, area_page(0), 3 * P, RW, NULL, 0), 0);
+	stamp_pages(late.mm, 0, 3, 0);
+	late.pfn = mm_lookup_pfn(late.mm, area_page(1));
+	counting_register(&cn, late.mm);
+	expect_eq(migrate_frame(late.phys, late.pfn), -EBUSY);
+	kthread_join(&late.forker);
+	expect_eq(mm_lookup_pfn(late.mm, area_page(1)), late.pfn);
+	word = phys_map(late.phys, late.pfn);
+	WRITE_ONCE(*word, 99);
+	expect_eq(test_read(late.child, area_page(1)), 1);
+	test_write(late.mm, area_page(1), 100);
+	expect_eq(READ_ONCE(*word), 100);
+	expect_stamps(late.child, 0, 3, 0, 0);
+	frame_unpin(late.phys, late.pfn);
+	mmu_notifier_unregister(&cn.mn, late.mm);
+	mmput(late.child);
+	mmput(late.mm);
+	test_phys_done(late.phys);
 }
 
 /* Every allocation of frames in turn finds none: nothing is left of the child. */

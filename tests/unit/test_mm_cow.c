@@ -93,6 +93,37 @@ TEST(mm_cow, a_reader_keeps_the_page_as_it_was)
 	family_done(&f);
 }
 
+/*
+ * Of two references one is a pin: the write goes where its holder sees it, whoever else reads.
+ * Without PTE_OWN the second one has the page copied.
+ */
+TEST(mm_cow, a_pinned_page_is_not_copied)
+{
+	struct family f;
+	uint64_t *word;
+	pfn_t pfn;
+
+	family_init(&f, 16);
+	test_write(f.mm, area_page(2), 5);
+	expect_eq(mm_pin_page(f.mm, area_page(2), true, &pfn), 0);
+	word = phys_map(f.phys, pfn);
+	mmput(f.child);
+	expect_eq(mm_fork(f.mm, &f.child), 0);
+	phys_get(f.phys, pfn); /* as mm_read has it for a moment */
+	test_write(f.mm, area_page(2), 77);
+	expect_eq(READ_ONCE(*word), 77);
+	/* Rights that went and came back change nothing about whose page it is. */
+	expect_eq(mm_mprotect(f.mm, area_page(0), 4 * P, MM_PROT_READ), 0);
+	expect_eq(mm_mprotect(f.mm, area_page(0), 4 * P, RW), 0);
+	test_write(f.mm, area_page(2), 78);
+	expect_eq(READ_ONCE(*word), 78);
+	expect_eq(mm_lookup_pfn(f.mm, area_page(2)), pfn);
+	expect_eq(test_read(f.child, area_page(2)), 5);
+	phys_put(f.phys, pfn);
+	mm_unpin_page(f.mm, pfn, true);
+	family_done(&f);
+}
+
 TEST(mm_cow, no_frame_for_the_copy)
 {
 	struct family f;

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Operations on pages: accesses, pins, the secondary's look, and moves from frame to frame.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/mmmodel/world.h"
+
+/* ---- accesses ---- */
+
+/* @nr words from word @op->to of page @op->page on, wherever they lie. */
+struct words {
+	hva_t hva;
+	size_t len;
+	int first_page, last_page;
+};
+
+static bool words_of(const struct op *op, struct words *words)
+{
+	int last = op->to + op->nr - 1;
+
+	if (op->page < 0 || op->to < 0 || op->to >= NR_WORDS || op->nr < 1 || op->nr > 16)
+		return false;
+	words->first_page = op->page;
+	words->last_page = op->page + last / NR_WORDS;
+	if (!places_ok(op->page, last / NR_WORDS + 1))
+		return false;
+	words->hva = place_hva(op->page) + word_offset(op->to);
+	words->len = place_hva(words->last_page) + word_offset(last % NR_WORDS) + 8 - words->hva;
+	if (op->nr == 1 && op->cut > 0 && op->cut < 8)
+		words->len -= op->cut;
+	return true;
+}
+
+/* An access ends at the first page that cannot be had: the expected result, and that page. */
+static int fault_words(struct world *w, struct mspace *s, const struct words *words, bool write,
+		       int *end)
+{
+	for (*end = words->first_page; *end <= words->last_page; ++*end) {
+		int ret = fault(w, s, *end, write);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static uint64_t *model_word(struct mspace *s, const struct op *op, int nth)
+{
+	int word = op->to + nth;
+
+	return &s->place[op->page + word / NR_WORDS].page->word[word % NR_WORDS];
+}
+
+static size_t word_in_buffer(const struct op *op, const struct words *words, int nth)
+{
+	int word = op->to + nth;
+
+	return place_hva(op->page + word / NR_WORDS) + word_offset(word % NR_WORDS) - words->hva;
+}
+
+/* An allocation failed: a table is missing, or a page stayed as it was. */
+static bool gave_up(const struct world *w, int ret)
+{
+	return ret == -ENOMEM && w->failing;
+}
+
+/* page, nr, to: as above. cut: bytes less, of one word. */
+bool apply_read(struct world *w, const struct op *op)
+{
+	static unsigned char expected[5 * PAGE_SIZE], found[5 * PAGE_SIZE];
+	struct mspace *s = space_of(w, op);
+	struct words words;
+	int ret, end;
+
+	if (!s || !words_of(op, &words))
+		return false;
+	ret = mm_read(s->real, words.hva, found, words.len);
+	if (gave_up(w, ret))
+		return true;
+	expect_result(op, ret, fault_words(w, s, &words, false, &end));
+	if (ret)
+		return true;
+	memset(expected, 0, words.len + 8);
+	for (int i = 0; i < op->nr; i++)
+		memcpy(expected + word_in_buffer(op, &words, i), model_word(s, op, i), 8);
+	for (size_t i = 0; i < words.len; i++) {
+		if (expected[i] != found[i])
+			differ("read: byte %zu of mm %d place %d is %#x, not %#x", i, op->mm,
+			       op->page, found[i], expected[i]);
+	}
+	return true;
+}
+
+static uint64_t value_of(const struct op *op, int nth)
+{
+	return ((uint64_t)op->value << 32) + op->value * 0x9e3779b9u + nth + 1;
+}
+
+/* As apply_read(). value: of what is written. */
+bool apply_write(struct world *w, const struct op *op)
+{
+	static unsigned char buffer[5 * PAGE_SIZE];
+	struct mspace *s = space_of(w, op);
+	int ret, end, expected;
+	struct words words;
+
+	if (!s || !words_of(op, &words))
+		return false;
+	memset(buffer, 0, words.len + 8);
+	for (int i = 0; i < op->nr; i++) {
+		uint64_t value = value_of(op, i);
+
+		memcpy(buffer + word_in_buffer(op, &words, i), &value, 8);
+	}
+	/* Pages before the one that cannot be had are written. */
+	ret = mm_write(s->real, words.hva, buffer, words.len);
+	if (gave_up(w, ret))
+		differ("write: not for worlds in which allocations fail");
+	expected = fault_words(w, s, &words, true, &end);
+	for (int i = 0; i < op->nr; i++) {
+		size_t at = word_in_buffer(op, &words, i);
+
+		if (op->page + (op->to + i) / NR_WORDS >= end)
+			break;
+		memcpy(model_word(s, op, i), buffer + at, words.len - at < 8 ? words.len - at : 8);
+	}
+	expect_result(op, ret, expected);
+	return true;
+}
+
+/* page, to: the word. flags: expect something else than what is there. */
+bool apply_cmpxchg(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	uint64_t old, *word = NULL, found = 0;
+	int ret, expected;
+
+	if (!s || !places_ok(op->page, 1) || op->to < 0 || op->to >= NR_WORDS || op->skew < 0)
+		return false;
+	if (s->place[op->page].page)
+		found = s->place[op->page].page->word[op->to];
+	else if (s->place[op->page].object &&
+		 s->place[op->page].object->page[s->place[op->page].pgoff])
+		found = s->place[op->page].object->page[s->place[op->page].pgoff]->word[op->to];
+	old = found + (op->flags ? 1 : 0);
+	ret = mm_cmpxchg64(s->real, place_hva(op->page) + word_offset(op->to) + op->skew, &old,
+			   value_of(op, 0));
+	if (gave_up(w, ret))
+		return true;
+	expected = op->skew & 7 ? -EINVAL : fault(w, s, op->page, true);
+	if (op->skew && !(op->skew & 7))
+		differ("cmpxchg: a skew of %d is a word that the model has not", op->skew);
+	if (!expected) {
+		word = &s->place[op->page].page->word[op->to];
+		expected = op->flags ? 1 : 0;
+	}
+	expect_result(op, ret, expected);
+	if (word && old != found)
+		differ("cmpxchg: found %#llx, not %#llx", (unsigned long long)old,
+		       (unsigned long long)found);
+	if (word && !op->flags)
+		*word = value_of(op, 0);
+	return true;
+}
+
+/* Never faults: so only what is there is found; and all of it is, as nothing is on its way. */
+bool apply_read_atomic(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	const struct place *place;
+	uint64_t value;
+	int ret;
+
+	if (!s || !places_ok(op->page, 1) || op->to < 0 || op->to >= NR_WORDS)
+		return false;
+	place = &s->place[op->page];
+	ret = mm_read64_atomic(s->real, place_hva(op->page) + word_offset(op->to), &value);
+	/* Rights that came back are in the entry with the next fault. */
+	if (ret == -EAGAIN && place->page)
+		return true;
+	expect_result(op, ret, place->page && (place->prot & MM_PROT_READ) ? 0 : -EAGAIN);
+	if (!ret && value != place->page->word[op->to])
+		differ("read_atomic: found %#llx, not %#llx", (unsigned long long)value,
+		       (unsigned long long)place->page->word[op->to]);
+	return true;
+}
+
+/* ---- the secondary ---- */
+
+static void expect_contents(const struct world *w, pfn_t pfn, const struct mpage *page)
+{
+	const char *contents = phys_map(w->phys, pfn);
+
+	for (int i = 0; i < NR_WORDS; i++) {
+		uint64_t word;
+
+		memcpy(&word, contents + word_offset(i), sizeof(word));
+		if (word != page->word[i])
+			differ("word %d of frame %#llx is %#llx, not %#llx", i,
+			       (unsigned long long)pfn, (unsigned long long)word,
+			       (unsigned long long)page->word[i]);
+	}
+}
+
+/* flags: to write. A secondary that may write does so, without a word to anybody. */
+bool apply_secondary(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	struct place *place;
+	bool writable;
+	pfn_t pfn;
+	int ret;
+
+	if (!s || !places_ok(op->page, 1))
+		return false;
+	place = &s->place[op->page];
+	ret = hva_to_pfn(s->real, place_hva(op->page), op->flags, &pfn, &writable);
+	if (gave_up(w, ret))
+		return true;
+	expect_result(op, ret, fault(w, s, op->page, op->flags));
+	if (ret)
+		return true;
+	expect_contents(w, pfn, place->page);
+	if (op->flags && !writable)
+		differ("secondary: asked for writing, and may not");
+	if (writable && (!(place->prot & MM_PROT_WRITE) || (place->private && !place->own)))
+		differ("secondary: may write what others have, or nobody may");
+	if (op->flags) {
+		uint64_t *word = (uint64_t *)phys_map(w->phys, pfn);
+
+		*word = value_of(op, 0);
+		place->page->word[0] = *word;
+	}
+	if (s->secondary) {
+		s->secondary->entry[op->page].valid = true;
+		s->secondary->entry[op->page].writable = writable;
+		s->secondary->entry[op->page].pfn = pfn;
+	}
+	return true;
+}
+
+/* ---- pins ---- */
+
+/* to: which pin. flags: to write. */
+bool apply_pin(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	struct pin *pin;
+	pfn_t pfn;
+	int ret;
+
+	if (!s || !places_ok(op->page, 1) || op->to < 0 || op->to >= NR_PINS || w->pin[op->to].page)
+		return false;
+	pin = &w->pin[op->to];
+	ret = mm_pin_page(s->real, place_hva(op->page), op->flags, &pfn);
+	if (gave_up(w, ret))
+		return true;
+	expect_result(op, ret, fault(w, s, op->page, op->flags));
+	if (ret)
+		return true;
+	*pin = (struct pin){s->place[op->page].page, op->mm, op->flags, pfn};
+	*(pin->write ? &pin->page->pins : &pin->page->gets) += 1;
+	expect_contents(w, pfn, pin->page);
+	return true;
+}
+
+bool apply_unpin(struct world *w, const struct op *op)
+{
+	struct pin *pin;
+
+	if (op->to < 0 || op->to >= NR_PINS || !w->pin[op->to].page)
+		return false;
+	pin = &w->pin[op->to];
+	expect_contents(w, pin->pfn, pin->page);
+	mm_unpin_page(w->mm[pin->mm].real, pin->pfn, pin->write);
+	*(pin->write ? &pin->page->pins : &pin->page->gets) -= 1;
+	put_page(w, pin->page);
+	pin->page = NULL;
+	return true;
+}
+
+/* ---- moves ---- */
+
+/*
+ * What is not pinned moves, each page once; but a page that is mapped here twice, in places that
+ * are not in one batch, moves twice. What is pinned for reading is found out late, when it has a
+ * new frame already.
+ */
+static void expect_moves(struct world *w, struct mspace *s, int page, int nr, long *least,
+			 long *most)
+{
+	bool any = false;
+
+	*least = *most = 0;
+	for (struct mpage *p = w->pages; p; p = p->next)
+		p->seen = false;
+	for (int i = page; i < page + nr; i++) {
+		struct mpage *p = s->place[i].page;
+
+		if (!p || p->pins)
+			continue;
+		any = true;
+		if (p->gets)
+			continue;
+		++*most;
+		*least += !p->seen;
+		p->seen = true;
+	}
+	if (any && w->used == w->nr_frames)
+		*least = *most = -ENOMEM;
+}
+
+bool apply_migrate_range(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	long ret, least, most;
+	uint64_t len;
+	hva_t addr;
+
+	if (!s || !range_of(op, &addr, &len))
+		return false;
+	expect_moves(w, s, op->page == -1 ? 0 : op->page, op->page == -1 ? NR_PAGES : op->nr,
+		     &least, &most);
+	ret = mm_migrate_range(s->real, addr, len);
+	if (op->page != -1 && (op->skew || (op->nr && op->cut)))
+		least = most = -EINVAL;
+	if (ret < least || ret > most)
+		differ("migrate_range: moved %ld pages, not %ld to %ld", ret, least, most);
+	return true;
+}
+
+static int expect_move(const struct world *w, const struct mpage *page)
+{
+	if (page->pins)
+		return -EBUSY;
+	if (w->used == w->nr_frames)
+		return -ENOMEM;
+	return page->gets ? -EBUSY : 0;
+}
+
+/* The frame of that page, by its number. */
+bool apply_migrate_frame(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	const struct mpage *page;
+	pfn_t pfn;
+	int ret;
+
+	if (!s || !places_ok(op->page, 1))
+		return false;
+	page = s->place[op->page].page;
+	pfn = mm_lookup_pfn(s->real, place_hva(op->page));
+	if ((pfn == INVALID_PFN) != !page)
+		differ("migrate_frame: frame %#llx at place %d", (unsigned long long)pfn, op->page);
+	if (!page)
+		return false;
+	ret = migrate_frame(w->phys, pfn);
+	expect_result(op, ret, expect_move(w, page));
+	if (!ret && mm_lookup_pfn(s->real, place_hva(op->page)) == pfn)
+		differ("migrate_frame: place %d still has frame %#llx", op->page,
+		       (unsigned long long)pfn);
+	return true;
+}
+
+/* object, pgoff. */
+bool apply_migrate_object(struct world *w, const struct op *op)
+{
+	const struct mobject *object;
+	int expected = -ENOENT;
+
+	if (op->object < 1 || op->object > NR_OBJECTS || !w->object[op->object - 1] ||
+	    op->pgoff < 0)
+		return false;
+	object = w->object[op->object - 1];
+	if (op->pgoff < object->nr_pages && object->page[op->pgoff])
+		expected = expect_move(w, object->page[op->pgoff]);
+	expect_result(op, migrate_mapping_page(object->real, op->pgoff), expected);
+	return true;
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/mmmodel/run.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <gnomon/log.h>
+
+#include "tests/mmmodel/world.h"
+
+/* What a child tells, however it ends. */
+static struct report {
+	int at;
+	char what[300];
+	uint64_t done[NR_OP_KINDS];
+} * report;
+
+static void *shared_memory(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED) {
+		perror("mmap");
+		exit(1);
+	}
+	return memory;
+}
+
+struct list list_create(int max, uint64_t nr_frames)
+{
+	if (!report)
+		report = shared_memory(sizeof(*report));
+	return (struct list){shared_memory(max * sizeof(struct op)), max, nr_frames};
+}
+
+uint64_t run_count(enum op_kind kind)
+{
+	return report->done[kind];
+}
+
+void differ(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(report->what, sizeof(report->what), fmt, args);
+	va_end(args);
+	fprintf(stderr, "mmmodel: %s\n", report->what);
+	_exit(1);
+}
+
+/* The words of a BUG are those of the verdict. A warning is as bad. */
+static void hear(enum gnomon_log_level level, const char *message, void *arg)
+{
+	(void)arg;
+	if (level == GNOMON_LOG_WARN)
+		differ("%s", message);
+	if (level != GNOMON_LOG_BUG)
+		return;
+	snprintf(report->what, sizeof(report->what), "%s", message);
+	fprintf(stderr, "%s\n", message);
+}
+
+static void run_all(struct list *list, const struct how *how)
+{
+	static struct world w;
+	uint64_t random = how->seed;
+
+	world_create(&w, list->nr_frames);
+	w.planted = how->planted;
+	for (int i = 0; i < list->nr; i++) {
+		report->at = i;
+		if (how->generate)
+			generate(&w, &random, &list->ops[i]);
+		apply(&w, &list->ops[i]);
+		check_frames_used(&w);
+		if ((i + 1) % how->check_every == 0)
+			check_world(&w);
+	}
+	report->at = list->nr;
+	world_destroy(&w);
+	for (int i = 0; i < NR_OP_KINDS && !how->quiet; i++)
+		report->done[i] += w.done[i];
+}
+
+static void child(struct list *list, const struct how *how)
+{
+	int null = how->quiet ? open("/dev/null", O_WRONLY) : -1;
+
+	if (null >= 0)
+		dup2(null, STDERR_FILENO);
+	gnomon_set_log(hear, NULL);
+	alarm(how->limit);
+	run_all(list, how);
+	exit(0);
+}
+
+struct verdict run_list(struct list *list, const struct how *how)
+{
+	struct verdict verdict = {0};
+	int status;
+	pid_t pid;
+
+	report->what[0] = 0;
+	report->at = 0;
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0)
+		child(list, how);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+		perror("fork");
+		exit(1);
+	}
+	verdict.failed = status != 0;
+	verdict.at = report->at;
+	memcpy(verdict.what, report->what, sizeof(verdict.what));
+	if (verdict.failed && !verdict.what[0])
+		snprintf(verdict.what, sizeof(verdict.what), "ended by %s %d%s",
+			 WIFSIGNALED(status) ? "signal" : "exit code",
+			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+			 WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? ", a hang" : "");
+	return verdict;
+}
+
+/* ---- lists as text ---- */
+
+void list_print(FILE *f, const struct list *list)
+{
+	fprintf(f, "frames=%llu\n", (unsigned long long)list->nr_frames);
+	for (int i = 0; i < list->nr; i++)
+		op_print(f, &list->ops[i]);
+}
+
+bool list_read(const char *path, struct list *list)
+{
+	unsigned long long nr_frames;
+	char line[256];
+	int max = 0;
+	FILE *f = fopen(path, "r");
+
+	if (!f)
+		return perror(path), false;
+	while (fgets(line, sizeof(line), f))
+		max++;
+	rewind(f);
+	*list = list_create(max + 1, 0);
+	list->nr = 0;
+	while (fgets(line, sizeof(line), f)) {
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		if (sscanf(line, "frames=%llu", &nr_frames) == 1) {
+			list->nr_frames = nr_frames;
+		} else if (!op_parse(line, &list->ops[list->nr++])) {
+			fprintf(stderr, "%s: no operation: %s", path, line);
+			fclose(f);
+			return false;
+		}
+	}
+	fclose(f);
+	return true;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/mmmodel/world.h"
+
+#include <string.h>
+
+#include "notifier/mm_internal.h"
+
+/* The border of tables of the two lowest levels lies 24 pages in. */
+#define LOW_BASE ((1UL << 30) - 24 * PAGE_SIZE)
+
+hva_t place_hva(int place)
+{
+	if (place < RUN_PAGES)
+		return LOW_BASE + place * PAGE_SIZE;
+	return MM_MMAP_BASE + (place - RUN_PAGES) * PAGE_SIZE;
+}
+
+int hva_place(hva_t hva)
+{
+	if (hva >= LOW_BASE && hva < LOW_BASE + RUN_PAGES * PAGE_SIZE)
+		return (hva - LOW_BASE) >> PAGE_SHIFT;
+	if (hva >= MM_MMAP_BASE && hva < MM_MMAP_BASE + RUN_PAGES * PAGE_SIZE)
+		return RUN_PAGES + ((hva - MM_MMAP_BASE) >> PAGE_SHIFT);
+	return -1;
+}
+
+size_t word_offset(int word)
+{
+	static const size_t offsets[NR_WORDS] = {0, 8, 2048, PAGE_SIZE - 8};
+
+	return offsets[word];
+}
+
+bool places_ok(int page, int nr)
+{
+	return page >= 0 && nr >= 0 && page < NR_PAGES && nr <= RUN_PAGES &&
+	       page + nr <= (page / RUN_PAGES + 1) * RUN_PAGES;
+}
+
+void world_create(struct world *w, uint64_t nr_frames)
+{
+	memset(w, 0, sizeof(*w));
+	w->nr_frames = nr_frames;
+	if (phys_create(&w->phys, nr_frames))
+		differ("a pool of %llu frames", (unsigned long long)nr_frames);
+}
+
+void world_destroy(struct world *w)
+{
+	for (int i = 0; i < NR_MMS; i++) {
+		if (w->mm[i].real)
+			apply(w, &(struct op){.kind = OP_EXIT, .mm = i});
+	}
+	for (int i = 0; i < NR_OBJECTS; i++) {
+		if (w->object[i])
+			apply(w, &(struct op){.kind = OP_OBJECT, .object = i + 1});
+	}
+	check_world(w);
+	if (w->used || w->pages)
+		differ("the model has %llu frames left", (unsigned long long)w->used);
+	phys_destroy(w->phys);
+	w->phys = NULL;
+}

@@ -121,6 +121,7 @@ TEST(file_pages, a_file_to_be_read_is_not_written)
 	expect_eq(mm_mmap_flags(mm, file_page(8), PAGE_SIZE, RW, MM_MAP_PRIVATE, mapping, 0), 0);
 	test_write(mm, file_page(8), 5);
 	expect_eq(test_read(mm, file_page(8)), 5);
+	expect_eq(address_space_punch_hole(mapping, 0, 1), -EACCES);
 	expect_eq(address_space_sync(mapping, 0, 2), 0);
 	mmput(mm);
 	address_space_put(mapping);

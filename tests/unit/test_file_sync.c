@@ -4,44 +4,7 @@
 
 #include "notifier/frame.h"
 #include "tests/support/asleep.h"
-
-/* A notifier that keeps the windows it is told of, in order. */
-struct told {
-	struct counting_notifier cn;
-	int nr;
-	struct mmu_notifier_range range[16];
-};
-
-static void tell(struct counting_notifier *cn, const struct mmu_notifier_range *range)
-{
-	struct told *told = container_of(cn, struct told, cn);
-
-	expect(told->nr < (int)ARRAY_SIZE(told->range));
-	told->range[told->nr++] = *range;
-}
-
-static void told_register(struct told *told, struct mm_struct *mm)
-{
-	told->cn.on_start = tell;
-	counting_register(&told->cn, mm);
-}
-
-static void expect_told(const struct told *told, int i, enum mmu_notifier_event event, hva_t start,
-			hva_t end)
-{
-	expect(i < told->nr);
-	expect_eq(told->range[i].event, event);
-	expect_eq(told->range[i].start, start);
-	expect_eq(told->range[i].end, end);
-	expect(mmu_notifier_range_blockable(&told->range[i]));
-}
-
-static void told_unregister(struct told *told, int nr, struct mm_struct *mm)
-{
-	expect_eq(told->nr, nr);
-	counting_expect_paired(&told->cn);
-	mmu_notifier_unregister(&told->cn.mn, mm);
-}
+#include "tests/support/told.h"
 
 TEST(file_sync, writes_what_is_dirty)
 {
@@ -259,11 +222,12 @@ static void meet_a_sync(struct file_rig *rig, void (*fn)(void *arg))
 	expect_eq(kthread_run(&threads[1], "second", fn, &second), 0);
 	while (!atomic_read(&second.tid))
 		sched_yield();
-	until_asleep(atomic_read(&second.tid));
-	expect(!atomic_read_acquire(&second.done));
+	while (!is_asleep(atomic_read(&second.tid)))
+		expect(!atomic_read_acquire(&second.done));
 	park_release(&park);
 	for (int i = 0; i < 2; i++)
 		kthread_join(&threads[i]);
+	file_calls.before_write = NULL;
 }
 
 /* A sync that finds nothing to do says that the file has it. */

@@ -77,6 +77,16 @@ int address_space_create_file(struct phys *phys, int fd, uint64_t nr_pages,
  */
 long address_space_sync(struct address_space *mapping, uint64_t first, uint64_t nr_pages);
 
+/*
+ * Make @nr_pages pages from @first on a hole: zero at the next touch, and in the file, if there is
+ * one, blocks that are not there. Unmapped everywhere: in each area that shows part of it one
+ * window, MMU_NOTIFY_CLEAR, over that part (and one over a page that comes back meanwhile). Private
+ * copies stay. Whoever has a page pinned keeps what is no page of anyone any more. 0; -EINVAL
+ * (beyond the end), -EACCES (the file is not open for writing), or what fallocate(2) says, and then
+ * nothing has changed.
+ */
+int address_space_punch_hole(struct address_space *mapping, uint64_t first, uint64_t nr_pages);
+
 #define MM_PROT_NONE  0x0u
 #define MM_PROT_READ  0x1u
 #define MM_PROT_WRITE 0x2u /* with MM_PROT_READ only, as in hardware */
@@ -141,6 +151,10 @@ enum mm_advice {
 	MM_MADV_FREE,
 	MM_MADV_COLD,
 	MM_MADV_PAGEOUT,
+	/*
+	 * Punch a hole in the object where the area shows it (address_space_punch_hole). -EINVAL:
+	 * it shows none; -EACCES: it is private, or may not write.
+	 */
 	MM_MADV_REMOVE,
 	MM_MADV_MERGEABLE,
 	MM_MADV_UNMERGEABLE,

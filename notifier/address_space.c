@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The page cache of a shared object: which frame holds which page, and the frames' home. Mappings
- * come and go above it; a page leaves its slot only for another frame (migration), or when the
- * object goes.
+ * come and go above it; a page leaves its slot only for another frame (migration), for a hole
+ * (file_hole.c), or when the object goes. An object may have a file below it, which pages are read
+ * from and written to (file_pages.c, file_sync.c); one that has none is memory.
  *
  * How to find a page for good: read the slot, lock the frame it names, read the slot again. The
  * second look counts:
@@ -22,6 +23,7 @@
  */
 #include <errno.h>
 
+#include "notifier/file_pages.h"
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
 #include "notifier/sync/alloc.h"
@@ -43,6 +45,7 @@ struct address_space *address_space_create(struct phys *phys, uint64_t nr_pages)
 	}
 	mapping->phys = phys;
 	mapping->nr_pages = nr_pages;
+	mapping->fd = -1;
 	refcount_set(&mapping->refs, 1);
 	init_rwsem_class(&mapping->i_mmap_rwsem, &lockdep_i_mmap_rwsem);
 	spin_lock_init(&mapping->i_pages_lock);
@@ -54,22 +57,50 @@ void address_space_get(struct address_space *mapping)
 	refcount_inc(&mapping->refs);
 }
 
-pfn_t address_space_peek(struct address_space *mapping, uint64_t pgoff)
+/* ---- slots ---- */
+
+static uint64_t load_slot(struct address_space *mapping, uint64_t pgoff)
 {
 	/* Pairs with the releases in set_slot(): the frame is seen as it was when it went in. */
-	uint64_t slot = smp_load_acquire(&mapping->slots[pgoff]);
-
-	return slot == NO_PAGE ? INVALID_PFN : slot - 1;
+	return smp_load_acquire(&mapping->slots[pgoff]);
 }
 
-static void set_slot(struct address_space *mapping, uint64_t pgoff, pfn_t pfn)
+static void set_slot(struct address_space *mapping, uint64_t pgoff, uint64_t slot)
 {
 	lockdep_assert_held(&mapping->i_pages_lock);
-	smp_store_release(&mapping->slots[pgoff], pfn == INVALID_PFN ? NO_PAGE : pfn + 1);
+	smp_store_release(&mapping->slots[pgoff], slot);
 }
 
-/* Returns whether the page is there, and then it is locked and a reference is the caller's. */
-static bool find_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
+static pfn_t slot_pfn(uint64_t slot)
+{
+	return slot == NO_PAGE ? INVALID_PFN : (slot & ~SLOT_DIRTY) - 1;
+}
+
+pfn_t address_space_peek(struct address_space *mapping, uint64_t pgoff)
+{
+	return slot_pfn(load_slot(mapping, pgoff));
+}
+
+bool address_space_page_dirty(struct address_space *mapping, uint64_t pgoff)
+{
+	return load_slot(mapping, pgoff) & SLOT_DIRTY;
+}
+
+void address_space_set_dirty(struct address_space *mapping, uint64_t pgoff, bool dirty)
+{
+	uint64_t slot;
+
+	spin_lock(&mapping->i_pages_lock);
+	slot = load_slot(mapping, pgoff) & ~SLOT_DIRTY;
+	ASSERT(slot != NO_PAGE && frame_locked(pfn_to_frame(mapping->phys, slot_pfn(slot))),
+	       "what is dirty, or not any more, is a page that the caller has locked");
+	set_slot(mapping, pgoff, dirty ? slot | SLOT_DIRTY : slot);
+	spin_unlock(&mapping->i_pages_lock);
+}
+
+/* ---- pages ---- */
+
+bool address_space_find_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
 {
 	for (;;) {
 		pfn_t pfn = address_space_peek(mapping, pgoff);
@@ -86,38 +117,61 @@ static bool find_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp
 	}
 }
 
+void address_space_delete_page(struct address_space *mapping, uint64_t pgoff, pfn_t pfn)
+{
+	pfn_to_frame(mapping->phys, pfn)->mapping = 0;
+	spin_lock(&mapping->i_pages_lock);
+	ASSERT(address_space_peek(mapping, pgoff) == pfn,
+	       "a slot changes only with its frame locked");
+	set_slot(mapping, pgoff, NO_PAGE);
+	spin_unlock(&mapping->i_pages_lock);
+	phys_put(mapping->phys, pfn);
+}
+
+/* Puts @pfn, which is locked, into the slot, with a reference for it. False if that is not empty.
+ */
+static bool fill_slot(struct address_space *mapping, uint64_t pgoff, pfn_t pfn)
+{
+	struct frame *frame = pfn_to_frame(mapping->phys, pfn);
+	bool empty;
+
+	spin_lock(&mapping->i_pages_lock);
+	empty = load_slot(mapping, pgoff) == NO_PAGE;
+	if (empty) {
+		frame->mapping = (uintptr_t)mapping;
+		frame->index = pgoff;
+		phys_get(mapping->phys, pfn);
+		set_slot(mapping, pgoff, pfn + 1);
+	}
+	spin_unlock(&mapping->i_pages_lock);
+	return empty;
+}
+
 /*
- * As find_page(), for an empty slot. 0, -ENOMEM, -EAGAIN when someone else filled it. The new frame
- * is locked before anyone can find it in the slot, so that a first fault maps it before it can be
- * moved; and before its mapping is set, since one who guesses frame numbers (migrate_frame) may
- * look at it already.
+ * As address_space_find_page(), for an empty slot. 0, -ENOMEM, -EIO, -EAGAIN when someone else
+ * filled it. The new frame is locked before anyone can find it in the slot, so that a first fault
+ * maps it before it can be moved; and before its mapping is set, since one who guesses frame
+ * numbers (migrate_frame) may look at it already. A file is read when the frame is in the slot, not
+ * before: whoever punches a hole finds it there, and waits (file_hole.c).
  */
 static int add_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
 {
 	struct phys *phys = mapping->phys;
-	pfn_t pfn = alloc_zeroed_user_frame(phys); /* this reference becomes the slot's */
-	struct frame *frame;
-	bool added;
+	pfn_t pfn = has_file(mapping) ? alloc_user_frame(phys) : alloc_zeroed_user_frame(phys);
+	int ret = -EAGAIN;
 
 	if (pfn == INVALID_PFN) /* or the last one went to another fault on this very page */
 		return address_space_peek(mapping, pgoff) == INVALID_PFN ? -ENOMEM : -EAGAIN;
-	frame = pfn_to_frame(phys, pfn);
 	lock_frame(phys, pfn);
-
-	spin_lock(&mapping->i_pages_lock);
-	added = address_space_peek(mapping, pgoff) == INVALID_PFN;
-	if (added) {
-		frame->mapping = (uintptr_t)mapping;
-		frame->index = pgoff;
-		phys_get(phys, pfn);
-		set_slot(mapping, pgoff, pfn);
+	if (fill_slot(mapping, pgoff, pfn)) {
+		ret = has_file(mapping) ? file_read_page(mapping, pgoff, pfn) : 0;
+		if (ret)
+			address_space_delete_page(mapping, pgoff, pfn);
 	}
-	spin_unlock(&mapping->i_pages_lock);
-
-	if (!added) {
+	if (ret) {
 		unlock_frame(phys, pfn);
 		phys_put(phys, pfn);
-		return -EAGAIN;
+		return ret;
 	}
 	*pfnp = pfn;
 	return 0;
@@ -130,20 +184,23 @@ int address_space_get_page(struct address_space *mapping, uint64_t pgoff, pfn_t 
 	ASSERT(pgoff < mapping->nr_pages, "page %#llx lies in the object",
 	       (unsigned long long)pgoff);
 	do {
-		if (find_page(mapping, pgoff, pfnp))
+		if (address_space_find_page(mapping, pgoff, pfnp))
 			return 0;
 		ret = add_page(mapping, pgoff, pfnp);
 	} while (ret == -EAGAIN);
 	return ret;
 }
 
+/* A page that is dirty is that in its new frame, too. */
 void address_space_replace(struct address_space *mapping, uint64_t pgoff, pfn_t from, pfn_t to)
 {
+	uint64_t slot;
+
 	phys_get(mapping->phys, to);
 	spin_lock(&mapping->i_pages_lock);
-	ASSERT(address_space_peek(mapping, pgoff) == from,
-	       "a slot changes only with its frame locked");
-	set_slot(mapping, pgoff, to);
+	slot = load_slot(mapping, pgoff);
+	ASSERT(slot_pfn(slot) == from, "a slot changes only with its frame locked");
+	set_slot(mapping, pgoff, (to + 1) | (slot & SLOT_DIRTY));
 	spin_unlock(&mapping->i_pages_lock);
 }
 
@@ -153,18 +210,13 @@ void address_space_replace(struct address_space *mapping, uint64_t pgoff, pfn_t 
  */
 static void remove_page(struct address_space *mapping, uint64_t pgoff)
 {
-	struct phys *phys = mapping->phys;
 	pfn_t pfn;
 
-	if (!find_page(mapping, pgoff, &pfn))
+	if (!address_space_find_page(mapping, pgoff, &pfn))
 		return;
-	pfn_to_frame(phys, pfn)->mapping = 0;
-	spin_lock(&mapping->i_pages_lock);
-	set_slot(mapping, pgoff, INVALID_PFN);
-	spin_unlock(&mapping->i_pages_lock);
-	unlock_frame(phys, pfn);
-	phys_put(phys, pfn); /* the slot's */
-	phys_put(phys, pfn); /* find_page()'s */
+	address_space_delete_page(mapping, pgoff, pfn);
+	unlock_frame(mapping->phys, pfn);
+	phys_put(mapping->phys, pfn);
 }
 
 void address_space_put(struct address_space *mapping)
@@ -173,6 +225,8 @@ void address_space_put(struct address_space *mapping)
 		return;
 	might_sleep();
 	ASSERT(!mapping->i_mmap.rbh_root, "every VMA holds a reference on what it maps");
+	if (has_file(mapping))
+		file_close(mapping);
 	for (uint64_t pgoff = 0; pgoff < mapping->nr_pages; pgoff++)
 		remove_page(mapping, pgoff);
 	kvfree(mapping->slots, max(mapping->nr_pages, (uint64_t)1) * sizeof(*mapping->slots));

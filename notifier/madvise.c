@@ -37,6 +37,7 @@ static const struct advice {
 	bool changes_areas;
 } advices[NR_MM_MADV] = {
 	[MM_MADV_DONTNEED] = {madvise_dontneed, false},
+	[MM_MADV_REMOVE] = {madvise_remove, false},
 };
 
 static int advise_part(struct mm_struct *mm, const struct advice *advice, hva_t start, hva_t end)

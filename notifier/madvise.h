@@ -11,4 +11,6 @@
 
 struct vm_area_struct;
 
+int madvise_remove(struct vm_area_struct *vma, hva_t start, hva_t end); /* file_hole.c */
+
 #endif

@@ -30,6 +30,7 @@
  */
 #include <errno.h>
 
+#include "notifier/file_pages.h"
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
 #include "notifier/sync/bug.h"
@@ -99,8 +100,10 @@ static int fault_object(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool
 
 	if (ret)
 		return ret;
-	if (vma_is_private(vma))
+	if (vma_is_private(vma) || (vma_notifies_writes(vma) && !write))
 		flags &= ~(PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY);
+	else if (vma_notifies_writes(vma))
+		address_space_set_dirty(vma->mapping, vma_page(vma, hva), true);
 	installed = install_entry(vma, hva, ptep, pfn, flags);
 	unlock_frame(phys, pfn);
 	if (!installed)
@@ -144,13 +147,17 @@ static int fault_rights(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_
 
 	if (write && vma_is_private(vma))
 		return cow_fault(vma, hva, ptep, pte);
+	if (write && vma_notifies_writes(vma)) {
+		mkwrite_fault(vma, hva, ptep, pte);
+		return 0;
+	}
 	/* mm_mprotect() gave the area more than it had, and the entry nothing. */
 	spin_lock(&mm->page_table_lock);
 	pte = pte_load(ptep);
 	if (pte_present(pte)) {
 		pte_t more = vma_pte_rights(vma);
 
-		if (vma_is_private(vma))
+		if (vma_is_private(vma) || vma_notifies_writes(vma))
 			more &= ~PTE_WRITE;
 		change_pte(mm, hva, ptep, &pte, pte | more | PTE_ACCESSED | written(write));
 	}

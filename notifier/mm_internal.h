@@ -53,10 +53,24 @@ struct address_space {
 	spinlock_t i_pages_lock;
 	/*
 	 * [nr_pages]: NO_PAGE, or a frame number plus one, so that lazily zero memory is an empty
-	 * cache. Each holds one reference on its frame.
+	 * cache. Each holds one reference on its frame. Of a file, with SLOT_DIRTY if the frame has
+	 * what the file may not have; that changes only with the frame locked, too.
 	 */
 	uint64_t *slots;
+
+	/* Constant from the creation on; file_pages.c. */
+	int fd; /* the file that pages come from and go to, or -1: there is nothing but the cache */
+	bool read_only;	       /* the file: nobody may have a shared mapping that writes */
+	uint64_t file_bytes;   /* what lies beyond, in the last page, is not in the file */
+	atomic64_t nr_written; /* pages, counted with the frame locked when the file has them */
 };
+
+#define SLOT_DIRTY (1UL << 63)
+
+static inline bool has_file(const struct address_space *mapping)
+{
+	return mapping->fd >= 0;
+}
 
 /*
  * The private pages of an area and of all that came from it, by a split, a move or a fork; and the
@@ -209,11 +223,19 @@ void unlink_tables(struct mm_struct *mm, hva_t start, hva_t end, struct pgtable_
 
 /*
  * address_space.c: the frame of page @pgoff, made if there is none: locked, with a reference for
- * the caller, and in its slot for as long as it is locked. 0, -ENOMEM.
+ * the caller, and in its slot for as long as it is locked. 0, -ENOMEM, -EIO.
  */
 int address_space_get_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp);
+/* The same, but only if there is one. */
+bool address_space_find_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp);
 /* What the slot holds this instant, or INVALID_PFN. */
 pfn_t address_space_peek(struct address_space *mapping, uint64_t pgoff);
+/* Take @pfn, which is locked, out of its slot: it is no page any more, and the slot's reference is
+ * put. The caller has another, and nobody maps it. */
+void address_space_delete_page(struct address_space *mapping, uint64_t pgoff, pfn_t pfn);
+/* Does the file lack what the frame has? Changed by whoever has the frame locked. */
+bool address_space_page_dirty(struct address_space *mapping, uint64_t pgoff);
+void address_space_set_dirty(struct address_space *mapping, uint64_t pgoff, bool dirty);
 /* Re-point the slot of @from, which is locked and frozen, to @to, which gains a reference. */
 void address_space_replace(struct address_space *mapping, uint64_t pgoff, pfn_t from, pfn_t to);
 
@@ -233,7 +255,7 @@ void rmap_walk(struct frame *frame, void (*fn)(struct vm_area_struct *vma, hva_t
 /*
  * mm_fault.c. handle_mm_fault: with mmap_lock held for reading, and the access allowed by the VMA:
  * on 0 the page was there for it at some instant since the call. mm_fault: finds the VMA and does
- * it; 0, -EFAULT, -ENOMEM. vma_allows: what the VMA says.
+ * it; 0, -EFAULT, -ENOMEM, -EIO (a file that cannot be read). vma_allows: what the VMA says.
  */
 int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write);
 /* Until *@ptep is not @pte any more, a migration entry. Holds no reference, nor a reverse-map lock. */

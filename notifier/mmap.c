@@ -183,6 +183,8 @@ int mm_mmap_flags(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int p
 
 	if (!arguments_ok(mm, addr, len, prot, flags, mapping, pgoff))
 		return -EINVAL;
+	if (mapping && mapping->read_only && !(flags & MM_MAP_PRIVATE) && (prot & MM_PROT_WRITE))
+		return -EACCES;
 	if (flags & MM_MAP_PRIVATE)
 		like.flags = VMA_PRIVATE;
 	vma = clone_vma(&like, mm, addr, addr + len, mapping ? pgoff : addr >> PAGE_SHIFT);

@@ -56,6 +56,9 @@ static int protect_part(struct mm_struct *mm, hva_t start, hva_t end, unsigned i
 
 	if (!vma)
 		return -ENOMEM;
+	if (vma->mapping && vma->mapping->read_only && !vma_is_private(vma) &&
+	    (prot & MM_PROT_WRITE))
+		return -EACCES;
 	*next = min(vma->end, end);
 	if (vma->prot == prot)
 		return 0;

@@ -213,7 +213,7 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	hva = memslot_hva(map->slot, walk->gfn);
 	ret = hva_to_pfn(shadow->mm, hva, write, &map->pfn, &writable);
 	if (ret)
-		return ret == -EFAULT ? RET_PF_BAD_HVA : RET_PF_NO_MEMORY;
+		return ret == -ENOMEM ? RET_PF_NO_MEMORY : RET_PF_BAD_HVA;
 	if (invalidate_retry_unsafe(shadow, seq))
 		return RET_PF_RETRY;
 

@@ -92,9 +92,9 @@ struct hmm_range {
  * asked for it changes nothing, and a page that is being moved is 0.
  *
  * 0; -EBUSY (the interval was invalidated since read_begin: from there again), -EPERM (a write to a
- * read-only area), -EFAULT (a hole, and a page is wanted), -ENOMEM, -EINVAL (the range is empty,
- * unaligned, ends before it starts, or is not within the interval). After an error each entry is
- * what it was or what was found, and pages may have been faulted in.
+ * read-only area), -EFAULT (a hole, and a page is wanted), -ENOMEM, -EIO, -EINVAL (the range is
+ * empty, unaligned, ends before it starts, or is not within the interval). After an error each
+ * entry is what it was or what was found, and pages may have been faulted in.
  */
 int hmm_range_fault(struct hmm_range *range) __attribute__((warn_unused_result));
 

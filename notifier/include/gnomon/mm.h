@@ -52,6 +52,41 @@ struct address_space *address_space_create(struct phys *phys, uint64_t nr_pages)
 void address_space_get(struct address_space *mapping);
 void address_space_put(struct address_space *mapping); /* the last put frees its frames */
 
+/*
+ * The same, with a file below it: any regular file or memfd. A page is what the file has when it is
+ * first touched, and goes back with a sync, or when the frame is needed, or with the last put
+ * (where an error is logged). @nr_pages of the file, from its beginning; 0: all there are. The file
+ * does not grow: what lies behind its end, in the last page, is zero and is not written. The
+ * descriptor is duplicated. 0; -EBADF, -ENODEV (no regular file), -EACCES (not open for reading),
+ * -EINVAL (fewer pages than @nr_pages; open for writing with O_APPEND), -EMFILE, -ENOMEM.
+ *
+ * A file that is not open for writing can be mapped shared to be read, and private. Where a page
+ * cannot be read, all that needs it says -EIO: faults, accesses, hva_to_pfn(), hmm_range_fault().
+ */
+int address_space_create_file(struct phys *phys, int fd, uint64_t nr_pages,
+			      struct address_space **mapping);
+
+/*
+ * Write back what is dirty of @nr_pages pages from @first on. What was written before the call, by
+ * any mapping, is in the file when it returns, as read(2) sees it (on disk: fsync(2)). Each mapping
+ * that may write a page asks again for its next write: one window each, MMU_NOTIFY_PROTECTION_PAGE,
+ * over the page. One that is pinned (mm_pin_page) is written and stays dirty, as it may be written
+ * to at any time. Returns how many pages were written, or -errno of the first that could not be,
+ * which stay dirty; the others are written all the same. -EINVAL: beyond the end. The caller has a
+ * reference, or it is mapped. May sleep.
+ */
+long address_space_sync(struct address_space *mapping, uint64_t first, uint64_t nr_pages);
+
+/*
+ * Make @nr_pages pages from @first on a hole: zero at the next touch, and in the file, if there is
+ * one, blocks that are not there. Unmapped everywhere: in each area that shows part of it one
+ * window, MMU_NOTIFY_CLEAR, over that part (and one over a page that comes back meanwhile). Private
+ * copies stay. Whoever has a page pinned keeps what is no page of anyone any more. 0; -EINVAL
+ * (beyond the end), -EACCES (the file is not open for writing), or what fallocate(2) says, and then
+ * nothing has changed.
+ */
+int address_space_punch_hole(struct address_space *mapping, uint64_t first, uint64_t nr_pages);
+
 #define MM_PROT_NONE  0x0u
 #define MM_PROT_READ  0x1u
 #define MM_PROT_WRITE 0x2u /* with MM_PROT_READ only, as in hardware */
@@ -60,7 +95,8 @@ void address_space_put(struct address_space *mapping); /* the last put frees its
  * Map [addr, addr + len): pages @pgoff onwards of @mapping (a shared mapping), or private
  * zero-filled memory when @mapping is NULL. Takes mmap_lock for writing. 0; -EINVAL (unaligned,
  * empty, wraps; @prot none of the three combinations; beyond @mapping's end, or @mapping of another
- * pool), -EEXIST (overlap), -ENOMEM (also with 65,530 areas, as in Linux).
+ * pool), -EACCES (shared, to be written, of a file that is not open for it), -EEXIST (overlap),
+ * -ENOMEM (also with 65,530 areas, as in Linux).
  */
 int mm_mmap(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int prot,
 	    struct address_space *mapping, uint64_t pgoff);
@@ -100,7 +136,7 @@ int mm_mremap(struct mm_struct *mm, hva_t addr, uint64_t old_len, uint64_t new_l
  * Set the rights of [addr, addr + len), @len rounded up to pages. One window,
  * MMU_NOTIFY_PROTECTION_VMA, over each area, or part of one, whose rights change. Takes mmap_lock
  * for writing. 0; -EINVAL (@addr unaligned, @prot), -ENOMEM (a hole, or no memory: what lies before
- * has the new rights).
+ * has the new rights), -EACCES (as mm_mmap; the same).
  */
 int mm_mprotect(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int prot);
 
@@ -110,18 +146,29 @@ int mm_mprotect(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int pro
  * one of these), -ENOMEM (a hole, after all the rest was done; or no memory).
  */
 enum mm_advice {
-	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area.
-	 */
+	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area. */
 	MM_MADV_DONTNEED,
 	MM_MADV_FREE,
 	MM_MADV_COLD,
 	MM_MADV_PAGEOUT,
+	/*
+	 * Punch a hole in the object where the area shows it (address_space_punch_hole). -EINVAL:
+	 * it shows none; -EACCES: it is private, or may not write.
+	 */
 	MM_MADV_REMOVE,
 	MM_MADV_MERGEABLE,
 	MM_MADV_UNMERGEABLE,
 	NR_MM_MADV,
 };
 int mm_madvise(struct mm_struct *mm, hva_t addr, uint64_t len, enum mm_advice advice);
+
+/*
+ * Write back what shared areas of files show in [addr, addr + len), @len rounded up to pages, as
+ * address_space_sync() does (Linux: msync(MS_SYNC), without the disk). Takes mmap_lock for reading.
+ * 0; -EINVAL (@addr unaligned), -ENOMEM (a hole in the range: the rest was done; or it wraps), or
+ * -errno of the first area of which a page could not be written, where it ends.
+ */
+int mm_msync(struct mm_struct *mm, hva_t addr, uint64_t len);
 
 /*
  * A second mm with the same areas and contents. Private pages are shared until one of the two
@@ -136,7 +183,7 @@ int mm_fork(struct mm_struct *mm, struct mm_struct **child);
  * moved, merged or reclaimed, and if it is pinned for writing, a fork leaves it to this mm, which
  * goes on to write in it. A page that is pinned for reading stays as it is; in a private area this
  * mm's next write may have its copy elsewhere. May be unmapped meanwhile, and is freed with the
- * last pin then. 0; -EFAULT, -ENOMEM.
+ * last pin then. 0; -EFAULT, -ENOMEM, -EIO.
  */
 int mm_pin_page(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn);
 void mm_unpin_page(struct mm_struct *mm, pfn_t pfn, bool write); /* as it was pinned */
@@ -177,21 +224,21 @@ int migrate_mapping_page(struct address_space *mapping, uint64_t pgoff);
  * get_user_pages). Takes no reference: the answer may be used only under a lock that the caller's
  * invalidate_range_start takes, after the caller's own sequence check (K-15, K-16). *writable tells
  * whether the secondary may map it writable. May sleep. 0; -EFAULT (no mapping, or write to a
- * read-only one), -ENOMEM.
+ * read-only one), -ENOMEM, -EIO (a file that cannot be read).
  */
 int hva_to_pfn(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn, bool *writable);
 
 /*
  * Host access to the memory behind an hva. Reads and writes of naturally aligned 8 bytes or less
  * are single-copy atomic; no write is ever lost in a migration's copy. All may sleep (they fault
- * pages in). 0; -EFAULT, -ENOMEM. A call that fails half way has done the pages before the failing
- * one.
+ * pages in). 0; -EFAULT, -ENOMEM, -EIO. A call that fails half way has done the pages before the
+ * failing one.
  */
 int mm_read(struct mm_struct *mm, hva_t hva, void *buf, size_t len);
 int mm_write(struct mm_struct *mm, hva_t hva, const void *buf, size_t len);
 
-/* 0 swapped; 1 not (*old then holds what was found); -EFAULT, -ENOMEM, -EINVAL (unaligned). Full
- * barrier. */
+/* 0 swapped; 1 not (*old then holds what was found); -EFAULT, -ENOMEM, -EIO, -EINVAL (unaligned).
+ * Full barrier. */
 int mm_cmpxchg64(struct mm_struct *mm, hva_t hva, uint64_t *old, uint64_t new_value);
 
 /*

@@ -278,6 +278,8 @@ bool zap_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep);
 void unmapped_page(struct vm_area_struct *vma, pfn_t pfn);
 /* All of [start, end), which lies in @vma; returns how many there were. */
 long zap_vma_range(struct vm_area_struct *vma, hva_t start, hva_t end);
+/* Is part of [start, end) in no area? With mmap_lock held. */
+bool range_has_holes(struct mm_struct *mm, hva_t start, hva_t end);
 
 /*
  * migrate.c: the move of one frame, in three steps, so that a batch can be unmapped in one window.

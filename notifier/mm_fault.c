@@ -185,6 +185,8 @@ int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write)
 			ret = fault_rights(vma, hva, ptep, pte, write);
 		else if (pte_migration(pte))
 			migration_entry_wait(mm, ptep, pte);
+		else if (pte_exclusive(pte))
+			end_device_exclusive(vma, hva, ptep, pte);
 		else
 			ret = fault_none(vma, hva, ptep, write);
 	}

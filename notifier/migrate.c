@@ -4,7 +4,7 @@
  *
  * With the old and the new frame locked all the way:
  *
- *   1. Every present entry that names the old frame becomes a migration entry, each in a window of
+ *   1. Every entry that maps the old frame becomes a migration entry, each in a window of
  *      its own mm that is closed right after. Who wants the page now waits (mm_fault.c).
  *   2. References are frozen: the count must be what is left to expect, the caller's and the
  *      slot's. Anyone else's makes the move fail, and the entries go back to what they were.
@@ -77,7 +77,7 @@ void migration_unmap_entry(struct migration *m, struct mm_struct *mm, hva_t hva,
 	spin_lock(&mm->page_table_lock);
 	pte = pte_load(ptep);
 	/* Exchange until it sticks: accessed and dirty bits may be set meanwhile, nothing else. */
-	while (!unmapped && pte_present(pte) && pte_pfn(pte) == m->from)
+	while (!unmapped && pte_maps_frame(pte) && pte_pfn(pte) == m->from)
 		unmapped = change_pte(mm, hva, ptep, &pte,
 				      pte_make(m->from, (pte & PTE_KEEP) | PTE_MIGRATION));
 	if (unmapped) {
@@ -100,7 +100,7 @@ static void unmap_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 	pte_t pte = ptep ? pte_load(ptep) : 0;
 	struct mmu_notifier_range range;
 
-	if (!pte_present(pte) || pte_pfn(pte) != m->from)
+	if (!pte_maps_frame(pte) || pte_pfn(pte) != m->from)
 		return;
 	mmu_notifier_range_init(&range, MMU_NOTIFY_MIGRATE, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, hva,
 				hva + PAGE_SIZE);

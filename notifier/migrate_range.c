@@ -59,7 +59,7 @@ static bool lock_mapped_frame(struct batch *batch, pte_t *ptep, pfn_t pfn)
 	if (!phys_get_unless_zero(phys, pfn))
 		return false;
 	pte = pte_load(ptep);
-	if (pte_present(pte) && pte_pfn(pte) == pfn && trylock_frame(phys, pfn))
+	if (pte_maps_frame(pte) && pte_pfn(pte) == pfn && trylock_frame(phys, pfn))
 		return true;
 	phys_put(phys, pfn);
 	return false;
@@ -74,7 +74,7 @@ static int collect_one(pte_t *ptep, hva_t hva, void *arg)
 	pfn_t pfn = pte_pfn(pte);
 	int ret;
 
-	if (!pte_present(pte))
+	if (!pte_maps_frame(pte))
 		return 0;
 	if (batch->nr == MIGRATE_BATCH) {
 		batch->next = hva;

@@ -40,8 +40,7 @@
 
 #define MADE_WRITABLE (PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY | PTE_OWN)
 
-/* Takes a reference on the frame that *ptep names, if it still is @pte. */
-static bool get_mapped_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte)
+bool get_entry_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 {
 	if (!phys_get_unless_zero(mm->phys, pte_pfn(pte)))
 		return false;
@@ -126,7 +125,7 @@ int cow_fault(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte)
 	struct mm_struct *mm = vma->mm;
 	int ret = 0;
 
-	if (!get_mapped_frame(mm, ptep, pte))
+	if (!get_entry_frame(mm, ptep, pte))
 		return 0; /* the caller looks again */
 	if (!reuse_page(vma, hva, ptep, pte))
 		ret = copy_page(vma, hva, ptep, pte);

@@ -89,11 +89,17 @@ static pte_t written(bool write)
 	return write ? PTE_DIRTY | PTE_SOFT_DIRTY : 0;
 }
 
+/* Of a new entry. Nobody knows what was here before: so it counts as written (soft_dirty.c). */
+static pte_t new_entry(bool write)
+{
+	return PTE_SOFT_DIRTY | (write ? PTE_DIRTY : 0);
+}
+
 /* A page of the object itself: shared, or shown by a private area until somebody writes. */
 static int fault_object(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool write)
 {
 	struct phys *phys = vma->mm->phys;
-	pte_t flags = vma_pte_rights(vma) | written(write);
+	pte_t flags = vma_pte_rights(vma) | new_entry(write);
 	bool installed;
 	pfn_t pfn;
 	int ret = address_space_get_page(vma->mapping, vma_page(vma, hva), &pfn);
@@ -101,7 +107,7 @@ static int fault_object(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool
 	if (ret)
 		return ret;
 	if (vma_is_private(vma) || (vma_notifies_writes(vma) && !write))
-		flags &= ~(PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY);
+		flags &= ~(PTE_WRITE | PTE_DIRTY);
 	else if (vma_notifies_writes(vma))
 		address_space_set_dirty(vma->mapping, vma_page(vma, hva), true);
 	installed = install_entry(vma, hva, ptep, pfn, flags);
@@ -122,7 +128,7 @@ static int fault_zeroes(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool
 	lock_frame(phys, pfn);
 	set_anon_frame(vma, hva, pfn);
 	installed = install_entry(vma, hva, ptep, pfn,
-				  vma_pte_rights(vma) | written(write) | PTE_OWN);
+				  vma_pte_rights(vma) | new_entry(write) | PTE_OWN);
 	if (!installed)
 		pfn_to_frame(phys, pfn)->mapping = 0;
 	unlock_frame(phys, pfn);
@@ -187,6 +193,8 @@ int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write)
 			ret = fault_rights(vma, hva, ptep, pte, write);
 		else if (pte_migration(pte))
 			migration_entry_wait(mm, ptep, pte);
+		else if (pte_exclusive(pte))
+			end_device_exclusive(vma, hva, ptep, pte);
 		else
 			ret = fault_none(vma, hva, ptep, write);
 	}

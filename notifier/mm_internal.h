@@ -293,6 +293,17 @@ void set_anon_frame(struct vm_area_struct *vma, hva_t hva, pfn_t pfn);
  */
 int cow_fault(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte);
 
+/* Take a reference on the frame that @pte names, unless *ptep is another by now. */
+bool get_entry_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte);
+
+/*
+ * device_exclusive.c, with mmap_lock held. end_device_exclusive: the exclusive entry @pte becomes
+ * present, unless it is another by now: the caller looks again. take_back_from_devices: those of
+ * all of @vma; with mmap_lock held for writing, so that none is made meanwhile.
+ */
+void end_device_exclusive(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte);
+void take_back_from_devices(struct vm_area_struct *vma);
+
 /*
  * mm_zap.c: clear the entry of @hva in @vma, inside a window over it, and let go of its page. True
  * if there was one. May sleep (a private page's frame lock). unmapped_page: an entry of @vma that
@@ -302,6 +313,8 @@ bool zap_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep);
 void unmapped_page(struct vm_area_struct *vma, pfn_t pfn);
 /* All of [start, end), which lies in @vma; returns how many there were. */
 long zap_vma_range(struct vm_area_struct *vma, hva_t start, hva_t end);
+/* Is part of [start, end) in no area? With mmap_lock held. */
+bool range_has_holes(struct mm_struct *mm, hva_t start, hva_t end);
 
 /*
  * migrate.c: the move of one frame, in three steps, so that a batch can be unmapped in one window.

@@ -90,7 +90,7 @@ long zap_vma_range(struct vm_area_struct *vma, hva_t start, hva_t end)
 	return zap.nr_zapped;
 }
 
-static bool range_has_holes(struct mm_struct *mm, hva_t start, hva_t end)
+bool range_has_holes(struct mm_struct *mm, hva_t start, hva_t end)
 {
 	struct vm_area_struct *vma = find_vma(mm, start);
 

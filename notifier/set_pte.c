@@ -9,16 +9,18 @@
 #include "notifier/sync/lock.h"
 
 /*
+ * What a device has for itself (an exclusive entry) is not present, but it uses it.
  * The dirty bits are a right, too: while they are set a secondary may write without asking again,
  * so whoever clears them has to take its writable entry away. The accessed bit is a hint.
  */
 bool pte_change_needs_window(pte_t old, pte_t pte)
 {
-	const pte_t rights = PTE_PRESENT | PTE_READ | PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY;
+	const pte_t page = PTE_PRESENT | PTE_KIND_MASK | PTE_PFN_MASK;
+	const pte_t rights = PTE_READ | PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY;
 
-	if (!pte_present(old))
+	if (!pte_maps_frame(old))
 		return false;
-	return !pte_present(pte) || pte_pfn(pte) != pte_pfn(old) || (old & rights & ~pte);
+	return ((old ^ pte) & page) || (old & rights & ~pte);
 }
 
 #ifdef CONFIG_LOCKDEP

@@ -95,8 +95,8 @@ static inline bool test_page_is(struct phys *phys, pfn_t pfn, uint64_t word)
 
 struct counting_notifier {
 	struct mmu_notifier mn;
-	atomic64_t starts[MMU_NOTIFY_MIGRATE + 1];
-	atomic64_t ends[MMU_NOTIFY_MIGRATE + 1];
+	atomic64_t starts[MMU_NOTIFY_EXCLUSIVE + 1]; /* of each event */
+	atomic64_t ends[MMU_NOTIFY_EXCLUSIVE + 1];
 	atomic64_t open; /* windows, now */
 	atomic64_t releases;
 	hva_t start, end; /* of the last window; for tests with one thread */

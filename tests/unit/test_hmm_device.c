@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A device that mirrors a range by hmm_range_fault(), in the shape of the kernel's lib/test_hmm: an
- * array of frames with nothing but its interval notifier to keep it true. It reads and writes the
- * contents of frames under its lock while others move and zap the pages.
+ * A device that mirrors a range by hmm_range_fault() (tests/support/mirror_device.h), while others
+ * move and zap the pages.
  *
  * The oracle is exact: each word has one owner, a thread which alone writes it and zaps its page.
  * So it knows at each moment what the word is, through the device as well as through the mm.
@@ -12,158 +11,40 @@
 
 #include <gnomon/hmm.h>
 
-#include "notifier/contents.h"
-#include "notifier/sync/lock.h"
-#include "tests/support/mm_fixture.h"
+#include "tests/support/mirror_device.h"
 
 #define HVA	   0x200000000UL
 #define NR_OWNERS  4
 #define NR_PRIVATE 8 /* pages; the others are shared */
 #define NR_PAGES   16
-#define TRIES	   100000
-
-struct device {
-	struct phys *phys;
-	struct mm_struct *mm;
-	struct mmu_interval_notifier sub;
-	spinlock_t lock;
-	uint64_t entry[NR_PAGES]; /* as of hmm_pfns, or 0; under lock */
-	atomic64_t invalidated, refused, faults, retries, accesses;
-	/* Between the walk and the lock, where what was found may become untrue. */
-	void (*before_lock)(struct device *dev);
-};
-
-static bool device_invalidate(struct mmu_interval_notifier *sub,
-			      const struct mmu_notifier_range *update, unsigned long cur_seq)
-{
-	struct device *dev = container_of(sub, struct device, sub);
-
-	if (mmu_notifier_range_blockable(update)) {
-		spin_lock(&dev->lock);
-	} else if (!spin_trylock(&dev->lock)) {
-		atomic64_inc(&dev->refused);
-		return false;
-	}
-	mmu_interval_set_seq(sub, cur_seq);
-	for (unsigned int page = 0; page < NR_PAGES; page++) {
-		hva_t hva = HVA + page * PAGE_SIZE;
-
-		if (dev->entry[page] && hva >= update->start && hva < update->end) {
-			dev->entry[page] = 0;
-			atomic64_inc(&dev->invalidated);
-		}
-	}
-	spin_unlock(&dev->lock);
-	return true;
-}
-
-static const struct mmu_interval_notifier_ops device_ops = {.invalidate = device_invalidate};
-
-/* The pattern of gnomon/hmm.h. */
-static int device_fault(struct device *dev, unsigned int page, uint64_t request)
-{
-	uint64_t found;
-	struct hmm_range range = {
-		.notifier = &dev->sub,
-		.start = HVA + page * PAGE_SIZE,
-		.end = HVA + (page + 1) * PAGE_SIZE,
-		.hmm_pfns = &found,
-		.default_flags = request,
-	};
-
-	atomic64_inc(&dev->faults);
-	for (int tries = 0; tries < TRIES; tries++) {
-		bool retry;
-		int ret;
-
-		range.notifier_seq = mmu_interval_read_begin(&dev->sub);
-		if (!mmget_not_zero(dev->mm))
-			return -EFAULT;
-		mmap_read_lock(dev->mm);
-		ret = hmm_range_fault(&range);
-		mmap_read_unlock(dev->mm);
-		mmput(dev->mm);
-		if (ret && ret != -EBUSY)
-			return ret;
-		if (dev->before_lock)
-			dev->before_lock(dev);
-		spin_lock(&dev->lock);
-		retry = ret || mmu_interval_read_retry(&dev->sub, range.notifier_seq);
-		if (!retry)
-			dev->entry[page] = found;
-		spin_unlock(&dev->lock);
-		if (!retry)
-			return 0;
-		atomic64_inc(&dev->retries);
-	}
-	return -EBUSY;
-}
-
-/* One access to the first word of a page, under the lock; false: not in the table. */
-static bool device_try(struct device *dev, unsigned int page, uint64_t *value, bool write)
-{
-	uint64_t need = write ? HMM_PFN_VALID | HMM_PFN_WRITE : HMM_PFN_VALID;
-	uint64_t entry;
-	bool there;
-
-	spin_lock(&dev->lock);
-	entry = dev->entry[page];
-	there = (entry & need) == need;
-	if (there) {
-		void *frame = phys_map(dev->phys, hmm_pfn_to_pfn(entry));
-
-		if (write)
-			contents_write(frame, value, sizeof(*value));
-		else
-			contents_read(value, frame, sizeof(*value));
-	}
-	spin_unlock(&dev->lock);
-	if (there)
-		atomic64_inc(&dev->accesses);
-	return there;
-}
-
-static uint64_t device_read(struct device *dev, unsigned int page)
-{
-	uint64_t value = 0;
-
-	while (!device_try(dev, page, &value, false))
-		expect_eq(device_fault(dev, page, HMM_PFN_REQ_FAULT), 0);
-	return value;
-}
-
-static void device_write(struct device *dev, unsigned int page, uint64_t value)
-{
-	while (!device_try(dev, page, &value, true))
-		expect_eq(device_fault(dev, page, HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE), 0);
-}
 
 static struct address_space *mapping;
 
-static void device_create(struct device *dev)
+static struct phys *phys;
+
+static void device_create(struct mirror_device *dev)
 {
-	*dev = (struct device){.phys = test_phys(256)};
-	dev->mm = test_mm(dev->phys);
-	mapping = test_mapping(dev->phys, NR_PAGES - NR_PRIVATE);
-	spin_lock_init(&dev->lock);
-	expect_eq(mm_mmap(dev->mm, HVA, NR_PRIVATE * PAGE_SIZE, RW, NULL, 0), 0);
-	expect_eq(mm_mmap(dev->mm, HVA + NR_PRIVATE * PAGE_SIZE,
-			  (NR_PAGES - NR_PRIVATE) * PAGE_SIZE, RW, mapping, 0),
+	struct mm_struct *mm;
+
+	phys = test_phys(256);
+	mm = test_mm(phys);
+	mapping = test_mapping(phys, NR_PAGES - NR_PRIVATE);
+	expect_eq(mm_mmap(mm, HVA, NR_PRIVATE * PAGE_SIZE, RW, NULL, 0), 0);
+	expect_eq(mm_mmap(mm, HVA + NR_PRIVATE * PAGE_SIZE, (NR_PAGES - NR_PRIVATE) * PAGE_SIZE, RW,
+			  mapping, 0),
 		  0);
-	expect_eq(mmu_interval_notifier_insert(&dev->sub, dev->mm, HVA, NR_PAGES * PAGE_SIZE,
-					       &device_ops),
-		  0);
+	mirror_create(dev, mm, HVA, NR_PAGES);
 }
 
-static void device_destroy(struct device *dev)
+static void device_destroy(struct mirror_device *dev)
 {
-	mmu_interval_notifier_remove(&dev->sub);
+	mirror_destroy(dev);
 	mmput(dev->mm);
 	address_space_put(mapping);
-	test_phys_done(dev->phys);
+	test_phys_done(phys);
 }
 
-static uint64_t mm_faults(struct device *dev)
+static uint64_t mm_faults(struct mirror_device *dev)
 {
 	struct mm_stats stats;
 
@@ -173,14 +54,14 @@ static uint64_t mm_faults(struct device *dev)
 
 TEST(hmm_device, alone)
 {
-	struct device dev;
+	struct mirror_device dev;
 	const unsigned int shared = NR_PRIVATE;
 
 	device_create(&dev);
-	expect_eq(device_read(&dev, 0), 0);
+	expect_eq(mirror_read(&dev, 0), 0);
 	expect_eq(mm_faults(&dev), 1);
-	device_write(&dev, 0, 5);
-	device_write(&dev, shared, 6);
+	mirror_write(&dev, 0, 5);
+	mirror_write(&dev, shared, 6);
 	expect_eq(mm_faults(&dev), 2);
 	expect_eq(atomic64_read(&dev.faults), 2);
 	expect_eq(test_read(dev.mm, HVA), 5);
@@ -189,27 +70,27 @@ TEST(hmm_device, alone)
 	 */
 	expect_eq(mm_migrate_range(dev.mm, HVA, NR_PAGES * PAGE_SIZE), 2);
 	expect_eq(atomic64_read(&dev.invalidated), 2);
-	expect_eq(device_read(&dev, 0), 5);
-	expect_eq(device_read(&dev, shared), 6);
+	expect_eq(mirror_read(&dev, 0), 5);
+	expect_eq(mirror_read(&dev, shared), 6);
 	expect_eq(atomic64_read(&dev.faults), 4);
 	expect_eq(mm_faults(&dev), 2);
 
 	/* It goes: what was private is lost, as for everyone, what is shared is not. */
 	expect_eq(mm_zap_range(dev.mm, HVA, NR_PAGES * PAGE_SIZE), 2);
-	expect_eq(device_read(&dev, 0), 0);
-	expect_eq(device_read(&dev, shared), 6);
+	expect_eq(mirror_read(&dev, 0), 0);
+	expect_eq(mirror_read(&dev, shared), 6);
 	expect_eq(mm_faults(&dev), 4);
 	expect_eq(atomic64_read(&dev.retries), 0);
 	device_destroy(&dev);
 }
 
-static void move_once(struct device *dev)
+static void move_once(struct mirror_device *dev)
 {
 	dev->before_lock = NULL;
 	expect_eq(mm_migrate_range(dev->mm, HVA, PAGE_SIZE), 1);
 }
 
-static void zap_once(struct device *dev)
+static void zap_once(struct mirror_device *dev)
 {
 	dev->before_lock = NULL;
 	expect_eq(mm_zap_range(dev->mm, HVA, PAGE_SIZE), 1);
@@ -218,20 +99,20 @@ static void zap_once(struct device *dev)
 /* What was found is no longer so when the lock is taken: only the sequence knows. */
 TEST(hmm_device, changed_before_the_lock)
 {
-	struct device dev;
+	struct mirror_device dev;
 
 	device_create(&dev);
 	test_write(dev.mm, HVA, 5);
 	dev.before_lock = move_once;
-	expect_eq(device_read(&dev, 0), 5);
+	expect_eq(mirror_read(&dev, 0), 5);
 	expect_eq(atomic64_read(&dev.retries), 1);
 	expect_eq(mm_zap_range(dev.mm, HVA + PAGE_SIZE, PAGE_SIZE), 0); /* not of this page */
-	expect_eq(device_read(&dev, 0), 5);
+	expect_eq(mirror_read(&dev, 0), 5);
 	expect_eq(atomic64_read(&dev.retries), 1);
 
 	expect_eq(mm_migrate_range(dev.mm, HVA, PAGE_SIZE), 1);
 	dev.before_lock = zap_once;
-	expect_eq(device_read(&dev, 0), 0);
+	expect_eq(mirror_read(&dev, 0), 0);
 	expect_eq(atomic64_read(&dev.retries), 2);
 	device_destroy(&dev);
 }
@@ -239,24 +120,24 @@ TEST(hmm_device, changed_before_the_lock)
 /* The mm ends, and nobody unregisters before: the device is told, by an interval of everything. */
 TEST(hmm_device, exit_takes_the_pages)
 {
-	struct device dev;
+	struct mirror_device dev;
 
 	device_create(&dev);
 	for (unsigned int page = 0; page < NR_PAGES; page++)
-		device_write(&dev, page, page);
+		mirror_write(&dev, page, page);
 	mmput(dev.mm);
 	for (unsigned int page = 0; page < NR_PAGES; page++)
-		expect_eq(dev.entry[page], 0);
-	expect_eq(device_fault(&dev, 0, HMM_PFN_REQ_FAULT), -EFAULT);
-	mmu_interval_notifier_remove(&dev.sub);
+		expect_eq(dev.page[page].pfn, 0);
+	expect_eq(mirror_fault(&dev, 0, HMM_PFN_REQ_FAULT), -EFAULT);
+	mirror_destroy(&dev);
 	address_space_put(mapping);
-	test_phys_done(dev.phys);
+	test_phys_done(phys);
 }
 
 /* ---- everything at once ---- */
 
 struct stress {
-	struct device dev;
+	struct mirror_device dev;
 	uint64_t rounds;
 	atomic_t next_owner, owners_left;
 	atomic64_t zapped, moved;
@@ -265,27 +146,27 @@ struct stress {
 /* The page and its word are ours alone; migrations are everybody's. */
 static void own_page(struct stress *s, unsigned int page, uint64_t round)
 {
-	struct device *dev = &s->dev;
+	struct mirror_device *dev = &s->dev;
 	bool private = page < NR_PRIVATE;
 	uint64_t value = (page + 1UL) << 32 | (round + 1);
 
 	if (round & 1)
-		device_write(dev, page, value);
+		mirror_write(dev, page, value);
 	else
 		test_write(dev->mm, HVA + page * PAGE_SIZE, value);
-	expect_eq(device_read(dev, page), value);
+	expect_eq(mirror_read(dev, page), value);
 	expect_eq(test_read(dev->mm, HVA + page * PAGE_SIZE), value);
 	if (round % 4 < 2)
 		return;
 	expect_eq(mm_zap_range(dev->mm, HVA + page * PAGE_SIZE, PAGE_SIZE), 1);
 	atomic64_inc(&s->zapped);
 	if (round & 4)
-		expect_eq(device_read(dev, page), private ? 0 : value);
+		expect_eq(mirror_read(dev, page), private ? 0 : value);
 	else
 		expect_eq(test_read(dev->mm, HVA + page * PAGE_SIZE), private ? 0 : value);
 }
 
-static void let_others_in(struct device *dev)
+static void let_others_in(struct mirror_device *dev)
 {
 	(void)dev;
 	sched_yield();

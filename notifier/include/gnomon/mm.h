@@ -251,6 +251,21 @@ int mm_read64_atomic(struct mm_struct *mm, hva_t hva, uint64_t *value);
  * and tests. */
 pfn_t mm_lookup_pfn(struct mm_struct *mm, hva_t hva);
 
+/*
+ * Which pages were written? mm_clear_soft_dirty() begins anew (Linux: 4 to clear_refs): takes
+ * mmap_lock for writing, and every right to write, in one blockable window, MMU_NOTIFY_SOFT_DIRTY,
+ * over everything. The next write to a page faults, and gives it back.
+ *
+ * mm_test_soft_dirty() sets bit n of @bitmap, in words of 64, if page n of [addr, addr + len) was
+ * written since, and clears it if not. Written is also what came since, by a fault or a move, what
+ * is pinned for writing, and what has no page now: so that a page that is not reported is what it
+ * was when mm_clear_soft_dirty() returned. (But for one of a shared object that was written by way
+ * of another mapping.) Takes mmap_lock for reading. Returns how many are reported; -EINVAL
+ * (unaligned, wraps), -ENOMEM (a hole in the range).
+ */
+void mm_clear_soft_dirty(struct mm_struct *mm);
+long mm_test_soft_dirty(struct mm_struct *mm, hva_t addr, uint64_t len, uint64_t *bitmap);
+
 /* Counters since mm_alloc; a racy snapshot. */
 struct mm_stats {
 	uint64_t faults;	 /* pages that handle_mm_fault mapped */

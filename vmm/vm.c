@@ -179,6 +179,7 @@ int vm_create(struct vm **vmp, const struct vm_config *config, char *why, size_t
 		return why_fail(why, why_len, -ENOMEM, "out of memory");
 	vm->config = *config;
 	spin_lock_init(&vm->end_lock);
+	holes_init(&vm->holes);
 
 	vm->done_fd = eventfd(0, EFD_CLOEXEC);
 	if (vm->done_fd < 0) {

@@ -30,6 +30,7 @@
 #include "vmm/bus.h"
 #include "vmm/devices.h"
 #include "vmm/engine.h"
+#include "vmm/holes.h"
 #include "vmm/vcpu.h"
 
 #define VM_RAM_HVA   0x100000000000UL
@@ -65,6 +66,7 @@ struct vm {
 	struct mm_struct *mm;
 	struct engine *engine;
 	struct shadow *shadow;
+	struct holes holes; /* of mm: what is taken from the guest for a while */
 
 	struct bus bus;
 	struct dev_console console;

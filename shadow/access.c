@@ -15,8 +15,9 @@ static size_t min_size(size_t a, size_t b)
 
 enum direction { READ_GUEST, WRITE_GUEST };
 
-/* In a section of slots_srcu. */
-static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, enum direction dir)
+/* In a section of slots_srcu. With -ENXIO *@bad_hva is what the mm refused, or as it was. */
+static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, enum direction dir,
+		      hva_t *bad_hva)
 {
 	char *at = buf;
 
@@ -32,8 +33,12 @@ static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, e
 			return -ENXIO;
 		ret = dir == READ_GUEST ? mm_read(shadow->mm, hva, at, chunk)
 					: mm_write(shadow->mm, hva, at, chunk);
+		if (ret == -EFAULT) {
+			*bad_hva = hva;
+			return -ENXIO;
+		}
 		if (ret)
-			return ret == -EFAULT ? -ENXIO : ret;
+			return ret;
 		gpa += chunk;
 		at += chunk;
 		len -= chunk;
@@ -44,7 +49,8 @@ static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, e
 int shadow_read_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len)
 {
 	int id = srcu_read_lock(&shadow->slots_srcu);
-	int ret = access_gpa(shadow, gpa, buf, len, READ_GUEST);
+	hva_t bad_hva;
+	int ret = access_gpa(shadow, gpa, buf, len, READ_GUEST, &bad_hva);
 
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return ret;
@@ -53,7 +59,8 @@ int shadow_read_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len)
 int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t len)
 {
 	int id = srcu_read_lock(&shadow->slots_srcu);
-	int ret = access_gpa(shadow, gpa, (void *)buf, len, WRITE_GUEST);
+	hva_t bad_hva;
+	int ret = access_gpa(shadow, gpa, (void *)buf, len, WRITE_GUEST, &bad_hva);
 
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return ret;
@@ -62,6 +69,8 @@ int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t l
 static int read_gva(struct shadow *shadow, uint64_t cr3, gva_t gva, char *at, size_t len,
 		    uint32_t access, struct shadow_fault *fault)
 {
+	if (fault)
+		fault->hva = INVALID_HVA;
 	if (READ_ONCE(shadow->dead))
 		return -ENXIO;
 	while (len) {
@@ -77,9 +86,12 @@ static int read_gva(struct shadow *shadow, uint64_t cr3, gva_t gva, char *at, si
 		}
 		if (!ret)
 			ret = access_gpa(shadow, (walk.gfn << PAGE_SHIFT) | (gva & ~PAGE_MASK), at,
-					 chunk, READ_GUEST);
-		if (ret)
+					 chunk, READ_GUEST, &walk.bad_hva);
+		if (ret) {
+			if (fault)
+				fault->hva = walk.bad_hva;
 			return ret;
+		}
 		gva += chunk;
 		at += chunk;
 		len -= chunk;

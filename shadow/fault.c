@@ -45,7 +45,7 @@ const char *ret_pf_name(enum ret_pf ret)
 		[RET_PF_RESERVED] = "reserved address",
 		[RET_PF_EMULATE] = "no memslot",
 		[RET_PF_NO_MEMORY] = "out of memory",
-		[RET_PF_BAD_HVA] = "no host mapping",
+		[RET_PF_BAD_HVA] = "refused by the host",
 		[RET_PF_HALTED] = "halted",
 	};
 
@@ -199,6 +199,7 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 
 	ret = guest_walk(shadow, vcpu->cr3, fault->gva, fault->error_code, walk,
 			 &fault->error_code);
+	fault->hva = walk->bad_hva;
 	if (ret)
 		return errno_to_ret_pf(ret);
 
@@ -210,8 +211,12 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	if (invalidate_retry_unsafe(shadow, seq))
 		return RET_PF_RETRY;
 
+	/* A write may break copy-on-write in here, in a window of our own thread's that takes the
+	 * old page out of the tables; the next look at the sequence then says: once more. */
 	hva = memslot_hva(map->slot, walk->gfn);
 	ret = hva_to_pfn(shadow->mm, hva, write, &map->pfn, &writable);
+	if (ret == -EFAULT)
+		fault->hva = hva;
 	if (ret)
 		return ret == -ENOMEM ? RET_PF_NO_MEMORY : RET_PF_BAD_HVA;
 	if (invalidate_retry_unsafe(shadow, seq))
@@ -234,6 +239,7 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	unsigned long seq;
 	enum ret_pf ret;
 
+	fault->hva = INVALID_HVA;
 	if (gva_reserved(vcpu->root, fault->gva))
 		return RET_PF_RESERVED;
 	if (shadow_cache_topup(shadow, &vcpu->cache, false))

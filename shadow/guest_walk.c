@@ -33,10 +33,13 @@ static gpa_t gpte_gpa(const struct guest_walk *walk, int level)
 	       table_index(walk->gva, level) * sizeof(uint64_t);
 }
 
-/* mm_* speaks of the hva; to the guest's walk an hva that is gone is a slot without memory. */
-static int mm_error(int err)
+/* mm_* speaks of the hva: to the guest's walk one that the mm refuses is a slot without memory. */
+static int mm_error(struct guest_walk *walk, hva_t hva, int err)
 {
-	return err == -EFAULT ? -ENXIO : err;
+	if (err != -EFAULT)
+		return err;
+	walk->bad_hva = hva;
+	return -ENXIO;
 }
 
 static unsigned int gpte_access(uint64_t gpte)
@@ -52,14 +55,15 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 {
 	uint64_t old = walk->gpte[level];
 	uint64_t new = old | GPTE_ACCESSED | (level == 1 && write ? GPTE_DIRTY : 0);
+	hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
 	int ret;
 
 	if (new == old)
 		return 0;
-	ret = mm_cmpxchg64(shadow->mm, gpa_to_hva(shadow, gpte_gpa(walk, level)), &old, new);
+	ret = mm_cmpxchg64(shadow->mm, hva, &old, new);
 	if (!ret)
 		walk->gpte[level] = new;
-	return ret < 0 ? mm_error(ret) : ret;
+	return ret < 0 ? mm_error(walk, hva, ret) : ret;
 }
 
 static bool canonical(gva_t gva)
@@ -86,7 +90,7 @@ static int read_gptes(struct shadow *shadow, uint64_t cr3, uint32_t access, stru
 			return -EFAULT; /* a table where no memory is: reads as not present */
 		ret = mm_read(shadow->mm, hva, &gpte, sizeof(gpte));
 		if (ret)
-			return mm_error(ret);
+			return mm_error(walk, hva, ret);
 		if (!(gpte & GPTE_PRESENT))
 			return -EFAULT;
 		if (level > 1 && (gpte & GPTE_PS)) {
@@ -130,6 +134,7 @@ int guest_walk(struct shadow *shadow, uint64_t cr3, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code)
 {
 	walk->gva = gva;
+	walk->bad_hva = INVALID_HVA;
 	if (!canonical(gva)) {
 		*error_code = access & (PFERR_WRITE | PFERR_FETCH);
 		return -EFAULT;

@@ -178,13 +178,14 @@ struct guest_walk {
 		      1]; /* [level]: what was read, with the A and D bits that we set */
 	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level */
 	gfn_t gfn;			       /* the page */
-	bool dirty; /* the leaf's D bit is set: it may be mapped writable */
+	bool dirty;    /* the leaf's D bit is set: it may be mapped writable */
+	hva_t bad_hva; /* of the entry that the mm did not let us read or write: with -ENXIO */
 };
 
 /*
  * Walk @cr3's tables for @access (PFERR_WRITE, PFERR_FETCH), setting A and D as the architecture
  * does. 0; -EFAULT with *error_code for the guest; -EAGAIN (the tables changed under us too often);
- * -ENOMEM; -ENXIO (a slot's hva is not mapped). In a section of slots_srcu; sleeps.
+ * -ENOMEM; -ENXIO (walk->bad_hva). In a section of slots_srcu; sleeps.
  */
 int guest_walk(struct shadow *shadow, uint64_t cr3, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code);

@@ -317,6 +317,22 @@ static int write_image(struct shadow *shadow, const struct elf_image *image, cha
 	return 0;
 }
 
+uint64_t boot_frames(uint64_t ram_size, const struct elf_image *image)
+{
+	struct layout layout;
+	uint64_t bytes;
+
+	init_layout(&layout, ram_size, image);
+	bytes = layout.reserved;
+	for (unsigned int i = 0; i < image->nr_segments; i++) {
+		const struct elf_segment *segment = &image->segments[i];
+
+		bytes +=
+			PAGE_ALIGN(segment->paddr + segment->filesz) - (segment->paddr & PAGE_MASK);
+	}
+	return bytes >> PAGE_SHIFT;
+}
+
 int boot_guest(struct shadow *shadow, uint64_t ram_size, const struct elf_image *image,
 	       uint64_t seed, struct boot_state *out, char *why, size_t why_len)
 {

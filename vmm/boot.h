@@ -25,6 +25,9 @@ struct boot_state {
 	gpa_t reserved_start;
 };
 
+/* How many pages of RAM that will write to. @image need not fit. */
+uint64_t boot_frames(uint64_t ram_size, const struct elf_image *image);
+
 /*
  * Lay @image out in guest RAM, gpa [0, @ram_size), and build boot_info, stack and page tables at
  * its end. RAM must be fresh: what is to be zero is not written, so that no frame is used for it. A

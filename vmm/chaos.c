@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The chaos threads: the table of kinds, random choices, pacing, start and stop. What a kind does
- * to memory is in chaos_<kind>.c.
+ * The chaos threads: pacing, start and stop. Which kinds there are is in chaos_kinds.c, what a kind
+ * chooses in chaos_draw.c, what it does to memory in chaos_<kind>.c.
  *
  * Pacing: operation n is due at start + n / rate, an absolute time, so that a slow operation does
  * not lower the rate. A thread that fell behind catches up at most CATCH_UP_NS worth of
  * operations: after a long stall (a suspended laptop) the guest must not meet a storm.
  *
  * Stopping: an eventfd, written once by chaos_stop and never read. Every thread sleeps in ppoll on
- * it, so that a stop ends every sleep at once and none can be missed.
+ * it between operations, so that a stop ends every sleep at once and none can be missed. Within an
+ * operation it sleeps on holes->owners.
  *
  * Locks: none. Everything but the counters is written before the threads start.
  */
@@ -24,7 +25,6 @@
 #include "vmm/clock.h"
 
 #define CATCH_UP_NS (NSEC_PER_SEC / 10)
-#define PICK_TRIES  16
 
 struct chaos {
 	struct chaos_target target;
@@ -32,56 +32,6 @@ struct chaos {
 	bool stop; /* also says "stop" to a thread that is late and so does not sleep */
 	struct chaos_worker workers[NR_CHAOS_KINDS];
 };
-
-/*
- * At these rates a guest of 64M refaults its pages for a tenth of its time on a slow host (50 us a
- * fault), and each of its pages moves every few seconds.
- */
-const struct chaos_kind chaos_kinds[NR_CHAOS_KINDS] = {
-	[CHAOS_MIGRATE] = {"migrate", "move 1..8 mapped pages by range, or one frame by its number",
-			   MMU_NOTIFY_MIGRATE, 500, chaos_migrate},
-	[CHAOS_UNMAP] = {"unmap", "drop the mappings of 1..8 pages and move half of those pages",
-			 MMU_NOTIFY_CLEAR, 500, chaos_unmap},
-};
-
-/* splitmix64: every seed is a good one, 0 included. */
-static uint64_t splitmix64(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15ULL;
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-	return z ^ (z >> 31);
-}
-
-uint64_t chaos_random(struct chaos_worker *worker, uint64_t below)
-{
-	/* The high half of a 128-bit product: no division, and a bias too small to matter here. */
-	return (uint64_t)(((unsigned __int128)splitmix64(&worker->rng) * below) >> 64);
-}
-
-bool chaos_pick(struct chaos_worker *worker, const struct chaos_target *target, unsigned int max,
-		gfn_t *gfn, unsigned int *nr_pages)
-{
-	for (unsigned int tries = 0; tries < PICK_TRIES; tries++) {
-		gfn_t start = chaos_random(worker, target->nr_pages);
-		gfn_t end = min(start + 1 + chaos_random(worker, max), target->nr_pages);
-		unsigned int i;
-
-		for (i = 0; i < target->nr_spared; i++) {
-			const struct chaos_spared *spared = &target->spared[i];
-
-			if (start < spared->end && end > spared->start)
-				break;
-		}
-		if (i == target->nr_spared) {
-			*gfn = start;
-			*nr_pages = end - start;
-			return true;
-		}
-	}
-	return false;
-}
 
 /* Sleep until @due; true when it is time to stop instead. */
 static bool sleep_until(const struct chaos *chaos, uint64_t due)
@@ -99,16 +49,36 @@ static bool sleep_until(const struct chaos *chaos, uint64_t due)
 	return READ_ONCE(chaos->stop);
 }
 
+void chaos_hold(struct chaos_worker *worker, unsigned int ms, bool give_back)
+{
+	struct chaos *chaos = worker->chaos;
+	struct holes *holes = chaos->target.holes;
+
+	wait_event_timeout(holes->owners,
+			   READ_ONCE(chaos->stop) || (give_back && hoard_wanted(holes)), ms);
+}
+
+void chaos_refuse(struct chaos_worker *worker)
+{
+	atomic64_inc(&worker->refused);
+}
+
 static void chaos_thread(void *arg)
 {
 	struct chaos_worker *worker = arg;
+	const struct chaos_target *target = &worker->chaos->target;
 	uint64_t period = NSEC_PER_SEC / worker->rate;
 	uint64_t due = monotonic_ns();
 
 	while (!sleep_until(worker->chaos, due)) {
+		struct chaos_draw draw;
 		uint64_t now;
 
-		worker->kind->op(worker, &worker->chaos->target);
+		chaos_draw(worker, target, &draw);
+		if (draw.nr_pages)
+			worker->kind->op(worker, target, &draw);
+		else
+			chaos_refuse(worker);
 		worker->turn++;
 		atomic64_inc(&worker->ops);
 		now = monotonic_ns();
@@ -138,11 +108,12 @@ int chaos_start(struct chaos **chaosp, const struct chaos_target *target,
 
 		if (!plan->rate[i])
 			continue;
+		ASSERT(chaos_kind_fits(i, !target->ram), "chaos '%s' does no harm to such RAM",
+		       chaos_kinds[i].name);
 		worker->chaos = chaos;
 		worker->kind = &chaos_kinds[i];
 		worker->rate = min(plan->rate[i], (unsigned int)CHAOS_MAX_RATE);
-		worker->rng = seed + i;
-		worker->rng = splitmix64(&worker->rng);
+		chaos_seed(worker, worker->kind->name, seed);
 		err = kthread_run(&worker->thread, worker->kind->name, chaos_thread, worker);
 		if (err)
 			goto stop_threads;
@@ -164,11 +135,12 @@ void chaos_stop(struct chaos *chaos)
 	uint64_t one = 1;
 
 	/*
-	 * The flag first: a thread that the eventfd wakes must find it set. Pairs with the
-	 * READ_ONCE in sleep_until(); poll itself orders the two.
+	 * The flag first: a thread that one of the two wakes must find it set. Pairs with the
+	 * READ_ONCE in sleep_until() and chaos_hold(); poll and the wait queue order the two.
 	 */
 	WRITE_ONCE(chaos->stop, true);
 	WARN_ON(write(chaos->stop_fd, &one, sizeof(one)) != sizeof(one));
+	wake_up_all(&chaos->target.holes->owners);
 	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
 		struct chaos_worker *worker = &chaos->workers[i];
 
@@ -183,10 +155,15 @@ void chaos_get_counts(const struct chaos *chaos, enum chaos_kind_id kind,
 {
 	const struct chaos_worker *worker = &chaos->workers[kind];
 
-	counts->ops = atomic64_read(&worker->ops);
-	counts->refused = atomic64_read(&worker->refused);
-	counts->pages_migrated = atomic64_read(&worker->pages_migrated);
-	counts->pages_unmapped = atomic64_read(&worker->pages_unmapped);
+	*counts = (struct chaos_counts){
+		.ops = atomic64_read(&worker->ops),
+		.refused = atomic64_read(&worker->refused),
+		.pages = atomic64_read(&worker->pages),
+		.pages_migrated = atomic64_read(&worker->pages_migrated),
+		.pages_disturbed = atomic64_read(&worker->pages_disturbed),
+		.digest = atomic64_read(&worker->digest),
+		.draws = atomic64_read(&worker->draws),
+	};
 }
 
 void chaos_destroy(struct chaos *chaos)

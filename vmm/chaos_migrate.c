@@ -7,50 +7,33 @@
  */
 #include "vmm/chaos.h"
 
-static void migrate_by_range(struct chaos_worker *worker, const struct chaos_target *target)
+static long migrate_by_range(const struct chaos_target *target, const struct chaos_draw *draw)
 {
-	unsigned int nr;
-	gfn_t gfn;
-	long moved;
-
-	if (!chaos_pick(worker, target, CHAOS_MAX_PAGES, &gfn, &nr)) {
-		atomic64_inc(&worker->refused);
-		return;
-	}
-	moved = mm_migrate_range(target->mm, target->hva + (gfn << PAGE_SHIFT),
-				 (uint64_t)nr << PAGE_SHIFT);
-	if (moved > 0)
-		atomic64_add(moved, &worker->pages_migrated);
-	else
-		atomic64_inc(&worker->refused);
+	return mm_migrate_range(target->mm, chaos_draw_hva(target, draw), chaos_draw_len(draw));
 }
 
-static void migrate_by_frame(struct chaos_worker *worker, const struct chaos_target *target)
+static long migrate_by_frame(const struct chaos_target *target, const struct chaos_draw *draw)
 {
-	unsigned int nr;
-	gfn_t gfn;
-	pfn_t pfn;
-
-	if (!chaos_pick(worker, target, 1, &gfn, &nr)) {
-		atomic64_inc(&worker->refused);
-		return;
-	}
 	/*
 	 * Nothing holds the frame between the two calls. It may be freed, or be a shadow table by
 	 * now: migrate_frame sorts that out, and a page of the guest's that took its place may
 	 * move as well as any other.
 	 */
-	pfn = mm_lookup_pfn(target->mm, target->hva + (gfn << PAGE_SHIFT));
-	if (pfn != INVALID_PFN && migrate_frame(mm_phys(target->mm), pfn) == 0)
-		atomic64_inc(&worker->pages_migrated);
-	else
-		atomic64_inc(&worker->refused);
+	pfn_t pfn = mm_lookup_pfn(target->mm, chaos_draw_hva(target, draw));
+
+	return pfn != INVALID_PFN && migrate_frame(mm_phys(target->mm), pfn) == 0;
 }
 
-void chaos_migrate(struct chaos_worker *worker, const struct chaos_target *target)
+void chaos_migrate(struct chaos_worker *worker, const struct chaos_target *target,
+		   const struct chaos_draw *draw)
 {
-	if (worker->turn & 1)
-		migrate_by_frame(worker, target);
-	else
-		migrate_by_range(worker, target);
+	long moved =
+		worker->turn & 1 ? migrate_by_frame(target, draw) : migrate_by_range(target, draw);
+
+	if (moved <= 0) {
+		chaos_refuse(worker);
+		return;
+	}
+	atomic64_add(moved, &worker->pages);
+	atomic64_add(moved, &worker->pages_migrated);
 }

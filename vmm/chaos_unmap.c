@@ -9,28 +9,20 @@
  */
 #include "vmm/chaos.h"
 
-void chaos_unmap(struct chaos_worker *worker, const struct chaos_target *target)
+void chaos_unmap(struct chaos_worker *worker, const struct chaos_target *target,
+		 const struct chaos_draw *draw)
 {
-	unsigned int nr;
-	uint64_t moving;
-	gfn_t gfn;
-	long zapped;
+	long zapped = mm_zap_range(target->mm, chaos_draw_hva(target, draw), chaos_draw_len(draw));
 
-	if (!chaos_pick(worker, target, CHAOS_MAX_PAGES, &gfn, &nr)) {
-		atomic64_inc(&worker->refused);
-		return;
-	}
-	moving = chaos_random(worker, 1 << CHAOS_MAX_PAGES);
-	zapped = mm_zap_range(target->mm, target->hva + (gfn << PAGE_SHIFT),
-			      (uint64_t)nr << PAGE_SHIFT);
 	if (zapped <= 0) {
-		atomic64_inc(&worker->refused);
+		chaos_refuse(worker);
 		return;
 	}
-	atomic64_add(zapped, &worker->pages_unmapped);
+	atomic64_add(zapped, &worker->pages);
 
-	for (unsigned int i = 0; i < nr; i++) {
-		if ((moving & (1u << i)) && migrate_mapping_page(target->ram, gfn + i) == 0)
+	for (unsigned int i = 0; i < draw->nr_pages; i++) {
+		if ((draw->bits & (1ULL << i)) &&
+		    migrate_mapping_page(target->ram, draw->gfn + i) == 0)
 			atomic64_inc(&worker->pages_migrated);
 	}
 }

@@ -28,6 +28,9 @@
 #include "vmm/stats.h"
 #include "vmm/supervise.h"
 
+/* What a balloon leaves: more than all other threads together take at once for a moment. */
+#define SPARE_FRAMES 128
+
 /* A run from here on: what is open, in the order in which it was opened. */
 struct run {
 	const struct run_args *args;
@@ -74,6 +77,28 @@ static int load_guest(struct run *run)
 	return EX_OK;
 }
 
+/* Of --frames, if that was given. */
+static int check_frames(struct run *run, const struct host_memory *host)
+{
+	uint64_t frames_bytes = run->args->frames_bytes;
+	uint64_t least_bytes = vm_min_frames(run->args->mem_bytes, &run->image) << PAGE_SHIFT;
+	char wanted[32], limit[32];
+
+	format_size(frames_bytes, wanted, sizeof(wanted));
+	if (frames_bytes < least_bytes)
+		return fail(
+			run, EX_USAGE,
+			"--frames %s is too little for '%s': its image, its page tables and the "
+			"machine's take %s",
+			wanted, run->args->guest, format_size(least_bytes, limit, sizeof(limit)));
+	if (frames_bytes > host->bytes)
+		return fail(run, EX_OSERR,
+			    "--frames %s is more than this host can back: %s allows for %s at most",
+			    wanted, host->what,
+			    format_size(host->bytes & PAGE_MASK, limit, sizeof(limit)));
+	return EX_OK;
+}
+
 static int check_memory(struct run *run)
 {
 	uint64_t mem_bytes = run->args->mem_bytes;
@@ -81,7 +106,9 @@ static int check_memory(struct run *run)
 	char wanted[32], most[32];
 
 	host_memory_limit(&host);
-	if (vm_pool_frames(mem_bytes) << PAGE_SHIFT <= host.bytes)
+	if (run->args->frames_bytes)
+		return check_frames(run, &host);
+	if (run->stats.frames_bytes <= host.bytes)
 		return EX_OK;
 	return fail(run, EX_OSERR,
 		    "--mem %s is more than this host can back: %s allows for %s at most",
@@ -143,6 +170,8 @@ static int create_vm(struct run *run)
 	const struct run_args *args = run->args;
 	struct vm_config config = {
 		.ram_bytes = args->mem_bytes,
+		.private_ram = args->private_ram,
+		.nr_frames = args->frames_bytes >> PAGE_SHIFT,
 		.seed = args->seed,
 		.broken = args->broken,
 		.audit = args->audit,
@@ -186,6 +215,9 @@ static int start_chaos(struct run *run)
 		.ram = vm->ram,
 		.hva = VM_RAM_HVA,
 		.nr_pages = args->mem_bytes >> PAGE_SHIFT,
+		.away = VM_AWAY_HVA,
+		.holes = &vm->holes,
+		.spare_frames = SPARE_FRAMES,
 	};
 
 	if (args->broken) {
@@ -319,6 +351,8 @@ int cmd_run(int argc, char **argv)
 		messages_quiet();
 	run.stats.seed = args.seed;
 	run.stats.mem_bytes = args.mem_bytes;
+	run.stats.private_ram = args.private_ram;
+	run.stats.frames_bytes = args.frames_bytes ?: vm_pool_frames(args.mem_bytes) << PAGE_SHIFT;
 	run.stats.broken = args.broken;
 	run.stats.plan = args.chaos;
 

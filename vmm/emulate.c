@@ -59,6 +59,8 @@ const char *emulate_result_name(enum emulate_result result)
 		return "guest page fault";
 	case EMULATE_KILL:
 		return "kill";
+	case EMULATE_BAD_HVA:
+		return "refused by the host";
 	case EMULATE_NO_MEMORY:
 		return "no memory";
 	}
@@ -331,6 +333,8 @@ enum emulate_result emulate_trap(struct emulate_ctxt *ctxt)
 	case -ENOMEM:
 		return refuse(ctxt, &insn, EMULATE_NO_MEMORY, "no memory to fetch it");
 	default:
+		if (ctxt->fault.hva != INVALID_HVA)
+			return EMULATE_BAD_HVA;
 		return kill_guest(ctxt, &insn,
 				  "it cannot be fetched: 0x%" PRIx64
 				  " maps to no memory of the guest",

@@ -21,6 +21,7 @@ enum emulate_result {
 	EMULATE_RETRY, /* the instruction could not be fetched just now: run the guest again */
 	EMULATE_GUEST_PF,  /* the guest's own tables forbid the fetch: #PF with ctxt->fault */
 	EMULATE_KILL,	   /* the guest may not do this: ctxt->why */
+	EMULATE_BAD_HVA,   /* the host's mm does not let us at the instruction: ctxt->fault.hva */
 	EMULATE_NO_MEMORY, /* the host ran out: ctxt->why. The instruction was not carried out */
 };
 
@@ -64,7 +65,7 @@ struct emulate_ctxt {
 	bool interrupts;
 
 	/* The outcome of the last call. */
-	struct shadow_fault fault; /* EMULATE_GUEST_PF: gva and error_code */
+	struct shadow_fault fault; /* EMULATE_GUEST_PF: gva and error_code; BAD_HVA: gva and hva */
 	char why[256];		   /* EMULATE_KILL, EMULATE_NO_MEMORY: one line */
 };
 

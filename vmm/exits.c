@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One switch from exit to handler. Each handler has three ways out: the guest runs on, the guest
- * erred and is killed (vm_kill), or the host cannot carry on (vm_fail).
+ * erred and is killed (vm_kill), or the host cannot carry on (vm_fail). What the guest lacks only
+ * for a while it waits for, and then runs on, into the same exit again (holes.h).
  *
  * A guest has no IDT of its own yet, so every exception that is not ours to handle ends it. Each
  * reason names the instruction, its address and what it wanted: it is all that the author of the
@@ -48,19 +49,33 @@ static const char *access_name(uint32_t error_code)
 	return error_code & PFERR_WRITE ? "write" : "read";
 }
 
-/* The guest's own tables forbid what the instruction at RIP did. */
-static void kill_by_guest_fault(struct vcpu *vcpu, const struct shadow_fault *fault)
+/*
+ * The instruction at RIP, for a reason. The guest ends, but its code may be out of reach just now.
+ */
+static void describe(struct vcpu *vcpu, char *buf, size_t len)
 {
+	struct emulate_ctxt *ctxt = &vcpu->emulate;
+
+	do {
+		vcpu->holes_seq = holes_seq(&vcpu->vm->holes);
+		emulate_describe(ctxt, buf, len);
+	} while (vcpu_wait_for_hole(vcpu, ctxt->fault.hva) && !vm_ended(vcpu->vm));
+}
+
+/* The guest's own tables forbid what the instruction at RIP did. */
+static void kill_by_guest_fault(struct vcpu *vcpu, const struct shadow_fault *guest_fault)
+{
+	const struct shadow_fault fault = *guest_fault; /* describe() may have another */
 	const char *cause = "not present";
 	char insn[128];
 
-	if (fault->error_code & PFERR_RSVD)
+	if (fault.error_code & PFERR_RSVD)
 		cause = "reserved bit set";
-	else if (fault->error_code & PFERR_PRESENT)
+	else if (fault.error_code & PFERR_PRESENT)
 		cause = "not allowed";
-	emulate_describe(&vcpu->emulate, insn, sizeof(insn));
+	describe(vcpu, insn, sizeof(insn));
 	vm_kill(vcpu->vm, "#PF by %s on address 0x%" PRIx64 " (%s, %s): the guest has no IDT", insn,
-		fault->gva, access_name(fault->error_code), cause);
+		fault.gva, access_name(fault.error_code), cause);
 }
 
 static void kill_by_exception(struct vcpu *vcpu, const struct engine_exit *exit)
@@ -68,9 +83,19 @@ static void kill_by_exception(struct vcpu *vcpu, const struct engine_exit *exit)
 	const char *name = exit->vector < 32 ? exception_names[exit->vector] : NULL;
 	char insn[128];
 
-	emulate_describe(&vcpu->emulate, insn, sizeof(insn));
+	describe(vcpu, insn, sizeof(insn));
 	vm_kill(vcpu->vm, "%s, vector %u, error code 0x%" PRIx32 ", by %s: the guest has no IDT",
 		name ? name : "exception", exit->vector, exit->error_code, insn);
+}
+
+/* Someone took it for a while; or there is a memslot with nothing behind it, which is our bug. */
+static void handle_bad_hva(struct vcpu *vcpu, const struct shadow_fault *fault)
+{
+	if (!vcpu_wait_for_hole(vcpu, fault->hva))
+		vm_fail(vcpu->vm, VM_INTERNAL,
+			"guest address 0x%" PRIx64 " is in a memslot, but the host's address space "
+			"does not allow the access at 0x%" PRIx64,
+			fault->gva, fault->hva);
 }
 
 static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
@@ -99,28 +124,27 @@ static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
 		kill_by_guest_fault(vcpu, &fault);
 		return;
 	case RET_PF_RESERVED:
-		emulate_describe(&vcpu->emulate, insn, sizeof(insn));
+		describe(vcpu, insn, sizeof(insn));
 		vm_kill(vm, "%s on address 0x%" PRIx64 " (%s): that part of memory is the VMM's",
 			insn, fault.gva, access_name(fault.error_code));
 		return;
 	case RET_PF_EMULATE:
-		emulate_describe(&vcpu->emulate, insn, sizeof(insn));
+		describe(vcpu, insn, sizeof(insn));
 		vm_kill(vm,
 			"%s on address 0x%" PRIx64 ": guest physical address 0x%" PRIx64
 			" (%s) is neither memory nor a device",
 			insn, fault.gva, fault.gpa, access_name(fault.error_code));
 		return;
 	case RET_PF_NO_MEMORY:
+		if (vcpu_wait_for_memory(vcpu))
+			return;
 		vm_kill(vm,
 			"out of frames: %" PRIu64 " of %" PRIu64
 			" are free, and none for address 0x%" PRIx64 " or its tables",
 			phys_nr_free(vm->phys), phys_nr_frames(vm->phys), fault.gva);
 		return;
 	case RET_PF_BAD_HVA:
-		vm_fail(vm, VM_INTERNAL,
-			"guest physical address 0x%" PRIx64 " is in a memslot, but no longer "
-			"mapped in the host's address space",
-			fault.gpa);
+		handle_bad_hva(vcpu, &fault);
 		return;
 	case RET_PF_HALTED:
 		/* The machine says why when it is asked to run again. */
@@ -155,7 +179,12 @@ static void handle_general_protection(struct vcpu *vcpu)
 	case EMULATE_KILL:
 		vm_kill(vm, "%s", ctxt->why);
 		return;
+	case EMULATE_BAD_HVA:
+		handle_bad_hva(vcpu, &ctxt->fault);
+		return;
 	case EMULATE_NO_MEMORY:
+		if (vcpu_wait_for_memory(vcpu))
+			return;
 		vm_kill(vm, "out of frames: %s", ctxt->why);
 		return;
 	}

@@ -142,7 +142,61 @@ static void list_chaos_kinds(char *buf, size_t len)
 	size_t at = 0;
 
 	for (unsigned int i = 0; i < NR_CHAOS_KINDS && at < len; i++)
-		at += snprintf(buf + at, len - at, "%s%s", i ? ", " : "", chaos_kinds[i].name);
+		at += snprintf(buf + at, len - at, "%s, ", chaos_kinds[i].name);
+	if (at < len)
+		snprintf(buf + at, len - at, "all");
+}
+
+/* The rate of @item, "KIND" or "KIND=RATE": 0 for a KIND alone. */
+static int parse_rate(const char *item, size_t len, size_t name_len, uint64_t *rate, char *why,
+		      size_t why_len)
+{
+	const char *s = item + name_len + 1;
+
+	*rate = 0;
+	if (name_len == len)
+		return 0;
+	if (parse_digits(&s, 10, rate) || s != item + len || *rate == 0 || *rate > CHAOS_MAX_RATE)
+		return why_fail(why, why_len, -EINVAL,
+				"chaos '%.*s': give 1 to %u operations per second", (int)len, item,
+				CHAOS_MAX_RATE);
+	return 0;
+}
+
+static void plan_all(struct chaos_plan *plan, unsigned int rate)
+{
+	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
+		if (!plan->named[i] && !chaos_kinds[i].by_name_only)
+			plan->rate[i] = rate ?: chaos_kinds[i].default_rate;
+	}
+}
+
+static int parse_chaos_item(const char *item, size_t len, struct chaos_plan *plan, char *why,
+			    size_t why_len)
+{
+	const char *equals = memchr(item, '=', len);
+	size_t name_len = equals ? (size_t)(equals - item) : len;
+	char kinds[128];
+	uint64_t rate;
+
+	if (item_is(item, name_len, "all")) {
+		if (parse_rate(item, len, name_len, &rate, why, why_len))
+			return -EINVAL;
+		plan_all(plan, rate);
+		return 0;
+	}
+	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
+		if (!item_is(item, name_len, chaos_kinds[i].name))
+			continue;
+		if (parse_rate(item, len, name_len, &rate, why, why_len))
+			return -EINVAL;
+		plan->rate[i] = rate ?: chaos_kinds[i].default_rate;
+		plan->named[i] = true;
+		return 0;
+	}
+	list_chaos_kinds(kinds, sizeof(kinds));
+	return why_fail(why, why_len, -EINVAL, "'%.*s' is no kind of chaos: there are %s",
+			(int)name_len, item, kinds);
 }
 
 int parse_chaos(const char *text, struct chaos_plan *plan, char *why, size_t why_len)
@@ -150,35 +204,18 @@ int parse_chaos(const char *text, struct chaos_plan *plan, char *why, size_t why
 	while (text) {
 		size_t len;
 		const char *item = next_item(&text, &len);
-		const char *equals = memchr(item, '=', len);
-		size_t name_len = equals ? (size_t)(equals - item) : len;
-		unsigned int kind;
-		uint64_t rate;
 
-		for (kind = 0; kind < NR_CHAOS_KINDS; kind++) {
-			if (item_is(item, name_len, chaos_kinds[kind].name))
-				break;
-		}
-		if (kind == NR_CHAOS_KINDS) {
-			char kinds[128];
-
-			list_chaos_kinds(kinds, sizeof(kinds));
-			return why_fail(why, why_len, -EINVAL,
-					"'%.*s' is no kind of chaos: there are %s", (int)name_len,
-					item, kinds);
-		}
-		rate = chaos_kinds[kind].default_rate;
-		if (equals) {
-			const char *s = equals + 1;
-
-			if (parse_digits(&s, 10, &rate) || s != item + len || rate == 0 ||
-			    rate > CHAOS_MAX_RATE)
-				return why_fail(why, why_len, -EINVAL,
-						"chaos '%.*s': give 1 to %u operations per second",
-						(int)len, item, CHAOS_MAX_RATE);
-		}
-		plan->rate[kind] = rate;
+		if (parse_chaos_item(item, len, plan, why, why_len))
+			return -EINVAL;
 	}
+	return 0;
+}
+
+int parse_ram(const char *text, bool *private_ram, char *why, size_t why_len)
+{
+	if (strcmp(text, "private") != 0 && strcmp(text, "shared") != 0)
+		return why_fail(why, why_len, -EINVAL, "RAM is private or shared, not '%s'", text);
+	*private_ram = strcmp(text, "private") == 0;
 	return 0;
 }
 

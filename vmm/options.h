@@ -6,6 +6,7 @@
 #ifndef VMM_OPTIONS_H
 #define VMM_OPTIONS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,8 +21,14 @@ int parse_duration(const char *text, uint64_t *ms, char *why, size_t why_len);
 /* 0 to 2^63 - 1; decimal, or hexadecimal with 0x. */
 int parse_seed(const char *text, uint64_t *seed, char *why, size_t why_len);
 
-/* "migrate,unmap=500". Kinds that are not named keep their rate. */
+/*
+ * "migrate,unmap=500", "all", "all=20,fork=1": a kind keeps what it was given by its name. Kinds
+ * that are not mentioned keep their rate. See chaos_plan_fit().
+ */
 int parse_chaos(const char *text, struct chaos_plan *plan, char *why, size_t why_len);
+
+/* "private" or "shared". */
+int parse_ram(const char *text, bool *private_ram, char *why, size_t why_len);
 
 /* "zap,retry": adds SHADOW_BREAK_* bits to *what. */
 int parse_break(const char *text, unsigned int *what, char *why, size_t why_len);

@@ -15,6 +15,8 @@
 enum {
 	KEY_ENGINE = CLI_KEY_FIRST,
 	KEY_MEM,
+	KEY_RAM,
+	KEY_FRAMES,
 	KEY_CHAOS,
 	KEY_DURATION,
 	KEY_SEED,
@@ -27,8 +29,15 @@ enum {
 static const struct argp_option run_options[] = {
 	{"engine", KEY_ENGINE, "NAME", 0, "What runs the guest: auto (default) or kvm", 0},
 	{"mem", KEY_MEM, "SIZE", 0, "Guest RAM, 1M or more (default: 64M)", 0},
+	{"ram", KEY_RAM, "KIND", 0,
+	 "What the guest's RAM is to the host: shared (default), an object that is mapped; or "
+	 "private, pages that a fork copies",
+	 0},
+	{"frames", KEY_FRAMES, "SIZE", 0,
+	 "The machine's memory, for RAM and all tables (default: as much as they may need)", 0},
 	{"chaos", KEY_CHAOS, "KIND[=OPS_PER_SECOND],...", 0,
-	 "Move the guest's memory while it runs. Kinds: migrate, unmap (default: 500 per second)",
+	 "Move the guest's memory while it runs. Kinds: migrate, unmap, protect, fork, remap, age, "
+	 "balloon; all of these that go with --ram; register",
 	 0},
 	{"duration", KEY_DURATION, "SECONDS", 0,
 	 "Ask the guest to stop after so long, and kill it if it has not ended 10 s later", 0},
@@ -76,6 +85,14 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 			return cli_complain(parse, "--mem %s is too little: a guest has 1M or more",
 					    arg);
 		break;
+	case KEY_RAM:
+		err = parse_ram(arg, &args->private_ram, why, sizeof(why));
+		break;
+	case KEY_FRAMES:
+		err = parse_size(arg, &args->frames_bytes, why, sizeof(why));
+		if (err == 0 && args->frames_bytes == 0)
+			return cli_complain(parse, "--frames 0: a machine without memory");
+		break;
 	case KEY_CHAOS:
 		err = parse_chaos(arg, &args->chaos, why, sizeof(why));
 		break;
@@ -106,6 +123,8 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (!args->guest && !parse->help)
 			return cli_complain(parse, "which guest? Give a name or a file");
+		if (!parse->help)
+			err = chaos_plan_fit(&args->chaos, args->private_ram, why, sizeof(why));
 		break;
 	default:
 		return cli_default(key, state);

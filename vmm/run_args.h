@@ -10,6 +10,8 @@ struct run_args {
 	const char *guest;
 	const struct engine_ops *engine; /* NULL: auto */
 	uint64_t mem_bytes;
+	bool private_ram;
+	uint64_t frames_bytes; /* 0: as many as RAM may need */
 	struct chaos_plan chaos;
 	uint64_t duration_ms;	/* 0: no end */
 	uint64_t seed;		/* from the command line or, without --seed, random */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,6 +19,8 @@ void stats_collect(struct run_stats *stats, struct vm *vm, const struct chaos *c
 
 	stats->guest_passes = dev_control_passes(&vm->control);
 	stats->corruptions = dev_control_corruptions(&vm->control);
+	stats->hole_waits = atomic64_read(&vm->holes.nr_waits);
+	stats->memory_waits = atomic64_read(&vm->holes.nr_memory_waits);
 	stats->traps = 0;
 	for (unsigned int i = 0; i < VM_MAX_VCPUS; i++)
 		stats->traps += atomic64_read(&vm->vcpus[i].traps);
@@ -39,12 +42,12 @@ uint64_t stats_pages_migrated(const struct run_stats *stats)
 	return sum;
 }
 
-static uint64_t pages_unmapped(const struct run_stats *stats)
+static uint64_t pages_disturbed(const struct run_stats *stats)
 {
 	uint64_t sum = 0;
 
 	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++)
-		sum += stats->chaos[i].pages_unmapped;
+		sum += stats->chaos[i].pages_disturbed;
 	return sum;
 }
 
@@ -93,6 +96,16 @@ static uint64_t refused_of(const struct run_stats *stats, unsigned int kind)
 	return stats->chaos[kind].refused;
 }
 
+static uint64_t pages_of(const struct run_stats *stats, unsigned int kind)
+{
+	return stats->chaos[kind].pages;
+}
+
+static uint64_t draws_of(const struct run_stats *stats, unsigned int kind)
+{
+	return stats->chaos[kind].draws;
+}
+
 /* {kind: number} for the kinds that were on. */
 static json_t *by_kind(const struct run_stats *stats, bool *ok,
 		       uint64_t (*number)(const struct run_stats *stats, unsigned int kind))
@@ -102,6 +115,19 @@ static json_t *by_kind(const struct run_stats *stats, bool *ok,
 	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
 		if (stats->plan.rate[i])
 			put_count(object, ok, chaos_kinds[i].name, number(stats, i));
+	}
+	return object;
+}
+
+/* As text: JSON has no unsigned 64-bit integer that every reader keeps. */
+static json_t *digests(const struct run_stats *stats, bool *ok)
+{
+	json_t *object = json_object();
+
+	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
+		if (stats->plan.rate[i])
+			put(object, ok, chaos_kinds[i].name,
+			    json_sprintf("%016" PRIx64, stats->chaos[i].digest));
 	}
 	return object;
 }
@@ -125,6 +151,8 @@ static void put_run(json_t *object, bool *ok, const struct run_stats *stats)
 	put(object, ok, "engine", stats->engine ? json_string(stats->engine) : json_null());
 	put_count(object, ok, "seed", stats->seed);
 	put_count(object, ok, "mem_bytes", stats->mem_bytes);
+	put(object, ok, "ram", json_string(stats->private_ram ? "private" : "shared"));
+	put_count(object, ok, "frames_bytes", stats->frames_bytes);
 	put(object, ok, "chaos", by_kind(stats, ok, rate_of));
 	put(object, ok, "break", broken_names(stats->broken, ok));
 	put(object, ok, "wall_s", json_real(stats->wall_ns / 1e9));
@@ -146,12 +174,19 @@ json_t *stats_to_json(const struct run_stats *stats)
 	put_count(object, &ok, "guest_passes", stats->guest_passes);
 	put_count(object, &ok, "corruptions", stats->corruptions);
 	put_count(object, &ok, "traps", stats->traps);
+	put_count(object, &ok, "hole_waits", stats->hole_waits);
+	put_count(object, &ok, "memory_waits", stats->memory_waits);
 
 	put(object, &ok, "mutations", by_kind(stats, &ok, ops_of));
 	put(object, &ok, "mutations_refused", by_kind(stats, &ok, refused_of));
+	put(object, &ok, "mutation_pages", by_kind(stats, &ok, pages_of));
+	put(object, &ok, "mutation_digest", digests(stats, &ok));
+	put(object, &ok, "mutation_draws", by_kind(stats, &ok, draws_of));
 	put_count(object, &ok, "pages_migrated", stats_pages_migrated(stats));
 	put_count(object, &ok, "pages_migrated_mapped", shadow->migrate_zapped);
-	put_count(object, &ok, "pages_unmapped", pages_unmapped(stats));
+	put_count(object, &ok, "pages_unmapped", stats->chaos[CHAOS_UNMAP].pages);
+	put_count(object, &ok, "pages_copied", stats->mm.cow_copies);
+	put_count(object, &ok, "pages_disturbed", pages_disturbed(stats));
 	put_count(object, &ok, "migrate_busy", stats->mm.migrate_busy);
 	put_count(object, &ok, "host_faults", stats->mm.faults);
 

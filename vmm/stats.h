@@ -15,7 +15,8 @@ struct run_stats {
 	/* What was asked for: filled in by whoever starts the run. */
 	const char *engine; /* NULL: it did not come to that */
 	uint64_t seed;
-	uint64_t mem_bytes;
+	uint64_t mem_bytes, frames_bytes;
+	bool private_ram;
 	unsigned int broken; /* SHADOW_BREAK_* */
 	struct chaos_plan plan;
 
@@ -25,7 +26,7 @@ struct run_stats {
 	unsigned int guest_exit; /* VM_EXITED */
 	char reason[512];	 /* empty for VM_EXITED */
 
-	uint64_t guest_passes, corruptions, traps;
+	uint64_t guest_passes, corruptions, traps, hole_waits, memory_waits;
 	uint64_t quarantine_drains, quarantined;
 	struct chaos_counts chaos[NR_CHAOS_KINDS];
 	struct mm_stats mm;

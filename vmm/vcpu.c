@@ -12,7 +12,8 @@
  *	vcpu_run
  *
  * must not stay in vcpu_run: the engine remembers a kick until an exit has followed it. Outside the
- * guest a vCPU waits for nothing that does not come by itself.
+ * guest a vCPU waits for nothing that does not come by itself, and for what is taken from it for a
+ * while (holes.h): there it looks at vcpu->kicked, which is set until the loop looks again.
  */
 #include <string.h>
 
@@ -31,7 +32,10 @@ static bool vcpu_setup(struct vcpu *vcpu)
 			vcpu->id, strerror(-err));
 		return false;
 	}
-	err = shadow_load_cr3(vm->shadow, vcpu->id, vm->boot.cr3);
+	do {
+		vcpu->holes_seq = holes_seq(&vm->holes);
+		err = shadow_load_cr3(vm->shadow, vcpu->id, vm->boot.cr3);
+	} while (err && !vm_ended(vm) && vcpu_wait_for_memory(vcpu));
 	if (err) {
 		vm_fail(vm, VM_FAILED, "no frame for the first shadow root: %s", strerror(-err));
 		return false;
@@ -52,16 +56,42 @@ static bool vcpu_setup(struct vcpu *vcpu)
 	return true;
 }
 
+/* A kick from now on is one that this look may have missed: so the mark goes before it. */
+static bool ended(struct vcpu *vcpu)
+{
+	(void)xchg(&vcpu->kicked, false);
+	return vm_ended(vcpu->vm);
+}
+
+static bool kicked(void *arg)
+{
+	struct vcpu *vcpu = arg;
+
+	return READ_ONCE(vcpu->kicked);
+}
+
+bool vcpu_wait_for_hole(struct vcpu *vcpu, hva_t hva)
+{
+	return hva != INVALID_HVA &&
+	       holes_wait(&vcpu->vm->holes, vcpu->holes_seq, hva, kicked, vcpu);
+}
+
+bool vcpu_wait_for_memory(struct vcpu *vcpu)
+{
+	return holes_wait_memory(&vcpu->vm->holes, vcpu->holes_seq, kicked, vcpu);
+}
+
 static void vcpu_thread(void *arg)
 {
 	struct vcpu *vcpu = arg;
 	struct vm *vm = vcpu->vm;
 
 	if (vcpu_setup(vcpu)) {
-		while (!vm_ended(vm)) {
+		while (!ended(vcpu)) {
 			struct engine_exit exit;
 
 			vm->engine->ops->vcpu_run(vm->engine, vcpu->id, &exit);
+			vcpu->holes_seq = holes_seq(&vm->holes);
 			vcpu_handle_exit(vcpu, &exit);
 		}
 	}
@@ -86,6 +116,8 @@ void vcpu_kick(struct vcpu *vcpu)
 {
 	struct engine *engine = vcpu->vm->engine;
 
+	WRITE_ONCE(vcpu->kicked, true);
+	holes_wake(&vcpu->vm->holes);
 	engine->ops->kick(engine, vcpu->id);
 }
 

@@ -44,11 +44,18 @@ const char *vm_outcome_name(enum vm_outcome outcome)
  *   1024       retired tables that the engine keeps back: a whole root is retired at each CR3 load,
  *              and emptying the quarantine is slow, so it should hold many.
  */
+#define TABLE_FRAMES 512
+
 uint64_t vm_pool_frames(uint64_t ram_bytes)
 {
 	uint64_t ram = ram_bytes >> PAGE_SHIFT;
 
-	return ram + ram / 8 + ram / 128 + 512 + 1024;
+	return ram + ram / 8 + ram / 128 + TABLE_FRAMES + 1024;
+}
+
+uint64_t vm_min_frames(uint64_t ram_bytes, const struct elf_image *image)
+{
+	return boot_frames(ram_bytes, image) + TABLE_FRAMES;
 }
 
 uint64_t vm_max_ram(uint64_t pool_bytes)
@@ -66,19 +73,21 @@ uint64_t vm_max_ram(uint64_t pool_bytes)
 	return low << 20;
 }
 
-/* RAM as the host sees it: one shared object, mapped in an mm of its own. */
+/* RAM as the host sees it: one shared object, or private memory, mapped in an mm of its own. */
 static int create_memory(struct vm *vm, char *why, size_t why_len)
 {
-	uint64_t nr_frames = vm_pool_frames(vm->config.ram_bytes);
+	uint64_t nr_frames = vm->config.nr_frames ?: vm_pool_frames(vm->config.ram_bytes);
 	int err = phys_create(&vm->phys, nr_frames);
 
 	if (err)
 		return why_fail(why, why_len, err, "cannot make %" PRIu64 "M of frames: %s",
 				nr_frames >> (20 - PAGE_SHIFT), strerror(-err));
 	err = -ENOMEM;
-	vm->ram = address_space_create(vm->phys, vm->config.ram_bytes >> PAGE_SHIFT);
-	if (!vm->ram)
-		goto destroy_phys;
+	if (!vm->config.private_ram) {
+		vm->ram = address_space_create(vm->phys, vm->config.ram_bytes >> PAGE_SHIFT);
+		if (!vm->ram)
+			goto destroy_phys;
+	}
 	vm->mm = mm_alloc(vm->phys);
 	if (!vm->mm)
 		goto put_ram;
@@ -91,7 +100,8 @@ static int create_memory(struct vm *vm, char *why, size_t why_len)
 put_mm:
 	mmput(vm->mm);
 put_ram:
-	address_space_put(vm->ram);
+	if (vm->ram)
+		address_space_put(vm->ram);
 destroy_phys:
 	phys_destroy(vm->phys);
 	return why_fail(why, why_len, err, "cannot set up guest RAM: %s", strerror(-err));
@@ -100,7 +110,8 @@ destroy_phys:
 static void destroy_memory(struct vm *vm)
 {
 	mmput(vm->mm);
-	address_space_put(vm->ram);
+	if (vm->ram)
+		address_space_put(vm->ram);
 	phys_destroy(vm->phys);
 }
 
@@ -179,6 +190,7 @@ int vm_create(struct vm **vmp, const struct vm_config *config, char *why, size_t
 		return why_fail(why, why_len, -ENOMEM, "out of memory");
 	vm->config = *config;
 	spin_lock_init(&vm->end_lock);
+	holes_init(&vm->holes);
 
 	vm->done_fd = eventfd(0, EFD_CLOEXEC);
 	if (vm->done_fd < 0) {

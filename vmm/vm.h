@@ -3,7 +3,8 @@
  * One guest and everything it stands on, from the frames up:
  *
  *   phys      the pool of machine frames
- *   ram, mm   guest RAM: a shared object, mapped at VM_RAM_HVA of a host mm of its own
+ *   ram, mm   guest RAM: a shared object, or private memory, mapped at VM_RAM_HVA of a host mm of
+ *             its own
  *   engine    the machine that runs guest code, and its CPUs
  *   shadow    the page tables the guest runs on; memslot 0 is all of RAM, from gpa 0
  *   bus       the devices
@@ -30,9 +31,11 @@
 #include "vmm/bus.h"
 #include "vmm/devices.h"
 #include "vmm/engine.h"
+#include "vmm/holes.h"
 #include "vmm/vcpu.h"
 
 #define VM_RAM_HVA   0x100000000000UL
+#define VM_AWAY_HVA  0x600000000000UL /* above the largest RAM: where nothing is, for chaos */
 #define VM_MIN_RAM   BOOT_MIN_RAM
 #define VM_MAX_VCPUS 1
 
@@ -51,6 +54,8 @@ const char *vm_outcome_name(enum vm_outcome outcome);
 struct vm_config {
 	const struct engine_ops *engine;
 	uint64_t ram_bytes; /* whole pages, at least VM_MIN_RAM */
+	bool private_ram;   /* each page belongs to its mapping; else to an object that is mapped */
+	uint64_t nr_frames; /* of the machine; 0: vm_pool_frames() */
 	uint64_t seed;
 	unsigned int broken; /* SHADOW_BREAK_* */
 	bool audit;	     /* shadow_set_audit */
@@ -61,10 +66,11 @@ struct vm {
 	struct vm_config config;
 
 	struct phys *phys;
-	struct address_space *ram;
+	struct address_space *ram; /* NULL: private */
 	struct mm_struct *mm;
 	struct engine *engine;
 	struct shadow *shadow;
+	struct holes holes; /* of mm: what is taken from the guest for a while */
 
 	struct bus bus;
 	struct dev_console console;
@@ -85,6 +91,9 @@ struct vm {
 
 /* Frames to make for @ram_bytes of guest RAM. */
 uint64_t vm_pool_frames(uint64_t ram_bytes);
+
+/* The least that @image and the tables take, on the guest's side and on ours. */
+uint64_t vm_min_frames(uint64_t ram_bytes, const struct elf_image *image);
 
 /* The largest guest RAM whose pool is at most @pool_bytes, in whole MiB. */
 uint64_t vm_max_ram(uint64_t pool_bytes);

@@ -176,6 +176,14 @@ part_usage() {
 	refused unknown_engine 64 "no engine 'warp'" "$gnomon" run hello --engine warp
 	refused unknown_chaos 64 "'explode' is no kind of chaos.*migrate, unmap" \
 		"$gnomon" run hello --chaos migrate,explode
+	refused chaos_of_private_ram 64 "'fork' is about private memory: add --ram private" \
+		"$gnomon" run hello --chaos all,fork
+	refused chaos_of_shared_ram 64 "'unmap' would lose private memory" \
+		"$gnomon" run hello --chaos unmap --ram private
+	refused unknown_ram 64 "private or shared, not 'borrowed'" \
+		"$gnomon" run hello --ram borrowed
+	refused frames_0 64 'a machine without memory' "$gnomon" run hello --frames 0
+	refused frames_text 64 "'lots' is no size" "$gnomon" run hello --frames lots
 	refused chaos_rate 64 'operations per second' "$gnomon" run hello --chaos migrate=0
 	refused unknown_break 64 "'leg' cannot be broken" "$gnomon" run hello --break leg
 	refused mem_0 64 '1M or more' "$gnomon" run hello --mem 0
@@ -215,6 +223,11 @@ part_refusals() {
 	refused mem_1T 71 '--mem 1T is more than this host can back: .* at most' \
 		"$gnomon" run hello --mem 1T
 	refused mem_16383P 64 'no size|larger than any' "$gnomon" run hello --mem 99999999T
+	refused frames_1M 64 \
+		"--frames 1M is too little for 'hello': its image, its page tables .* take [0-9]+K" \
+		"$gnomon" run hello --mem 1M --frames 1M
+	refused frames_1T 71 '--frames 1T is more than this host can back: .* at most' \
+		"$gnomon" run hello --frames 1T
 	limited() { (ulimit -f 10240 && exec "$@"); }
 	refused mem_limited 71 'RLIMIT_FSIZE.* at most' limited "$gnomon" run hello
 	refused stats_folder 71 "cannot open '/' for the stats" "$gnomon" run hello --stats /
@@ -320,6 +333,13 @@ part_endings() {
 	says 'guest killed: .*nothing can wake it'
 	end
 
+	begin out_of_frames
+	run "$gnomon" run memcheck --mem 8M --frames 4M --quiet --stats stats
+	exits 125
+	says 'guest killed: out of frames: [0-9]+ of 1024 are free'
+	stats outcome=killed frames_bytes=4194304 warnings=0
+	end
+
 	begin asked_to_stop
 	run "$gnomon" run memcheck --mem 2M --duration 0.3 --stats stats
 	exits 0
@@ -347,7 +367,7 @@ part_endings() {
 	done
 
 	begin stopped_under_chaos
-	start memcheck --chaos migrate,unmap --stats stats
+	start memcheck --chaos all,register --stats stats
 	kill -INT "$pid"
 	kill -INT "$pid"
 	reap
@@ -419,6 +439,47 @@ part_broken_output() {
 	end
 }
 
+# A kind's digest in the file $2, if it is of as many choices as there can be.
+digest_of() {
+	"$check_stats" "$2" "mutation_draws.$1=100" >/dev/null 2>&1 || return
+	sed -n "/\"mutation_digest\"/,/}/s/.*\"$1\": \"\(.*\)\".*/\1/p" "$2"
+}
+
+# Every kind there is, on both kinds of RAM; and what a kind chooses is up to the seed alone.
+all_kinds_at_once() {
+	local ram kind common=(migrate protect remap age balloon register)
+
+	for ram in shared private; do
+		begin "all_kinds_on_${ram}_ram"
+		run "$gnomon" run memcheck --mem 64M --ram $ram --chaos all,register --seed 1 \
+			--duration $seconds --quiet --stats stats
+		exits 0
+		stats outcome=exited guest_exit=0 corruptions=0 warnings=0 pages_disturbed=0 ram=$ram
+		for kind in "${common[@]}"; do
+			stats "mutations.$kind>$((70 / share))" "mutation_pages.$kind>0"
+		done
+		case $ram in
+		shared) stats "mutations.unmap>$((100 / share))" 'hole_waits>0' ;;
+		private) stats "mutations.fork>$((20 / share))" 'pages_copied>0' ;;
+		esac
+		cp stats "$work/stats.$ram"
+		end
+	done
+	begin the_same_seed_makes_the_same_choices
+	for kind in "${common[@]}"; do
+		[ -n "$(digest_of "$kind" "$work/stats.shared")" ] || continue
+		[ -n "$(digest_of "$kind" "$work/stats.private")" ] || continue
+		[ "$(digest_of "$kind" "$work/stats.shared")" = \
+			"$(digest_of "$kind" "$work/stats.private")" ] ||
+			problem "not the same choices of $kind"
+	done
+	[ -n "$(digest_of migrate "$work/stats.shared")" ] || problem "no digest of migrate"
+	run "$gnomon" run memcheck --mem 64M --chaos migrate --seed 2 --duration 1 --quiet --stats stats
+	[ "$(digest_of migrate "$work/stats.shared")" != "$(digest_of migrate stats)" ] ||
+		problem "the same choices of another seed"
+	end
+}
+
 # memcheck for $1 seconds with chaos; the numbers that a slow build must reach are a tenth.
 part_promises() {
 	local seconds=5 share=1 what
@@ -436,6 +497,17 @@ part_promises() {
 		"refaults>$((999 / share))" 'shootdowns>0' "mutations.migrate>$((200 / share))" \
 		"mutations.unmap>$((200 / share))"
 	[ "$share" -ne 1 ] || stats 'guest_passes>2'
+	end
+
+	all_kinds_at_once
+
+	# A child of the guest's address space, or a balloon, leaves too little for the guest: it waits.
+	begin too_little_memory_for_a_while
+	run "$gnomon" run memcheck --mem 8M --frames 11M --ram private --duration $seconds --seed 1 \
+		--chaos fork=50,balloon=100,migrate=100 --quiet --stats stats
+	exits 0
+	stats outcome=exited corruptions=0 warnings=0 pages_disturbed=0 'memory_waits>0' \
+		'pages_copied>99'
 	end
 
 	for what in zap shootdown; do

@@ -19,8 +19,9 @@ void guest_mem_init(struct guest_mem *g, const struct guest_mem_config *config)
 
 	ASSERT(!phys_create(&g->phys, g->config.nr_frames), "a pool of frames");
 	g->mm = mm_alloc(g->phys);
-	g->ram = address_space_create(g->phys, g->nr_pages);
-	ASSERT(g->mm && g->ram, "out of memory");
+	if (!config->private_ram)
+		g->ram = address_space_create(g->phys, g->nr_pages);
+	ASSERT(g->mm && (g->ram || config->private_ram), "out of memory");
 	ASSERT(!mm_mmap(g->mm, GUEST_MEM_HVA, g->nr_pages << PAGE_SHIFT,
 			MM_PROT_READ | MM_PROT_WRITE, g->ram, 0),
 	       "guest RAM");
@@ -73,7 +74,8 @@ void guest_mem_destroy(struct guest_mem *g)
 	guest_mem_detach(g);
 	if (g->mm)
 		mmput(g->mm);
-	address_space_put(g->ram);
+	if (g->ram)
+		address_space_put(g->ram);
 	ASSERT(phys_nr_free(g->phys) == phys_nr_frames(g->phys), "%lu frames did not come back",
 	       phys_nr_frames(g->phys) - phys_nr_free(g->phys));
 	phys_destroy(g->phys);

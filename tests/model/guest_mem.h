@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The whole stack under a guest, without a guest: frames, a host mm, guest RAM (a shared mapping),
- * a model machine, the shadow MMU, one memslot at gpa 0, and guest page tables in that RAM. Tests
- * fill in what they need.
+ * The whole stack under a guest, without a guest: frames, a host mm, guest RAM (a shared mapping,
+ * or private memory), a model machine, the shadow MMU, one memslot at gpa 0, and guest page tables
+ * in that RAM. Tests fill in what they need.
  *
  * Whatever goes wrong while the fixture is made or edited is a bug of the test: ASSERT.
  */
@@ -33,6 +33,7 @@ struct guest_mem_config {
 	enum model_reuse reuse; /* of retired tables */
 	bool no_identity;	/* leave the first root empty */
 	bool audit;
+	bool private_ram;
 	unsigned int reserve_slot; /* of each root, for the machine; 0: none */
 };
 
@@ -40,7 +41,7 @@ struct guest_mem {
 	struct guest_mem_config config;
 	struct phys *phys;
 	struct mm_struct *mm;
-	struct address_space *ram;
+	struct address_space *ram; /* NULL: private */
 	struct model_machine *model;
 	struct shadow *shadow;
 	uint64_t nr_pages;

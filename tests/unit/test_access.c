@@ -57,12 +57,36 @@ TEST(access, gva_fault_is_the_guests)
 
 TEST(access, gva_without_a_slot)
 {
+	struct shadow_fault fault;
 	char text[8];
 	struct guest_mem g;
 
 	fixture(&g);
 	guest_map(&g, g.cr3, GVA, 0x7000000000, GUEST_PTE_RW);
 	expect_eq(shadow_read_gva(g.shadow, 0, GVA, text, 8, 0, NULL), -ENXIO);
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA, text, 8, 0, &fault), -ENXIO);
+	expect_eq(fault.hva, INVALID_HVA);
+	guest_mem_destroy(&g);
+}
+
+/* Memory that the mm does not let us at: the error tells which, the second page or a table. */
+TEST(access, gva_that_the_host_refuses)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+	char text[8];
+	gpa_t table;
+
+	fixture(&g);
+	table = guest_pte_gpa(&g, g.cr3, GVA, 1) & PAGE_MASK;
+	expect_eq(mm_mprotect(g.mm, guest_hva(0x2000), PAGE_SIZE, MM_PROT_NONE), 0);
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA + 0xffc, text, 4, 0, &fault), 0);
+	expect_eq(fault.hva, INVALID_HVA);
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA + 0xffc, text, 8, 0, &fault), -ENXIO);
+	expect_eq(fault.hva, guest_hva(0x2000));
+	expect_eq(mm_mprotect(g.mm, guest_hva(table), PAGE_SIZE, MM_PROT_NONE), 0);
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA + 0xffc, text, 4, 0, &fault), -ENXIO);
+	expect_eq(fault.hva & PAGE_MASK, guest_hva(table));
 	guest_mem_destroy(&g);
 }
 

@@ -99,31 +99,156 @@ TEST(fault, emulate_where_no_slot_is)
 
 TEST(fault, bad_hva)
 {
+	struct shadow_fault fault;
 	struct guest_mem g;
 
 	guest_mem_create(&g, &config);
 	/* A slot over host memory that nobody mapped. */
 	expect_eq(shadow_create_memslot(g.shadow, 1, 0x100000, 1, 0x6000000000), 0);
 	guest_map(&g, g.cr3, 0x10000000, 0x100000UL << PAGE_SHIFT, GUEST_PTE_RW);
-	expect_eq(fault_at(&g, 0x10000000, 0), RET_PF_BAD_HVA);
+	expect_eq(guest_fault(&g, 0, 0x10000000, 0, &fault), RET_PF_BAD_HVA);
+	expect_eq(fault.hva, 0x6000000000);
 	/* And one over memory that the guest may only read. */
 	expect_eq(mm_mmap(g.mm, 0x6000000000, PAGE_SIZE, MM_PROT_READ, NULL, 0), 0);
 	expect_eq(fault_at(&g, 0x10000000, PFERR_WRITE), RET_PF_BAD_HVA);
 	expect_eq(guest_load(&g, 0, 0x10000000), 0);
-	expect_eq(fault_at(&g, 0x10000000, PFERR_WRITE), RET_PF_BAD_HVA);
+	expect_eq(guest_fault(&g, 0, 0x10000000, PFERR_WRITE, &fault), RET_PF_BAD_HVA);
+	expect_eq(fault.hva, 0x6000000000);
+	/* What is not refused has no such address. */
+	expect_eq(guest_fault(&g, 0, PAGE, 0, &fault), RET_PF_FIXED);
+	expect_eq(fault.hva, INVALID_HVA);
 	guest_mem_destroy(&g);
 }
 
 /* The guest's tables may lie in a slot without memory too. */
 TEST(fault, bad_hva_of_a_table)
 {
+	struct shadow_fault fault;
 	struct guest_mem g;
 
 	guest_mem_create(&g, &config);
 	expect_eq(shadow_create_memslot(g.shadow, 1, 0x100000, 1, 0x6000000000), 0);
 	guest_write(&g, guest_pte_gpa(&g, g.cr3, 0x10000000, 2),
 		    0x100000UL << PAGE_SHIFT | GUEST_PTE_RW);
-	expect_eq(fault_at(&g, 0x10000000, 0), RET_PF_BAD_HVA);
+	expect_eq(guest_fault(&g, 0, 0x10000000, 0, &fault), RET_PF_BAD_HVA);
+	expect_eq(fault.hva, 0x6000000000);
+	guest_mem_destroy(&g);
+}
+
+/* A table that may only be read stops the walk where it has to set an accessed bit. */
+TEST(fault, table_that_cannot_be_written)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+	hva_t table;
+	gpa_t pte;
+
+	guest_mem_create(&g, &config);
+	guest_map(&g, g.cr3, 0x10000000, PAGE, GUEST_PTE_RW);
+	pte = guest_pte_gpa(&g, g.cr3, 0x10000000, 1);
+	table = guest_hva(pte & PAGE_MASK);
+	expect_eq(mm_mprotect(g.mm, table, PAGE_SIZE, MM_PROT_READ), 0);
+	expect_eq(guest_fault(&g, 0, 0x10000000, 0, &fault), RET_PF_BAD_HVA);
+	expect_eq(fault.hva, guest_hva(pte));
+	expect_eq(mm_mprotect(g.mm, table, PAGE_SIZE, MM_PROT_READ | MM_PROT_WRITE), 0);
+	expect_eq(guest_fault(&g, 0, 0x10000000, 0, &fault), RET_PF_FIXED);
+	/* With all bits set there is nothing to write. */
+	expect_eq(mm_mprotect(g.mm, table, PAGE_SIZE, MM_PROT_READ), 0);
+	expect_eq(guest_fault(&g, 0, 0x10000000, 0, &fault), RET_PF_SPURIOUS);
+	guest_mem_destroy(&g);
+}
+
+/* ---- what other owners of memory do to a page that is mapped ---- */
+
+static const struct guest_mem_config private_ram = {.audit = true, .private_ram = true};
+
+static uint64_t read_child(struct mm_struct *child, gpa_t gpa)
+{
+	uint64_t value = 0;
+
+	expect_eq(mm_read(child, guest_hva(gpa), &value, sizeof(value)), 0);
+	return value;
+}
+
+/* The guest's store after a fork goes to a copy; the child has what was there, and keeps it. */
+TEST(fault, store_after_a_fork_is_the_guests_alone)
+{
+	struct shadow_stats before, after;
+	struct mm_struct *child;
+	struct guest_mem g;
+	pfn_t shared;
+
+	guest_mem_create(&g, &private_ram);
+	guest_store(&g, 0, PAGE, 1);
+	guest_store(&g, 0, PAGE + PAGE_SIZE, 10);
+	shared = mm_lookup_pfn(g.mm, guest_hva(PAGE));
+	expect_eq(mm_fork(g.mm, &child), 0);
+	/* To read is free. */
+	expect_eq(guest_load(&g, 0, PAGE), 1);
+	expect_eq(mm_lookup_pfn(g.mm, guest_hva(PAGE)), shared);
+
+	shadow_get_stats(g.shadow, &before);
+	guest_store(&g, 0, PAGE, 2);
+	shadow_get_stats(g.shadow, &after);
+	expect_ne(mm_lookup_pfn(g.mm, guest_hva(PAGE)), shared);
+	/* The fault that copied told ourselves, and so was in vain; the next one installed it. */
+	expect_eq(after.invalidations - before.invalidations, 1);
+	expect_eq(after.faults - before.faults, 2);
+	expect_eq(after.fault_retries - before.fault_retries, 1);
+	expect_eq(read_child(child, PAGE), 1);
+	expect_eq(guest_load(&g, 0, PAGE), 2);
+
+	/* The other way round; and the page that nobody else has any more is written in place. */
+	expect_eq(mm_write(child, guest_hva(PAGE + PAGE_SIZE), &(uint64_t){11}, 8), 0);
+	expect_eq(guest_load(&g, 0, PAGE + PAGE_SIZE), 10);
+	shared = mm_lookup_pfn(g.mm, guest_hva(PAGE + PAGE_SIZE));
+	guest_store(&g, 0, PAGE + PAGE_SIZE, 12);
+	expect_eq(mm_lookup_pfn(g.mm, guest_hva(PAGE + PAGE_SIZE)), shared);
+	expect_eq(read_child(child, PAGE + PAGE_SIZE), 11);
+	mmput(child);
+	guest_mem_destroy(&g);
+}
+
+/* A right that goes is gone from the shadow tables too; one that comes back is found by a fault. */
+TEST(fault, follows_the_rights_of_the_area)
+{
+	const uint64_t all = 64 << PAGE_SHIFT;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &private_ram);
+	guest_store(&g, 0, PAGE, 1);
+	expect_eq(mm_mprotect(g.mm, guest_hva(PAGE), PAGE_SIZE, MM_PROT_READ), 0);
+	expect_eq(guest_load(&g, 0, PAGE), 1);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, PAGE, NULL), RET_PF_BAD_HVA);
+	expect_eq(guest_load(&g, 0, PAGE), 1);
+	expect_eq(mm_mprotect(g.mm, guest_hva(PAGE), PAGE_SIZE, MM_PROT_NONE), 0);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, PAGE, NULL), RET_PF_BAD_HVA);
+	expect_eq(mm_mprotect(g.mm, guest_hva(0), all, MM_PROT_READ | MM_PROT_WRITE), 0);
+	guest_store(&g, 0, PAGE, 2);
+	expect_eq(guest_load(&g, 0, PAGE), 2);
+	guest_mem_destroy(&g);
+}
+
+TEST(fault, follows_a_page_that_moves_away_and_back)
+{
+	const hva_t elsewhere = 0x7000000000;
+	struct guest_mem g;
+	hva_t to;
+
+	guest_mem_create(&g, &private_ram);
+	guest_store(&g, 0, PAGE, 1);
+	to = elsewhere;
+	expect_eq(mm_mremap(g.mm, guest_hva(PAGE), PAGE_SIZE, PAGE_SIZE,
+			    MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED, &to),
+		  0);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, PAGE, NULL), RET_PF_BAD_HVA);
+	expect_eq(mm_write(g.mm, elsewhere, &(uint64_t){2}, 8), 0);
+	to = guest_hva(PAGE);
+	expect_eq(mm_mremap(g.mm, elsewhere, PAGE_SIZE, PAGE_SIZE,
+			    MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED, &to),
+		  0);
+	expect_eq(guest_load(&g, 0, PAGE), 2);
+	guest_store(&g, 0, PAGE, 3);
 	guest_mem_destroy(&g);
 }
 

@@ -133,7 +133,8 @@ TEST(options, chaos)
 	static const char *const bad[] = {
 		"",	    ",",	 "explode",    "migrate,",	  ",migrate",
 		"migrate=", "migrate=0", "migrate=x",  "migrate=1000001", "migrate=1,unmap=",
-		"migrat",   "migratee",	 "migrate =1", "migrate=1 ",
+		"migrat",   "migratee",	 "migrate =1", "migrate=1 ",	  "all=",
+		"all=0",    "alle",
 	};
 	struct chaos_plan plan = {0};
 	char why[256];
@@ -145,6 +146,21 @@ TEST(options, chaos)
 	expect_eq(plan.rate[CHAOS_MIGRATE], 1000000);
 	expect_eq(plan.rate[CHAOS_UNMAP], 7);
 
+	/* All that do not ask to be named; a name is stronger, before or after. */
+	plan = (struct chaos_plan){0};
+	expect_eq(parse_chaos("remap=3,all=9,age=4", &plan, why, sizeof(why)), 0);
+	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
+		unsigned int rate = chaos_kinds[i].by_name_only ? 0 : 9;
+
+		rate = i == CHAOS_REMAP ? 3 : i == CHAOS_AGE ? 4 : rate;
+		expect_eq(plan.rate[i], rate);
+		expect_eq(plan.named[i], i == CHAOS_REMAP || i == CHAOS_AGE);
+	}
+	plan = (struct chaos_plan){0};
+	expect_eq(parse_chaos("all,register", &plan, why, sizeof(why)), 0);
+	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++)
+		expect_eq(plan.rate[i], chaos_kinds[i].default_rate);
+
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		why[0] = '\0';
 		if (parse_chaos(bad[i], &plan, why, sizeof(why)) != -EINVAL)
@@ -155,7 +171,22 @@ TEST(options, chaos)
 	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
 		expect_eq(parse_chaos("explode", &plan, why, sizeof(why)), -EINVAL);
 		expect_str_contains(why, chaos_kinds[i].name);
+		expect_str_contains(why, "all");
 	}
+}
+
+TEST(options, ram)
+{
+	bool private_ram;
+	char why[256];
+
+	expect_eq(parse_ram("private", &private_ram, why, sizeof(why)), 0);
+	expect(private_ram);
+	expect_eq(parse_ram("shared", &private_ram, why, sizeof(why)), 0);
+	expect(!private_ram);
+	expect_eq(parse_ram("", &private_ram, why, sizeof(why)), -EINVAL);
+	expect_eq(parse_ram("privat", &private_ram, why, sizeof(why)), -EINVAL);
+	expect_str_contains(why, "privat");
 }
 
 TEST(options, broken)

@@ -21,6 +21,8 @@ static struct run_stats example(void)
 		.engine = "kvm",
 		.seed = INT64_MAX,
 		.mem_bytes = 64UL << 20,
+		.frames_bytes = 96UL << 20,
+		.private_ram = true,
 		.broken = SHADOW_BREAK_ZAP | SHADOW_BREAK_RETIRE,
 		.plan = {.rate = {[CHAOS_UNMAP] = 321}},
 		.wall_ns = 1500000000,
@@ -31,9 +33,18 @@ static struct run_stats example(void)
 		.traps = 103,
 		.quarantine_drains = 104,
 		.quarantined = 105,
-		.chaos = {{.ops = 1, .pages_migrated = 1000, .pages_unmapped = 10},
-			  {.ops = 2, .refused = 3, .pages_migrated = 2000, .pages_unmapped = 20}},
-		.mm = {.faults = 106, .migrate_busy = 107},
+		.hole_waits = 108,
+		.memory_waits = 109,
+		.chaos = {[CHAOS_MIGRATE] = {.ops = 1, .pages_migrated = 1000, .pages = 10},
+			  [CHAOS_UNMAP] = {.ops = 2,
+					   .refused = 3,
+					   .pages_migrated = 2000,
+					   .pages = 20,
+					   .pages_disturbed = 4,
+					   .digest = 0x123456789abcdef0,
+					   .draws = 77},
+			  [CHAOS_PROTECT] = {.pages_disturbed = 5}},
+		.mm = {.faults = 106, .migrate_busy = 107, .cow_copies = 110},
 		.shadow = {.faults = 201,
 			   .fault_retries = 202,
 			   .refaults = 203,
@@ -84,7 +95,12 @@ TEST(stats, every_number_has_its_key)
 		{"frames_shot", 208},
 		{"batches_waited", 209},
 		{"tables_retired", 210},
-		{"pages_unmapped", 30},
+		{"pages_unmapped", 20},
+		{"frames_bytes", 96 << 20},
+		{"hole_waits", 108},
+		{"memory_waits", 109},
+		{"pages_copied", 110},
+		{"pages_disturbed", 9},
 		{"warnings", 3},
 	};
 	struct run_stats stats = example();
@@ -94,6 +110,7 @@ TEST(stats, every_number_has_its_key)
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		expect_eq(number(json, numbers[i].key), numbers[i].value);
 	expect_str_eq(json_string_value(json_object_get(json, "engine")), "kvm");
+	expect_str_eq(json_string_value(json_object_get(json, "ram")), "private");
 	expect_str_eq(json_string_value(json_object_get(json, "outcome")), "exited");
 	expect(json_real_value(json_object_get(json, "wall_s")) == 1.5);
 	expect(json_is_null(json_object_get(json, "kill_reason")));
@@ -108,6 +125,11 @@ TEST(stats, every_number_has_its_key)
 	expect_eq(json_object_size(json_object_get(json, "mutations")), 1);
 	expect_eq(number(json_object_get(json, "mutations"), "unmap"), 2);
 	expect_eq(number(json_object_get(json, "mutations_refused"), "unmap"), 3);
+	expect_eq(number(json_object_get(json, "mutation_pages"), "unmap"), 20);
+	expect_eq(number(json_object_get(json, "mutation_draws"), "unmap"), 77);
+	expect_str_eq(json_string_value(
+			      json_object_get(json_object_get(json, "mutation_digest"), "unmap")),
+		      "123456789abcdef0");
 	expect_eq(number(json_object_get(json, "chaos"), "unmap"), 321);
 	json_decref(json);
 }

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 
 #include "guests/lib/boot.h"
@@ -450,6 +451,141 @@ static bool host_fails(struct script *s, struct guest_regs *r, struct engine_exi
 TEST(vm, fails_when_the_host_does)
 {
 	finish(start(host_fails, "\x90", 1), VM_FAILED, "the script engine: out of memory");
+}
+
+/* --- what is taken for a while (holes.h) --- */
+
+static struct hole hole;
+
+/* RAM at @gpa is out of reach, and listed as that. */
+static void take_away(struct vm *vm, gpa_t gpa)
+{
+	hva_t hva = VM_RAM_HVA + (gpa & PAGE_MASK);
+
+	expect(hole_open(&vm->holes, &hole, hva, hva + PAGE_SIZE));
+	expect_eq(mm_mprotect(vm->mm, hva, PAGE_SIZE, MM_PROT_NONE), 0);
+}
+
+static void give_back(struct vm *vm)
+{
+	expect_eq(mm_mprotect(vm->mm, hole.start, PAGE_SIZE, MM_PROT_READ | MM_PROT_WRITE), 0);
+	hole_close(&vm->holes, &hole);
+}
+
+static void wait_for_waits(atomic64_t *waits)
+{
+	while (!atomic64_read(waits))
+		sched_yield();
+}
+
+static bool touch_in_a_hole(struct script *s, struct guest_regs *r, struct engine_exit *e)
+{
+	struct shadow_stats shadow;
+
+	(void)r;
+	if (s->steps == 0)
+		take_away(s->vm, 0x200000);
+	if (s->steps <= 1)
+		return trap(e, 14, PFERR_USER | PFERR_WRITE, BOOT_DIRECT_MAP + 0x200000);
+	shadow_get_stats(s->vm->shadow, &shadow);
+	expect_eq(shadow.faults, 2);
+	return trap(e, 13, 0, 0);
+}
+
+TEST(vm, waits_for_what_was_taken)
+{
+	struct vm *vm = start(touch_in_a_hole, "\xe6\xf4", 2);
+
+	wait_for_waits(&vm->holes.nr_waits);
+	expect(!vm_ended(vm));
+	give_back(vm);
+	vm_join(vm);
+	expect_eq(atomic64_read(&vm->holes.nr_waits), 1);
+	finish(vm, VM_EXITED, "");
+}
+
+TEST(vm, stopped_while_it_waits_for_what_was_taken)
+{
+	struct vm *vm = start(touch_in_a_hole, "\xe6\xf4", 2);
+
+	wait_for_waits(&vm->holes.nr_waits);
+	vm_stop(vm, "stopped by %s", "SIGINT");
+	vm_join(vm);
+	give_back(vm);
+	finish(vm, VM_STOPPED, "stopped by SIGINT");
+}
+
+/* The instruction that is to be carried out is out of reach. */
+static bool trap_in_a_hole(struct script *s, struct guest_regs *r, struct engine_exit *e)
+{
+	(void)r;
+	if (s->steps == 0)
+		take_away(s->vm, CODE_GVA);
+	return trap(e, 13, 0, 0);
+}
+
+TEST(vm, waits_for_an_instruction)
+{
+	struct vm *vm = start(trap_in_a_hole, "\xe6\xf4", 2);
+
+	wait_for_waits(&vm->holes.nr_waits);
+	give_back(vm);
+	finish(vm, VM_EXITED, "");
+}
+
+/* It is killed all the same, and the reason has the instruction in it. */
+static bool exception_in_a_hole(struct script *s, struct guest_regs *r, struct engine_exit *e)
+{
+	(void)r;
+	take_away(s->vm, CODE_GVA);
+	return trap(e, 6, 0, 0);
+}
+
+TEST(vm, waits_for_an_instruction_to_tell_about)
+{
+	struct vm *vm = start(exception_in_a_hole, "\x0f\x0b", 2);
+
+	wait_for_waits(&vm->holes.nr_waits);
+	give_back(vm);
+	finish(vm, VM_KILLED, "by ud2 (0f 0b) at 0x100000");
+}
+
+static bool touch_what_is_gone(struct script *s, struct guest_regs *r, struct engine_exit *e)
+{
+	(void)r;
+	expect_eq(mm_munmap(s->vm->mm, VM_RAM_HVA + 0x200000, PAGE_SIZE), 0);
+	return trap(e, 14, PFERR_USER | PFERR_WRITE, BOOT_DIRECT_MAP + 0x200008);
+}
+
+TEST(vm, what_nobody_has_taken_is_our_mistake)
+{
+	finish(start(touch_what_is_gone, "\x90", 1), VM_INTERNAL,
+	       "guest address 0x400000200008 is in a memslot, but the host's address space does "
+	       "not allow the access at 0x100000200000");
+}
+
+/* As killed_without_frames, but somebody has them who will give them back. */
+static bool touch_while_hoarded(struct script *s, struct guest_regs *r, struct engine_exit *e)
+{
+	if (s->steps == 0) {
+		expect(hoard_begin(&s->vm->holes));
+		return touch_without_frames(s, r, e);
+	}
+	if (s->steps == 1)
+		return trap(e, 14, PFERR_USER | PFERR_WRITE, BOOT_DIRECT_MAP + 0x200000);
+	return trap(e, 13, 0, 0);
+}
+
+TEST(vm, waits_for_frames)
+{
+	struct vm *vm = start(touch_while_hoarded, "\xe6\xf4", 2);
+
+	wait_for_waits(&vm->holes.nr_memory_waits);
+	expect(hoard_wanted(&vm->holes));
+	while (hoarded > 0)
+		phys_put(vm->phys, hoard[--hoarded]);
+	hoard_end(&vm->holes);
+	finish(vm, VM_EXITED, "");
 }
 
 /* --- ends from outside --- */

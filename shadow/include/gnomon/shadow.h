@@ -55,7 +55,7 @@ enum ret_pf {
 			     the guest's may ever be mapped there */
 	RET_PF_EMULATE,	  /* no memslot at fault->gpa: a device access, if there is a device */
 	RET_PF_NO_MEMORY, /* the host has no frame for the page or for a table */
-	RET_PF_BAD_HVA,	  /* the slot's hva is not mapped in the mm (any more) */
+	RET_PF_BAD_HVA,	  /* the host has no memory for it, or not with these rights: fault->hva */
 	RET_PF_HALTED,	  /* the machine was halted: the mm is gone or a shootdown failed */
 };
 
@@ -66,6 +66,8 @@ struct shadow_fault {
 	uint32_t error_code; /* in: what was attempted, WRITE and FETCH only (guest code runs as its
 				kernel); out with RET_PF_GUEST: exact */
 	gpa_t gpa;	     /* out, once the guest walk succeeded */
+	hva_t hva; /* out: what the mm refused, of the page or of a guest table on the way to it;
+		      INVALID_HVA if it refused nothing */
 };
 
 /* Resolve a fault of @vcpu at fault->gva. */
@@ -86,7 +88,8 @@ void shadow_invlpg(struct shadow *shadow, unsigned int vcpu, gva_t gva);
  * Guest memory as the guest would reach it, for instruction fetch and emulation. shadow_read_gva
  * walks the guest's tables of @vcpu. 0, or -EFAULT with fault->error_code set as for RET_PF_GUEST
  * (fault may be NULL), -EAGAIN (the guest rewrites its tables faster than they can be walked: let
- * it run and try again), -ENXIO (no memslot), -ENOMEM.
+ * it run and try again), -ENXIO (no memslot, or, with fault->hva set, memory that the host's mm
+ * does not let us at), -ENOMEM.
  */
 int shadow_read_gva(struct shadow *shadow, unsigned int vcpu, gva_t gva, void *buf, size_t len,
 		    uint32_t access, struct shadow_fault *fault);

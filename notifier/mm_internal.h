@@ -258,7 +258,8 @@ void rmap_walk(struct frame *frame, void (*fn)(struct vm_area_struct *vma, hva_t
  * it; 0, -EFAULT, -ENOMEM, -EIO (a file that cannot be read). vma_allows: what the VMA says.
  */
 int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write);
-/* Until *@ptep is not @pte any more, a migration entry. Holds no reference, nor a reverse-map lock. */
+/* Until *@ptep is not @pte any more, a migration entry. Holds no reference, nor a reverse-map lock.
+ */
 void migration_entry_wait(struct mm_struct *mm, pte_t *ptep, pte_t pte);
 int mm_fault(struct mm_struct *mm, hva_t hva, bool write);
 

@@ -120,7 +120,7 @@ remap_is_good() {
 
 # What the host does meanwhile, by the name of the variant.
 declare -A variants=(
-	[quiet]=
+	[quiet]=''
 	[private]='--ram private'
 	[migrate,unmap]='--chaos migrate=300,unmap=300'
 	[all]='--chaos all,register'

@@ -88,7 +88,7 @@ TEST(device_exclusive, what_cannot_be_had)
 	expect_eq(make_device_exclusive(mm, page(0), &dev, &pfn), -EBUSY);
 	mmap_read_unlock(mm);
 	expect_eq(mm_lookup_pfn(mm, page(0)), pinned);
-	mm_unpin_page(mm, pinned);
+	mm_unpin_page(mm, pinned, true);
 	end();
 }
 

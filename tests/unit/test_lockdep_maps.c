@@ -473,7 +473,8 @@ TEST(lockdep_maps, might_lock)
 	struct host h;
 
 	host_init(&h);
-	expect_bug(read_under_frame_lock, &h, "takes mm->mmap_lock (rwsem for reading) in pin()");
+	expect_bug(read_under_frame_lock, &h,
+		   "takes mm->mmap_lock (rwsem for reading) in get_page()");
 	expect_bug(lock_both_ways, NULL, "is held by this thread already, as spinlock");
 	host_destroy(&h);
 }

@@ -343,7 +343,8 @@ TEST(mm, hva_to_pfn_and_dirty)
 
 	expect_eq(test_read(mm, page(0)), 0);
 	expect_eq(*pgtable_lookup(mm->pgtable, page(0)),
-		  pte_make(0, PTE_PRESENT | PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_SOFT_DIRTY));
+		  pte_make(0, PTE_PRESENT | PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_SOFT_DIRTY |
+				      PTE_OWN));
 	test_write(mm, page(0), 1);
 	expect(*pgtable_lookup(mm->pgtable, page(0)) & PTE_DIRTY);
 

@@ -267,7 +267,7 @@ TEST(soft_dirty, a_write_that_is_under_way)
 		/* Nor is it parted from who pinned it. */
 		test_write(mm, page(at[i]), 100);
 		expect_eq(mm_lookup_pfn(mm, page(at[i])), pfn);
-		mm_unpin_page(mm, pfn);
+		mm_unpin_page(mm, pfn, true);
 		mm_clear_soft_dirty(mm);
 		expect_eq(written(), 0);
 		expect_eq(test_read(mm, page(at[i])), 100);

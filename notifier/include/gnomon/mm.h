@@ -146,7 +146,8 @@ int mm_mprotect(struct mm_struct *mm, hva_t addr, uint64_t len, unsigned int pro
  * one of these), -ENOMEM (a hole, after all the rest was done; or no memory).
  */
 enum mm_advice {
-	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area. */
+	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area.
+	 */
 	MM_MADV_DONTNEED,
 	MM_MADV_FREE,
 	MM_MADV_COLD,

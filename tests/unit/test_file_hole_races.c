@@ -16,7 +16,7 @@ struct storm {
 	struct mm_struct *other;
 	atomic_t next_owner, stop;
 	atomic64_t gone[NR_PAGES]; /* stamps up to this one were punched out */
-	uint64_t first, goal; /* stamps of this round */
+	uint64_t first, goal;	   /* stamps of this round */
 	atomic64_t seen, synced, migrated;
 };
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Objects with a file below them: pages that come from it and go back, and who may write when. */
+#include <sys/resource.h>
+
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
@@ -66,6 +68,7 @@ TEST(file_pages, what_will_not_do_is_refused)
 {
 	struct phys *phys = test_phys(4);
 	struct address_space *mapping;
+	struct rlimit limit;
 	char path[64];
 	int fd = test_file(2), other, pipes[2];
 
@@ -83,6 +86,15 @@ TEST(file_pages, what_will_not_do_is_refused)
 	other = open(path, O_RDWR | O_APPEND);
 	expect_eq(address_space_create_file(phys, other, 0, &mapping), -EINVAL);
 	close(other);
+	/* No descriptor left: the lowest that is free is too many. */
+	other = dup(fd);
+	close(other);
+	expect_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = (rlim_t)other;
+	expect_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	expect_eq(address_space_create_file(phys, fd, 0, &mapping), -EMFILE);
+	limit.rlim_cur = limit.rlim_max;
+	expect_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
 	/* Some of it; and an empty file has no page to map. */
 	expect_eq(address_space_create_file(phys, fd, 1, &mapping), 0);
 	expect_eq(mapping->nr_pages, 1);

@@ -149,8 +149,16 @@ enum mm_advice {
 	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area.
 	 */
 	MM_MADV_DONTNEED,
+	/*
+	 * The contents are not needed: they may be dropped, and the page be zero, at any time until
+	 * it is next written, when memory is short. What was swapped out is dropped at once.
+	 * Private memory that shows no object only, else -EINVAL. One window, MMU_NOTIFY_CLEAR, for
+	 * each area. A page that others map, too, is left alone, also by the next two.
+	 */
 	MM_MADV_FREE,
+	/* The pages will not be needed soon: they go before those that are in use. */
 	MM_MADV_COLD,
+	/* The pages go now, as far as they can: swap.h. One window, MMU_NOTIFY_CLEAR, for each. */
 	MM_MADV_PAGEOUT,
 	/*
 	 * Punch a hole in the object where the area shows it (address_space_punch_hole). -EINVAL:

@@ -2,8 +2,10 @@
 /*
  * The page cache of a shared object: which frame holds which page, and the frames' home. Mappings
  * come and go above it; a page leaves its slot only for another frame (migration), for a hole
- * (file_hole.c), or when the object goes. An object may have a file below it, which pages are read
- * from and written to (file_pages.c, file_sync.c); one that has none is memory.
+ * (file_hole.c), when its frame is needed (page_out.c), or when the object goes. An object may have
+ * a file below it, which pages are read from and written to (file_pages.c, file_sync.c); one that
+ * has none is memory, and what has to go from that goes to the swap file. Its slot names the place
+ * there, and whoever needs the page reads it into a new frame.
  *
  * How to find a page for good: read the slot, lock the frame it names, read the slot again. The
  * second look counts:
@@ -25,7 +27,9 @@
 
 #include "notifier/file_pages.h"
 #include "notifier/frame.h"
+#include "notifier/lru.h"
 #include "notifier/mm_internal.h"
+#include "notifier/swap.h"
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/bug.h"
@@ -73,7 +77,12 @@ static void set_slot(struct address_space *mapping, uint64_t pgoff, uint64_t slo
 
 static pfn_t slot_pfn(uint64_t slot)
 {
-	return slot == NO_PAGE ? INVALID_PFN : (slot & ~SLOT_DIRTY) - 1;
+	return slot == NO_PAGE || (slot & SLOT_SWAPPED) ? INVALID_PFN : (slot & ~SLOT_DIRTY) - 1;
+}
+
+static uint32_t swap_slot(uint64_t slot)
+{
+	return slot & ~SLOT_SWAPPED;
 }
 
 pfn_t address_space_peek(struct address_space *mapping, uint64_t pgoff)
@@ -92,7 +101,8 @@ void address_space_set_dirty(struct address_space *mapping, uint64_t pgoff, bool
 
 	spin_lock(&mapping->i_pages_lock);
 	slot = load_slot(mapping, pgoff) & ~SLOT_DIRTY;
-	ASSERT(slot != NO_PAGE && frame_locked(pfn_to_frame(mapping->phys, slot_pfn(slot))),
+	ASSERT(slot_pfn(slot) != INVALID_PFN &&
+		       frame_locked(pfn_to_frame(mapping->phys, slot_pfn(slot))),
 	       "what is dirty, or not any more, is a page that the caller has locked");
 	set_slot(mapping, pgoff, dirty ? slot | SLOT_DIRTY : slot);
 	spin_unlock(&mapping->i_pages_lock);
@@ -128,23 +138,27 @@ void address_space_delete_page(struct address_space *mapping, uint64_t pgoff, pf
 	phys_put(mapping->phys, pfn);
 }
 
-/* Puts @pfn, which is locked, into the slot, with a reference for it. False if that is not empty.
+/*
+ * Puts @pfn, which is locked, into the slot, with a reference for it. False if that is not @slot
+ * any more. If it was a swap slot, the object's use of that is the caller's to put.
  */
-static bool fill_slot(struct address_space *mapping, uint64_t pgoff, pfn_t pfn)
+static bool fill_slot(struct address_space *mapping, uint64_t pgoff, uint64_t slot, pfn_t pfn)
 {
 	struct frame *frame = pfn_to_frame(mapping->phys, pfn);
-	bool empty;
+	bool filled;
 
 	spin_lock(&mapping->i_pages_lock);
-	empty = load_slot(mapping, pgoff) == NO_PAGE;
-	if (empty) {
+	filled = load_slot(mapping, pgoff) == slot;
+	if (filled) {
 		frame->mapping = (uintptr_t)mapping;
 		frame->index = pgoff;
 		phys_get(mapping->phys, pfn);
 		set_slot(mapping, pgoff, pfn + 1);
 	}
 	spin_unlock(&mapping->i_pages_lock);
-	return empty;
+	if (filled)
+		lru_add(mapping->phys, pfn, LRU_INACTIVE);
+	return filled;
 }
 
 /*
@@ -161,9 +175,9 @@ static int add_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
 	int ret = -EAGAIN;
 
 	if (pfn == INVALID_PFN) /* or the last one went to another fault on this very page */
-		return address_space_peek(mapping, pgoff) == INVALID_PFN ? -ENOMEM : -EAGAIN;
+		return load_slot(mapping, pgoff) == NO_PAGE ? -ENOMEM : -EAGAIN;
 	lock_frame(phys, pfn);
-	if (fill_slot(mapping, pgoff, pfn)) {
+	if (fill_slot(mapping, pgoff, NO_PAGE, pfn)) {
 		ret = has_file(mapping) ? file_read_page(mapping, pgoff, pfn) : 0;
 		if (ret)
 			address_space_delete_page(mapping, pgoff, pfn);
@@ -177,6 +191,48 @@ static int add_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
 	return 0;
 }
 
+/*
+ * The slot, if its page is out, with one more user for the swap slot: so that it becomes neither
+ * another page's while it is read, nor this one's with other contents. Else NO_PAGE.
+ */
+static uint64_t get_swapped(struct address_space *mapping, uint64_t pgoff)
+{
+	uint64_t slot;
+
+	spin_lock(&mapping->i_pages_lock);
+	slot = load_slot(mapping, pgoff);
+	if (slot & SLOT_SWAPPED)
+		swap_dup(mapping->phys, swap_slot(slot));
+	else
+		slot = NO_PAGE;
+	spin_unlock(&mapping->i_pages_lock);
+	return slot;
+}
+
+/*
+ * As add_page(), for a slot whose page is out; @slot is what get_swapped() gave. Several may read
+ * the page at once, and one of them has it.
+ */
+static int swap_in_page(struct address_space *mapping, uint64_t pgoff, uint64_t slot, pfn_t *pfnp)
+{
+	struct phys *phys = mapping->phys;
+	pfn_t pfn = alloc_user_frame(phys);
+	int ret = pfn == INVALID_PFN ? -ENOMEM : 0;
+
+	if (!ret) {
+		lock_frame(phys, pfn);
+		ret = swap_read(phys, swap_slot(slot), pfn);
+		if (!ret && fill_slot(mapping, pgoff, slot, pfn)) {
+			swap_put(phys, swap_slot(slot));
+			*pfnp = pfn;
+			return 0;
+		}
+		unlock_frame(phys, pfn);
+		phys_put(phys, pfn);
+	}
+	return ret && load_slot(mapping, pgoff) == slot ? ret : -EAGAIN;
+}
+
 int address_space_get_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
 {
 	int ret;
@@ -184,11 +240,46 @@ int address_space_get_page(struct address_space *mapping, uint64_t pgoff, pfn_t 
 	ASSERT(pgoff < mapping->nr_pages, "page %#llx lies in the object",
 	       (unsigned long long)pgoff);
 	do {
+		uint64_t slot;
+
 		if (address_space_find_page(mapping, pgoff, pfnp))
 			return 0;
-		ret = add_page(mapping, pgoff, pfnp);
+		slot = get_swapped(mapping, pgoff);
+		if (slot == NO_PAGE) {
+			ret = add_page(mapping, pgoff, pfnp);
+		} else {
+			ret = swap_in_page(mapping, pgoff, slot, pfnp);
+			swap_put(mapping->phys, swap_slot(slot));
+		}
 	} while (ret == -EAGAIN);
 	return ret;
+}
+
+void address_space_swap_out(struct address_space *mapping, uint64_t pgoff, pfn_t from,
+			    uint32_t slot)
+{
+	spin_lock(&mapping->i_pages_lock);
+	ASSERT(address_space_peek(mapping, pgoff) == from,
+	       "a slot changes only with its frame locked");
+	set_slot(mapping, pgoff, slot | SLOT_SWAPPED);
+	spin_unlock(&mapping->i_pages_lock);
+}
+
+bool address_space_drop_swapped(struct address_space *mapping, uint64_t pgoff)
+{
+	uint64_t slot = load_slot(mapping, pgoff);
+
+	if (slot == NO_PAGE)
+		return true;
+	/* Whoever swapped it out may have the lock still, and then not the object any more. */
+	spin_lock(&mapping->i_pages_lock);
+	slot = load_slot(mapping, pgoff);
+	if (slot & SLOT_SWAPPED)
+		set_slot(mapping, pgoff, NO_PAGE);
+	spin_unlock(&mapping->i_pages_lock);
+	if (slot & SLOT_SWAPPED)
+		swap_put(mapping->phys, swap_slot(slot));
+	return slot == NO_PAGE || (slot & SLOT_SWAPPED);
 }
 
 /* A page that is dirty is that in its new frame, too. */
@@ -212,8 +303,10 @@ static void remove_page(struct address_space *mapping, uint64_t pgoff)
 {
 	pfn_t pfn;
 
-	if (!address_space_find_page(mapping, pgoff, &pfn))
-		return;
+	while (!address_space_find_page(mapping, pgoff, &pfn)) {
+		if (address_space_drop_swapped(mapping, pgoff))
+			return;
+	}
 	address_space_delete_page(mapping, pgoff, pfn);
 	unlock_frame(mapping->phys, pfn);
 	phys_put(mapping->phys, pfn);

@@ -134,8 +134,10 @@ static int punch_page(struct address_space *mapping, uint64_t pgoff, int64_t wri
 	int ret = 0;
 	pfn_t pfn;
 
-	if (!address_space_find_page(mapping, pgoff, &pfn))
-		return 0;
+	while (!address_space_find_page(mapping, pgoff, &pfn)) {
+		if (address_space_drop_swapped(mapping, pgoff))
+			return 0;
+	}
 	frame = pfn_to_frame(mapping->phys, pfn);
 	if (atomic_read(&frame->mapcount))
 		rmap_walk(frame, unmap_one, &pfn);

@@ -39,6 +39,7 @@
 
 #include "notifier/contents.h"
 #include "notifier/mm_internal.h"
+#include "notifier/swap.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
 
@@ -108,6 +109,8 @@ static void copy_entry(struct area_copy *copy, pte_t *ptep, pte_t *child_ptep, h
 		}
 		phys_get(parent->phys, pte_pfn(pte));
 		atomic_inc(&pfn_to_frame(parent->phys, pte_pfn(pte))->mapcount);
+	} else if (pte_swap(pte)) {
+		swap_dup(parent->phys, (uint32_t)pte_pfn(pte));
 	}
 	set_pte(child, hva, child_ptep, pte & ~PTE_ACCESSED);
 }

@@ -16,6 +16,7 @@
  */
 #include "notifier/frame.h"
 
+#include "notifier/lru.h"
 #include "notifier/phys_internal.h"
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/bug.h"
@@ -72,8 +73,11 @@ static void put_references(struct phys *phys, pfn_t pfn, int nr)
 	ASSERT(now >= 0, "frame %#llx was put more often than it was got", (unsigned long long)pfn);
 	if (now)
 		return;
-	ASSERT(!frame->mapping && !atomic_read(&frame->mapcount),
+	ASSERT(!frame->mapping && !atomic_read(&frame->mapcount) &&
+		       !frame_test(frame, FRAME_SWAPCACHE),
 	       "frame %#llx left its mapping before its last put", (unsigned long long)pfn);
+	lru_del(phys, pfn);
+	atomic_set(&frame->flags, 0);
 	phys_free_frame(phys, pfn);
 }
 
@@ -90,6 +94,20 @@ void frame_unpin(struct phys *phys, pfn_t pfn)
 bool frame_ref_freeze(struct frame *frame, int expected)
 {
 	return atomic_cmpxchg(&frame->refcount, expected, 0) == expected;
+}
+
+/* No new one can come to a page that is mapped nowhere: so wait a moment for the last to leave.
+ * What is held longer than that is held for a reason. */
+#define FREEZE_TRIES 128
+
+bool frame_ref_freeze_wait(struct frame *frame, int expected)
+{
+	for (int i = 0; i < FREEZE_TRIES; i++) {
+		if (frame_ref_freeze(frame, expected))
+			return true;
+		cpu_relax();
+	}
+	return false;
 }
 
 void frame_ref_unfreeze(struct frame *frame, int count)

@@ -20,6 +20,9 @@
  * - mapping, index: which page of what this is. Stored, and stable, under the frame lock; set when
  *   the frame enters a mapping, cleared before the reference of one that leaves is put. Low bit of
  *   mapping set: a struct anon_vma, else a struct address_space, 0: no page.
+ * - flags: set and cleared one by one, atomically. ACTIVE and LRU, like the list node: under the
+ *   lock of the lists (lru.h). SWAPCACHE, slot, DIRTY, LAZYFREE: under the frame lock. REFERENCED
+ *   is a hint. All are zero in a free frame.
  */
 #ifndef NOTIFIER_FRAME_H
 #define NOTIFIER_FRAME_H
@@ -27,19 +30,30 @@
 #include <gnomon/phys.h>
 
 #include "notifier/sync/atomic.h"
+#include "notifier/sync/list.h"
 #include "notifier/sync/lockdep.h"
 #include "notifier/sync/refcount.h"
 #include "notifier/sync/wait.h"
 
 #define FRAME_MAPPING_ANON 0x1UL
 
+#define FRAME_LRU	 0x01 /* on one of the lists that reclaim goes by */
+#define FRAME_ACTIVE	 0x02 /* ... and not on that of pages that may go next */
+#define FRAME_REFERENCED 0x04 /* was found used; once more, and it is active */
+#define FRAME_SWAPCACHE	 0x08 /* is what swap slot frame->slot holds, or will: swap_cache.c */
+#define FRAME_DIRTY	 0x10 /* holds what no file does, whatever the entries' dirty bits say */
+#define FRAME_LAZYFREE	 0x20 /* need not be kept while it is clean: MM_MADV_FREE */
+
 struct frame {
 	atomic_t refcount;
 	atomic_t mapcount;
 	atomic_t lock;
+	atomic_t flags;
 	uint32_t next_free; /* in the pool's FIFO, under phys->lock */
+	uint32_t slot;
 	uintptr_t mapping;
 	uint64_t index;
+	struct list_head lru;
 };
 
 struct frame *pfn_to_frame(const struct phys *phys, pfn_t pfn);
@@ -64,6 +78,33 @@ wait_queue_head_t *frame_waitqueue(struct phys *phys, pfn_t pfn);
 
 #define FRAME_PIN 1024
 
+static inline bool frame_test(const struct frame *frame, int flag)
+{
+	return atomic_read(&frame->flags) & flag;
+}
+
+/* Both return what was. */
+static inline bool frame_set(struct frame *frame, int flag)
+{
+	return atomic_fetch_or(flag, &frame->flags) & flag;
+}
+
+static inline bool frame_clear(struct frame *frame, int flag)
+{
+	return atomic_fetch_and(~flag, &frame->flags) & flag;
+}
+
+/*
+ * The references of a page that are neither an entry's nor somebody's at work: of its place in an
+ * object, and in the swap cache. With the frame locked.
+ */
+static inline int frame_base_refs(const struct frame *frame)
+{
+	bool in_object = frame->mapping && !(frame->mapping & FRAME_MAPPING_ANON);
+
+	return in_object + frame_test(frame, FRAME_SWAPCACHE);
+}
+
 /* A pin, unless the count is zero: of whoever may be writing (mm_access.c). Full barrier. */
 bool frame_pin_unless_zero(struct phys *phys, pfn_t pfn);
 void frame_unpin(struct phys *phys, pfn_t pfn);
@@ -75,6 +116,8 @@ static inline bool frame_is_pinned(const struct frame *frame)
 
 /* expected -> 0, or false and nothing changed. Full barrier. Undone by unfreeze. */
 bool frame_ref_freeze(struct frame *frame, int expected);
+/* The same, with a little patience: references of accesses are short. */
+bool frame_ref_freeze_wait(struct frame *frame, int expected);
 void frame_ref_unfreeze(struct frame *frame, int count);
 
 #endif

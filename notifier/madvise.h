@@ -12,5 +12,9 @@
 struct vm_area_struct;
 
 int madvise_remove(struct vm_area_struct *vma, hva_t start, hva_t end); /* file_hole.c */
+/* madvise_age.c */
+int madvise_cold(struct vm_area_struct *vma, hva_t start, hva_t end);
+int madvise_pageout(struct vm_area_struct *vma, hva_t start, hva_t end);
+int madvise_free(struct vm_area_struct *vma, hva_t start, hva_t end);
 
 #endif

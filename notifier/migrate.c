@@ -6,10 +6,12 @@
  *
  *   1. Every entry that maps the old frame becomes a migration entry, each in a window of
  *      its own mm that is closed right after. Who wants the page now waits (mm_fault.c).
- *   2. References are frozen: the count must be what is left to expect, the caller's and the
- *      slot's. Anyone else's makes the move fail, and the entries go back to what they were.
+ *   2. References are frozen: the count must be what is left to expect, the caller's, the slot's,
+ *      and the swap cache's. Anyone else's makes the move fail, and the entries go back to what
+ * they were.
  *   3. Contents are copied: no mapping is left to write through, no reference can be had.
- *   4. A shared page's slot is re-pointed. The old frame is no page any more; the new one is.
+ *   4. A shared page's slot is re-pointed, and the swap cache. The old frame is no page any more;
+ *      the new one is, on the same list of reclaim.
  *   5. Migration entries that are still there become present entries of the new frame. This removes
  *      nothing, so it needs no window. A mapping that was zapped meanwhile stays zapped.
  *   6. Unlock, which wakes those who wait; the last put poisons and frees the old frame.
@@ -37,26 +39,25 @@
 
 #include "notifier/contents.h"
 #include "notifier/frame.h"
+#include "notifier/lru.h"
 #include "notifier/mm_internal.h"
+#include "notifier/swap.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
 
-/*
- * References of accesses are short, and no new one can come once the entries are gone: so wait a
- * moment for the last to leave. What is held longer than that is held for a reason.
- */
-#define FREEZE_TRIES 128
+/* What the page takes along; the lists and the swap cache have their own calls. */
+#define MOVED_FLAGS (FRAME_REFERENCED | FRAME_DIRTY | FRAME_LAZYFREE)
 
 int migration_prepare(struct migration *m, struct phys *phys, pfn_t from)
 {
 	struct frame *frame = pfn_to_frame(phys, from);
 
 	ASSERT(frame_locked(frame), "the caller locked the frame");
-	if (!frame->mapping)
+	if (!frame->mapping && !frame_test(frame, FRAME_SWAPCACHE))
 		return -ENOENT;
 	if (frame_is_pinned(frame))
 		return -EBUSY;
-	m->to = phys_alloc(phys);
+	m->to = alloc_migration_frame(phys);
 	if (m->to == INVALID_PFN)
 		return -ENOMEM;
 	/* The lock of a frame that is no page yet: whoever has it just looks (migrate_range.c). */
@@ -109,30 +110,24 @@ static void unmap_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 	mmu_notifier_invalidate_range_end(&range);
 }
 
-static bool freeze(struct frame *frame, int expected)
-{
-	for (int i = 0; i < FREEZE_TRIES; i++) {
-		if (frame_ref_freeze(frame, expected))
-			return true;
-		cpu_relax();
-	}
-	return false;
-}
-
 /* Steps 2 to 4. The old frame ends with our reference alone. */
 static bool move_page(struct migration *m, struct phys *phys)
 {
 	struct frame *from = pfn_to_frame(phys, m->from), *to = pfn_to_frame(phys, m->to);
 	struct address_space *mapping = frame_address_space(from);
 
-	if (!freeze(from, mapping ? 2 : 1))
+	if (!frame_ref_freeze_wait(from, 1 + frame_base_refs(from)))
 		return false;
 	contents_copy_page(phys_map(phys, m->to), phys_map(phys, m->from));
 	to->mapping = from->mapping;
 	to->index = from->index;
+	frame_set(to, atomic_read(&from->flags) & MOVED_FLAGS);
 	if (mapping)
 		address_space_replace(mapping, from->index, m->from, m->to);
+	if (frame_test(from, FRAME_SWAPCACHE))
+		swap_cache_replace(phys, m->from, m->to);
 	from->mapping = 0;
+	lru_add(phys, m->to, frame_test(from, FRAME_ACTIVE) ? LRU_ACTIVE : LRU_INACTIVE);
 	frame_ref_unfreeze(from, 1);
 	return true;
 }
@@ -185,7 +180,7 @@ int migration_complete(struct migration *m, struct phys *phys)
 	if (m->nr_unmapped)
 		rmap_walk(frame, restore_one, &restore);
 	if (m->anon_vma && !atomic_read(&frame->mapcount))
-		frame->mapping = 0;
+		private_page_unmapped(phys, restore.target);
 
 	/* From here on neither address_space nor anon_vma is touched by way of the frames. */
 	unlock_frame(phys, m->to);

@@ -143,4 +143,6 @@ void mm_get_stats(struct mm_struct *mm, struct mm_stats *stats)
 	stats->pages_zapped = atomic64_read(&mm->nr_zapped);
 	stats->pages_migrated = atomic64_read(&mm->nr_migrated);
 	stats->migrate_busy = atomic64_read(&mm->nr_migrate_busy);
+	stats->pages_swapped_in = atomic64_read(&mm->nr_swap_in);
+	stats->pages_swapped_out = atomic64_read(&mm->nr_swap_out);
 }

@@ -36,6 +36,7 @@
 #include "notifier/contents.h"
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
+#include "notifier/swap.h"
 #include "notifier/sync/lock.h"
 
 #define MADE_WRITABLE (PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY | PTE_OWN)
@@ -50,11 +51,16 @@ bool get_entry_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 	return false;
 }
 
-/* With the frame locked, and a reference of the caller's. */
-static bool is_only_ours(const struct frame *frame, pte_t pte)
+/*
+ * With the frame locked, and a reference of the caller's. A page that is in the swap cache as well
+ * belongs to those, too, who have the swap entry.
+ */
+static bool is_only_ours(struct phys *phys, const struct frame *frame, pte_t pte)
 {
-	return frame_anon_vma(frame) && atomic_read(&frame->mapcount) == 1 &&
-	       ((pte & PTE_OWN) || atomic_read(&frame->refcount) == 2);
+	if (!frame_anon_vma(frame) || atomic_read(&frame->mapcount) != 1 ||
+	    (frame_test(frame, FRAME_SWAPCACHE) && swap_users(phys, frame->slot)))
+		return false;
+	return (pte & PTE_OWN) || atomic_read(&frame->refcount) == 2 + frame_base_refs(frame);
 }
 
 /* True if the entry is writable now. A reference is the caller's. */
@@ -67,7 +73,7 @@ static bool reuse_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t
 
 	lock_frame(mm->phys, pfn);
 	spin_lock(&mm->page_table_lock);
-	if (is_only_ours(frame, pte))
+	if (is_only_ours(mm->phys, frame, pte))
 		reused = change_pte(mm, hva, ptep, &pte, pte | MADE_WRITABLE);
 	spin_unlock(&mm->page_table_lock);
 	unlock_frame(mm->phys, pfn);

@@ -32,6 +32,7 @@
 
 #include "notifier/file_pages.h"
 #include "notifier/frame.h"
+#include "notifier/lru.h"
 #include "notifier/mm_internal.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
@@ -42,20 +43,6 @@ void migration_entry_wait(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 	wait_event(*frame_waitqueue(mm->phys, pte_pfn(pte)), pte_load(ptep) != pte);
 }
 
-pfn_t alloc_user_frame(struct phys *phys)
-{
-	might_sleep();
-	lock_map_visit(&lockdep_fs_reclaim);
-	return phys_alloc(phys);
-}
-
-pfn_t alloc_zeroed_user_frame(struct phys *phys)
-{
-	might_sleep();
-	lock_map_visit(&lockdep_fs_reclaim);
-	return phys_alloc_zeroed(phys);
-}
-
 void set_anon_frame(struct vm_area_struct *vma, hva_t hva, pfn_t pfn)
 {
 	struct frame *frame = pfn_to_frame(vma->mm->phys, pfn);
@@ -63,6 +50,8 @@ void set_anon_frame(struct vm_area_struct *vma, hva_t hva, pfn_t pfn)
 	ASSERT(frame_locked(frame), "the caller locked the frame");
 	frame->mapping = (uintptr_t)vma->anon_vma | FRAME_MAPPING_ANON;
 	frame->index = vma_page(vma, hva);
+	if (!frame_test(frame, FRAME_LRU))
+		lru_add(vma->mm->phys, pfn, LRU_INACTIVE);
 }
 
 bool install_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pfn_t pfn, pte_t flags)
@@ -195,6 +184,8 @@ int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write)
 			migration_entry_wait(mm, ptep, pte);
 		else if (pte_exclusive(pte))
 			end_device_exclusive(vma, hva, ptep, pte);
+		else if (pte_swap(pte))
+			ret = swap_fault(vma, hva, ptep, pte, write);
 		else
 			ret = fault_none(vma, hva, ptep, write);
 	}

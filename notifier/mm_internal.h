@@ -5,8 +5,8 @@
  * Lock order, outermost first (docs/locking.md is the full table):
  *
  *   mm->mmap_lock -> mm_all_locks_mutex -> frame lock -> mapping->i_mmap_rwsem -> anon_vma->rwsem
- *       -> mapping->i_pages_lock -> mm->page_table_lock -> (notifier clients' spinlocks)
- *       -> phys->lock
+ *       -> mapping->i_pages_lock -> mm->page_table_lock -> swap->lock
+ *       -> (notifier clients' spinlocks) -> lru->lock -> phys->lock
  *
  * Several frame locks may be held at once by a migration, which takes all but the first by trylock
  * (migrate_range.c argues it). A fork holds mmap_lock and page_table_lock of the parent, then those
@@ -54,7 +54,9 @@ struct address_space {
 	/*
 	 * [nr_pages]: NO_PAGE, or a frame number plus one, so that lazily zero memory is an empty
 	 * cache. Each holds one reference on its frame. Of a file, with SLOT_DIRTY if the frame has
-	 * what the file may not have; that changes only with the frame locked, too.
+	 * what the file may not have; that changes only with the frame locked, too. Of memory, a
+	 * page may be out: then it is SLOT_SWAPPED and a slot of the swap file, one of whose users
+	 * it is.
 	 */
 	uint64_t *slots;
 
@@ -65,7 +67,8 @@ struct address_space {
 	atomic64_t nr_written; /* pages, counted with the frame locked when the file has them */
 };
 
-#define SLOT_DIRTY (1UL << 63)
+#define SLOT_DIRTY   (1UL << 63)
+#define SLOT_SWAPPED (1UL << 62)
 
 static inline bool has_file(const struct address_space *mapping)
 {
@@ -145,6 +148,7 @@ struct mm_struct {
 
 	/* Counters of gnomon/mm.h, relaxed. */
 	atomic64_t nr_faults, nr_cow, nr_zapped, nr_migrated, nr_migrate_busy;
+	atomic64_t nr_swap_in, nr_swap_out;
 };
 
 /*
@@ -239,6 +243,13 @@ void address_space_set_dirty(struct address_space *mapping, uint64_t pgoff, bool
 /* Re-point the slot of @from, which is locked and frozen, to @to, which gains a reference. */
 void address_space_replace(struct address_space *mapping, uint64_t pgoff, pfn_t from, pfn_t to);
 
+/* The page is in swap slot @slot, one user of which is the object's from now on; as above, but the
+ * slot's reference on @from ends. The caller does not touch @mapping any more. */
+void address_space_swap_out(struct address_space *mapping, uint64_t pgoff, pfn_t from,
+			    uint32_t slot);
+/* Forget a page that is out. True if the slot is empty now; else there is a frame in it. */
+bool address_space_drop_swapped(struct address_space *mapping, uint64_t pgoff);
+
 /*
  * rmap.c: from a frame to its mappings. The frame is locked. Calls @fn for each VMA that covers the
  * page, whether or not it maps it now, with the reverse-map lock held for reading: neither the VMA
@@ -255,7 +266,7 @@ void rmap_walk(struct frame *frame, void (*fn)(struct vm_area_struct *vma, hva_t
 /*
  * mm_fault.c. handle_mm_fault: with mmap_lock held for reading, and the access allowed by the VMA:
  * on 0 the page was there for it at some instant since the call. mm_fault: finds the VMA and does
- * it; 0, -EFAULT, -ENOMEM, -EIO (a file that cannot be read). vma_allows: what the VMA says.
+ * it; 0, -EFAULT, -ENOMEM, -EIO. vma_allows: what the VMA says.
  */
 int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write);
 /* Until *@ptep is not @pte any more, a migration entry. Holds no reference, nor a reverse-map lock.
@@ -281,9 +292,18 @@ static inline pte_t vma_pte_rights(const struct vm_area_struct *vma)
  */
 bool install_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pfn_t pfn, pte_t flags);
 
-/* A frame for a page of a process: may sleep, and may take one from another. INVALID_PFN: none. */
+/*
+ * frame_alloc.c: a frame for a page of a process: may sleep, and may take one from another. So not
+ * under a reverse-map lock, nor in a callback. INVALID_PFN: none. The last: to move a page to;
+ * never sleeps.
+ */
 pfn_t alloc_user_frame(struct phys *phys);
 pfn_t alloc_zeroed_user_frame(struct phys *phys);
+pfn_t alloc_migration_frame(struct phys *phys);
+
+/* mm_swap.c: the entry was @pte, a swap entry. As handle_mm_fault(), or -EIO; the caller looks
+ * again. */
+int swap_fault(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte, bool write);
 
 /* A new frame, locked by the caller, is private page @hva of @vma from now on. */
 void set_anon_frame(struct vm_area_struct *vma, hva_t hva, pfn_t pfn);
@@ -312,6 +332,8 @@ void take_back_from_devices(struct vm_area_struct *vma);
  */
 bool zap_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep);
 void unmapped_page(struct vm_area_struct *vma, pfn_t pfn);
+/* A private page, locked and with a reference of the caller's, was found to have no mapping. */
+void private_page_unmapped(struct phys *phys, pfn_t pfn);
 /* All of [start, end), which lies in @vma; returns how many there were. */
 long zap_vma_range(struct vm_area_struct *vma, hva_t start, hva_t end);
 /* Is part of [start, end) in no area? With mmap_lock held. */

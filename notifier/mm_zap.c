@@ -26,7 +26,15 @@
 
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
+#include "notifier/swap.h"
 #include "notifier/sync/lock.h"
+
+/* A cached copy of a swap slot stays that, for as long as the slot has users. */
+void private_page_unmapped(struct phys *phys, pfn_t pfn)
+{
+	pfn_to_frame(phys, pfn)->mapping = 0;
+	leave_swap_cache_if_unused(phys, pfn);
+}
 
 /*
  * @pfn was mapped by an entry of @vma whose reference is now ours; its mapcount is one less. A page
@@ -44,7 +52,7 @@ void unmapped_page(struct vm_area_struct *vma, pfn_t pfn)
 	if (vma->anon_vma && !atomic_read(&frame->mapcount)) {
 		lock_frame(phys, pfn);
 		if (frame_anon_vma(frame) && !atomic_read(&frame->mapcount))
-			frame->mapping = 0;
+			private_page_unmapped(phys, pfn);
 		unlock_frame(phys, pfn);
 	}
 	phys_put(phys, pfn);
@@ -65,6 +73,8 @@ bool zap_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep)
 
 	if (pte_maps_frame(pte))
 		unmapped_page(vma, pte_pfn(pte));
+	else if (pte_swap(pte))
+		swap_free(mm->phys, (uint32_t)pte_pfn(pte));
 	return !pte_none(pte);
 }
 

@@ -13,6 +13,9 @@
  *     an invalidation should have taken away.
  *  3. First in, first out, fresh frames before all others.
  *
+ * Free frames are not all alike to all: phys_alloc_above() leaves some to those who need them more
+ * (frame_alloc.c).
+ *
  * phys->lock protects the list and the counters and is the innermost lock. Contents are filled and
  * checked outside it, by whoever took the frame off the list or has not yet put it there.
  */
@@ -99,6 +102,9 @@ int phys_create(struct phys **physp, uint64_t nr_frames)
 	spin_lock_init(&phys->lock);
 	for (size_t i = 0; i < PHYS_NR_WAITQUEUES; i++)
 		init_waitqueue_head(&phys->waitqueues[i]);
+	lru_init(&phys->lru);
+	swap_init(&phys->swap);
+	reclaim_init(phys);
 
 	ret = -ENOMEM;
 	phys->frames = kvcalloc(nr_frames, sizeof(*phys->frames), GFP_KERNEL);
@@ -133,6 +139,9 @@ void phys_destroy(struct phys *phys)
 	WARN(phys->nr_free != phys->nr_frames, "%llu frames are still in use, the first is %#llx",
 	     (unsigned long long)(phys->nr_frames - phys->nr_free),
 	     (unsigned long long)first_frame_in_use(phys));
+	ASSERT(!atomic_read(&phys->reclaim.runs), "whoever started the reclaim thread stopped it");
+	WARN(phys_swap_off(phys) == -EBUSY, "%llu pages are still in the swap file",
+	     (unsigned long long)phys->swap.nr_used);
 
 	munmap(phys->base, phys->nr_frames << PAGE_SHIFT);
 	close(phys->memfd);
@@ -181,13 +190,15 @@ static void check_poison(const struct phys *phys, pfn_t pfn)
 #endif
 
 /* Returns with no reference yet: to the rest of the world the frame is free until that is set. */
-static pfn_t take_free_frame(struct phys *phys, bool *fresh)
+static pfn_t take_free_frame(struct phys *phys, uint64_t keep, bool *fresh)
 {
 	pfn_t pfn = INVALID_PFN;
 
 	spin_lock(&phys->lock);
 	*fresh = phys->next_fresh < phys->nr_frames;
-	if (*fresh) {
+	if (phys->nr_free <= keep) {
+		/* What is left is not for the caller. */
+	} else if (*fresh) {
 		pfn = phys->next_fresh++;
 	} else if (phys->free_first != PHYS_NO_FRAME) {
 		pfn = phys->free_first;
@@ -202,12 +213,13 @@ static pfn_t take_free_frame(struct phys *phys, bool *fresh)
 }
 
 /* Contents are as promised before anyone can gain a reference to the frame. */
-static pfn_t alloc_frame(struct phys *phys, bool zero)
+pfn_t phys_alloc_above(struct phys *phys, uint64_t keep, bool zero)
 {
 	bool fresh;
-	pfn_t pfn = take_free_frame(phys, &fresh);
+	pfn_t pfn = take_free_frame(phys, keep, &fresh);
 	int refs;
 
+	reclaim_wake(phys);
 	if (pfn == INVALID_PFN)
 		return pfn;
 	if (!fresh) {
@@ -222,12 +234,12 @@ static pfn_t alloc_frame(struct phys *phys, bool zero)
 
 pfn_t phys_alloc(struct phys *phys)
 {
-	return alloc_frame(phys, false);
+	return phys_alloc_above(phys, 0, false);
 }
 
 pfn_t phys_alloc_zeroed(struct phys *phys)
 {
-	return alloc_frame(phys, true);
+	return phys_alloc_above(phys, 0, true);
 }
 
 void phys_free_frame(struct phys *phys, pfn_t pfn)
@@ -245,4 +257,5 @@ void phys_free_frame(struct phys *phys, pfn_t pfn)
 	phys->free_last = pfn;
 	WRITE_ONCE(phys->nr_free, phys->nr_free + 1);
 	spin_unlock(&phys->lock);
+	wake_up_all(&phys->reclaim.freed);
 }

@@ -8,6 +8,9 @@
 #include <gnomon/phys.h>
 
 #include "notifier/frame.h"
+#include "notifier/lru.h"
+#include "notifier/reclaim.h"
+#include "notifier/swap.h"
 #include "notifier/sync/lock.h"
 #include "notifier/sync/wait.h"
 
@@ -33,8 +36,15 @@ struct phys {
 	uint32_t free_first, free_last;
 	uint64_t nr_free; /* fresh and listed; loaded by anyone */
 
+	struct lru lru;
+	struct swap swap;
+	struct reclaim reclaim;
+
 	wait_queue_head_t waitqueues[PHYS_NR_WAITQUEUES];
 };
+
+/* phys.c: as phys_alloc(), if more than @keep frames are free. */
+pfn_t phys_alloc_above(struct phys *phys, uint64_t keep, bool zero);
 
 /* phys.c: the reference count fell to 0. Poison the frame and put it at the end of the list. */
 void phys_free_frame(struct phys *phys, pfn_t pfn);

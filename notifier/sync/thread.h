@@ -46,6 +46,7 @@ struct thread_state {
 #endif
 
 	bool signal_pending; /* gnomon/signal.h; its handlers store to it, too */
+	bool in_reclaim;     /* reclaim.c: it is making room */
 
 	/* srcu_slots.c: this thread's counts, or NULL. What readers use is __srcu_base, below. */
 	char *srcu_slot;

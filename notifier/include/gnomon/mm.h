@@ -149,8 +149,16 @@ enum mm_advice {
 	/* Drop the mappings, as mm_zap_range() does; one window, MMU_NOTIFY_CLEAR, for each area.
 	 */
 	MM_MADV_DONTNEED,
+	/*
+	 * The contents are not needed: they may be dropped, and the page be zero, at any time until
+	 * it is next written, when memory is short. What was swapped out is dropped at once.
+	 * Private memory that shows no object only, else -EINVAL. One window, MMU_NOTIFY_CLEAR, for
+	 * each area. A page that others map, too, is left alone, also by the next two.
+	 */
 	MM_MADV_FREE,
+	/* The pages will not be needed soon: they go before those that are in use. */
 	MM_MADV_COLD,
+	/* The pages go now, as far as they can: swap.h. One window, MMU_NOTIFY_CLEAR, for each. */
 	MM_MADV_PAGEOUT,
 	/*
 	 * Punch a hole in the object where the area shows it (address_space_punch_hole). -EINVAL:
@@ -225,7 +233,7 @@ int migrate_mapping_page(struct address_space *mapping, uint64_t pgoff);
  * get_user_pages). Takes no reference: the answer may be used only under a lock that the caller's
  * invalidate_range_start takes, after the caller's own sequence check (K-15, K-16). *writable tells
  * whether the secondary may map it writable. May sleep. 0; -EFAULT (no mapping, or write to a
- * read-only one), -ENOMEM, -EIO (a file that cannot be read).
+ * read-only one), -ENOMEM, -EIO (the page could not be read from where it is; it still is there).
  */
 int hva_to_pfn(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn, bool *writable);
 
@@ -269,11 +277,13 @@ long mm_test_soft_dirty(struct mm_struct *mm, hva_t addr, uint64_t len, uint64_t
 
 /* Counters since mm_alloc; a racy snapshot. */
 struct mm_stats {
-	uint64_t faults;	 /* pages that handle_mm_fault mapped */
-	uint64_t cow_copies;	 /* private pages that were copied for a write */
-	uint64_t pages_zapped;	 /* what mm_zap_range returned, in sum */
-	uint64_t pages_migrated; /* mappings here whose page moved to a new frame */
-	uint64_t migrate_busy;	 /* mappings here whose page stayed because someone held it */
+	uint64_t faults;	    /* pages that handle_mm_fault mapped */
+	uint64_t cow_copies;	    /* private pages that were copied for a write */
+	uint64_t pages_zapped;	    /* what mm_zap_range returned, in sum */
+	uint64_t pages_migrated;    /* mappings here whose page moved to a new frame */
+	uint64_t migrate_busy;	    /* mappings here whose page stayed because someone held it */
+	uint64_t pages_swapped_in;  /* mappings here that a fault made of swap entries */
+	uint64_t pages_swapped_out; /* and the reverse */
 };
 void mm_get_stats(struct mm_struct *mm, struct mm_stats *stats);
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "notifier/mm_internal.h"
 #include "notifier/sync/util.h"
 #include "tests/mmmodel/world.h"
 
@@ -50,6 +51,14 @@ void expect_result(const struct op *op, long result, long expected)
 		differ("%s: returned %ld, not %ld", op_names[op->kind], result, expected);
 }
 
+bool gave_up(struct world *w, long result)
+{
+	if (result != -ENOMEM || !w->failing)
+		return false;
+	w->gave_up = true;
+	return true;
+}
+
 /* ---- address spaces ---- */
 
 /* mm: the slot. flags: with a secondary. */
@@ -61,12 +70,12 @@ bool apply_new(struct world *w, const struct op *op)
 		return false;
 	s = &w->mm[op->mm];
 	*s = (struct mspace){.real = mm_alloc(w->phys)};
-	if (!s->real && w->failing)
+	if (!s->real && gave_up(w, -ENOMEM))
 		return true;
 	if (!s->real)
 		differ("new: no memory");
 	if (op->flags)
-		secondary_attach(s);
+		secondary_attach(w, s);
 	return true;
 }
 
@@ -143,6 +152,18 @@ static int fork_space(struct world *w, struct mspace *parent, struct mspace *chi
 	return 0;
 }
 
+/* An allocation failed: areas behind that have not been looked at, and are as they were. */
+static void after_failed_fork(struct mspace *parent)
+{
+	for (int i = 0; i < NR_PAGES; i++) {
+		struct place *place = &parent->place[i];
+		const pte_t *ptep = pgtable_lookup(parent->real->pgtable, place_hva(i));
+
+		if (place->page && !place->page->cached && place->page->maps == 1)
+			place->own = *ptep & PTE_OWN;
+	}
+}
+
 /* mm: the parent. to: the slot of the child. flags: the child gets a secondary. */
 bool apply_fork(struct world *w, const struct op *op)
 {
@@ -156,16 +177,18 @@ bool apply_fork(struct world *w, const struct op *op)
 	*child = (struct mspace){0};
 	expected = fork_space(w, parent, child);
 	ret = mm_fork(parent->real, &real);
-	if (ret == -ENOMEM && w->failing)
+	if (ret != expected && gave_up(w, ret))
 		expected = ret;
 	expect_result(op, ret, expected);
 	if (ret) {
 		unmap_places(w, child, 0, NR_PAGES);
+		if (w->gave_up)
+			after_failed_fork(parent);
 		return true;
 	}
 	child->real = real;
 	if (op->flags)
-		secondary_attach(child);
+		secondary_attach(w, child);
 	return true;
 }
 
@@ -194,7 +217,7 @@ bool apply_object(struct world *w, const struct op *op)
 	object->nr_pages = op->nr;
 	object->held = true;
 	object->real = address_space_create(w->phys, op->nr);
-	if (!object->real && w->failing)
+	if (!object->real && gave_up(w, -ENOMEM))
 		return free(object), true;
 	if (!object->real)
 		differ("object: no memory");

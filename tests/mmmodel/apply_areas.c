@@ -17,6 +17,15 @@ static bool any_mapped(const struct mspace *s, int page, int nr)
 	return false;
 }
 
+static bool all_mapped(const struct mspace *s, int page, int nr)
+{
+	for (int i = page; i < page + nr; i++) {
+		if (!s->place[i].mapped)
+			return false;
+	}
+	return true;
+}
+
 static bool prot_ok(unsigned int prot)
 {
 	return prot == MM_PROT_NONE || prot == MM_PROT_READ ||
@@ -75,7 +84,7 @@ bool apply_mmap(struct world *w, const struct op *op)
 		return false;
 	ret = mm_mmap_flags(s->real, addr, len, op->prot, op->flags, object ? object->real : NULL,
 			    op->pgoff);
-	if (ret != -ENOMEM || !w->failing)
+	if (!gave_up(w, ret))
 		expect_result(op, ret, expect_mmap(w, s, op, object));
 	return true;
 }
@@ -104,7 +113,7 @@ bool apply_munmap(struct world *w, const struct op *op)
 	if (!s || !range_of(op, &addr, &len))
 		return false;
 	ret = mm_munmap(s->real, addr, len);
-	if (ret != -ENOMEM || !w->failing)
+	if (!gave_up(w, ret))
 		expect_result(op, ret, expect_munmap(w, s, op, len));
 	return true;
 }
@@ -133,6 +142,12 @@ static int find_room(const struct mspace *s, int nr)
 			return at;
 	}
 	return -1;
+}
+
+static bool can_grow(const struct mspace *s, const struct op *op)
+{
+	return area_end(s, op->page) == op->page + op->nr &&
+	       !any_mapped(s, op->page + op->nr, op->nr_to - op->nr);
 }
 
 /* Like the place before, and one further on. */
@@ -185,8 +200,7 @@ static int expect_mremap(struct world *w, struct mspace *s, const struct op *op,
 		unmap_places(w, s, op->page + op->nr_to, op->nr - op->nr_to);
 		return 0;
 	}
-	if (area_end(s, op->page) == op->page + op->nr &&
-	    !any_mapped(s, op->page + op->nr, op->nr_to - op->nr)) {
+	if (can_grow(s, op)) {
 		for (int i = op->nr; i < op->nr_to; i++)
 			extend(s, op->page + i);
 		return 0;
@@ -215,6 +229,12 @@ static void after_failed_mremap(struct world *w, struct mspace *s, const struct 
 	mmap_read_unlock(s->real);
 }
 
+/* -ENOMEM, and not for want of memory. */
+static bool expect_no_room(const struct mspace *s, const struct op *op)
+{
+	return !(op->flags & MM_MREMAP_MAYMOVE) && op->nr_to > op->nr && !can_grow(s, op);
+}
+
 /* page, nr: from where; to, nr_to: where to. */
 bool apply_mremap(struct world *w, const struct op *op)
 {
@@ -232,7 +252,8 @@ bool apply_mremap(struct world *w, const struct op *op)
 	new_len = op->nr_to * PAGE_SIZE - (op->nr_to ? op->cut : 0);
 	where = expected = place_hva(op->to) + op->skew_to;
 	ret = mm_mremap(s->real, addr, len, new_len, op->flags, &where);
-	if (ret == -ENOMEM && w->failing) {
+	if (ret == -ENOMEM && w->failing && !expect_no_room(s, op)) {
+		gave_up(w, ret);
 		after_failed_mremap(w, s, op);
 		return true;
 	}
@@ -285,10 +306,14 @@ bool apply_mprotect(struct world *w, const struct op *op)
 	if (!s || !range_of(op, &addr, &len))
 		return false;
 	ret = mm_mprotect(s->real, addr, len, op->prot);
-	if (ret == -ENOMEM && w->failing && op->page >= 0)
-		after_failed_mprotect(s, op);
-	else
+	if (ret != -ENOMEM || !w->failing || op->page == -1) {
 		expect_result(op, ret, expect_mprotect(s, op, len));
+		return true;
+	}
+	/* At a hole, or before it. */
+	after_failed_mprotect(s, op);
+	if (all_mapped(s, op->page, whole_pages(len)))
+		w->gave_up = true;
 	return true;
 }
 
@@ -312,10 +337,8 @@ static long expect_zap(struct world *w, struct mspace *s, const struct op *op)
 		return -ENOMEM;
 	if (op->skew || (op->nr && op->cut))
 		return -EINVAL;
-	for (int i = op->page; i < op->page + op->nr; i++) {
-		if (!s->place[i].mapped)
-			return -ENOMEM;
-	}
+	if (!all_mapped(s, op->page, op->nr))
+		return -ENOMEM;
 	return drop_entries(w, s, op->page, op->nr);
 }
 

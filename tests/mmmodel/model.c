@@ -18,10 +18,12 @@ static bool alike(const struct place *a, const struct place *b)
 
 bool one_area(const struct mspace *s, int lower)
 {
-	const struct place *a = &s->place[lower], *b = &s->place[lower + 1];
+	const struct place *a, *b;
 
-	if (lower < 0 || lower + 1 >= NR_PAGES || (lower + 1) % RUN_PAGES == 0)
+	if (lower < 0 || (lower + 1) % RUN_PAGES == 0)
 		return false;
+	a = &s->place[lower];
+	b = &s->place[lower + 1];
 	return alike(a, b) && a->family == b->family && b->pgoff == a->pgoff + 1;
 }
 
@@ -42,10 +44,11 @@ int area_end(const struct mspace *s, int page)
 /* The family of the area at place @there, if one of @like at @page could be one with it. */
 static int family_at(const struct mspace *s, int there, int page, const struct place *like)
 {
-	const struct place *other = &s->place[there];
+	const struct place *other;
 
 	if (there < 0 || there >= NR_PAGES || there / RUN_PAGES != page / RUN_PAGES)
 		return 0;
+	other = &s->place[there];
 	if (!alike(other, like) || other->pgoff - there != like->pgoff - page)
 		return 0;
 	return other->family;
@@ -156,7 +159,7 @@ static void enter(struct place *place, struct mpage *page, bool own)
 	page->maps++;
 }
 
-static int fault_none(struct world *w, struct place *place)
+int fault_none(struct world *w, struct place *place)
 {
 	struct mpage **slot = place->object ? &place->object->page[place->pgoff] : NULL;
 	struct mpage *page = slot ? *slot : NULL;

@@ -96,8 +96,8 @@ struct world {
 	int families;
 	/* The model is wrong on purpose: a page that two share is written in place. */
 	bool planted;
-	/* Allocations may fail: then what an operation left undone is read off the real mm. */
-	bool failing;
+	/* An allocation may fail: then what that left undone is read off the real mm. */
+	bool failing, gave_up;
 	uint64_t done[NR_OP_KINDS]; /* operations that were not passed by */
 };
 
@@ -135,6 +135,7 @@ void let_go_of_object(struct world *w, struct mobject *object);
 
 /* As handle_mm_fault() has it. 0, -EFAULT, -ENOMEM. */
 int fault(struct world *w, struct mspace *s, int page, bool write);
+int fault_none(struct world *w, struct place *place); /* its first half */
 
 /* ---- apply.c, apply_areas.c, apply_pages.c: an operation on both ---- */
 
@@ -166,10 +167,12 @@ struct mspace *space_of(struct world *w, const struct op *op);
 /* The range of @op as an address and a length; false: not one of ours. */
 bool range_of(const struct op *op, hva_t *addr, uint64_t *len);
 void expect_result(const struct op *op, long result, long expected);
+/* -ENOMEM, where that may be: not for want of frames, which the model knows of. */
+bool gave_up(struct world *w, long result);
 
 /* ---- secondary.c ---- */
 
-void secondary_attach(struct mspace *s);
+void secondary_attach(struct world *w, struct mspace *s);
 void secondary_detach(struct mspace *s); /* after the mm's exit, or before */
 
 /* ---- check.c: everything that there is, against everything that should be ---- */

@@ -164,6 +164,7 @@ static void move_places(struct mspace *s, int from, int nr, int to, int nr_to)
 
 	for (int i = 0; i < nr_moved; i++) {
 		s->place[to + i] = s->place[from + i];
+		s->place[to + i].soft = s->place[to + i].page;
 		s->place[from + i] = (struct place){0};
 	}
 	for (int i = nr_moved; i < nr_to; i++)
@@ -356,19 +357,46 @@ bool apply_zap(struct world *w, const struct op *op)
 	return true;
 }
 
+/* What of the range lies in one area. */
+static int advise_part(struct world *w, struct mspace *s, const struct op *op, int page, int nr)
+{
+	const struct place *place = &s->place[page];
+
+	if (op->value == MM_MADV_DONTNEED) {
+		drop_entries(w, s, page, nr);
+		return 0;
+	}
+	if (!place->object)
+		return -EINVAL;
+	if (place->private || !(place->prot & MM_PROT_WRITE))
+		return -EACCES;
+	punch(w, place->object, (int)place->pgoff, nr);
+	return 0;
+}
+
 static int expect_madvise(struct world *w, struct mspace *s, const struct op *op, uint64_t len)
 {
-	int first = op->page == -1 ? 0 : op->page;
-	int nr = op->page == -1 ? NR_PAGES : whole_pages(len);
+	int page = op->page == -1 ? 0 : op->page;
+	int end = op->page == -1 ? NR_PAGES : page + whole_pages(len);
 	int ret = op->page == -1 ? -ENOMEM : 0;
 
-	if (op->value != MM_MADV_DONTNEED || (op->page != -1 && op->skew))
+	if ((op->value != MM_MADV_DONTNEED && op->value != MM_MADV_REMOVE) ||
+	    (op->page != -1 && op->skew))
 		return -EINVAL;
-	for (int i = first; i < first + nr; i++) {
-		if (!s->place[i].mapped)
+	while (page < end) {
+		int part_end, err;
+
+		if (!s->place[page].mapped) {
 			ret = -ENOMEM;
+			page++;
+			continue;
+		}
+		part_end = area_end(s, page) < end ? area_end(s, page) : end;
+		err = advise_part(w, s, op, page, part_end - page);
+		if (err)
+			return err;
+		page = part_end;
 	}
-	drop_entries(w, s, first, nr);
 	return ret;
 }
 
@@ -384,5 +412,88 @@ bool apply_madvise(struct world *w, const struct op *op)
 		return false;
 	ret = mm_madvise(s->real, addr, len, op->value);
 	expect_result(op, ret, expect_madvise(w, s, op, len));
+	return true;
+}
+
+static int expect_msync(struct mspace *s, const struct op *op, uint64_t len)
+{
+	int page = op->page == -1 ? 0 : op->page;
+	int end = op->page == -1 ? NR_PAGES : page + whole_pages(len);
+	int ret = op->page == -1 ? -ENOMEM : 0;
+
+	if (op->page != -1 && op->skew)
+		return -EINVAL;
+	for (; page < end; page++) {
+		const struct place *place = &s->place[page];
+
+		if (!place->mapped)
+			ret = -ENOMEM;
+		else if (!place->private)
+			sync_object(place->object, (int)place->pgoff, 1);
+	}
+	return ret;
+}
+
+bool apply_msync(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	uint64_t len;
+	hva_t addr;
+	int ret;
+
+	if (!s || !range_of(op, &addr, &len))
+		return false;
+	ret = mm_msync(s->real, addr, len);
+	expect_result(op, ret, expect_msync(s, op, len));
+	return true;
+}
+
+/* ---- what was written ---- */
+
+bool apply_soft_clear(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+
+	if (!s)
+		return false;
+	mm_clear_soft_dirty(s->real);
+	for (int i = 0; i < NR_PAGES; i++) {
+		struct place *place = &s->place[i];
+
+		if (place->page && !place->page->pins)
+			place->soft = place->soft_maybe = false;
+	}
+	return true;
+}
+
+bool apply_soft_test(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	uint64_t bitmap[RUN_PAGES / 64] = {0}, len;
+	long ret, reported = 0;
+	hva_t addr;
+
+	if (!s || op->page < 0 || !range_of(op, &addr, &len))
+		return false;
+	ret = mm_test_soft_dirty(s->real, addr, len, bitmap);
+	if (op->skew || (op->nr && op->cut)) {
+		expect_result(op, ret, -EINVAL);
+		return true;
+	}
+	if (!all_mapped(s, op->page, op->nr)) {
+		expect_result(op, ret, -ENOMEM);
+		return true;
+	}
+	for (int i = 0; i < op->nr; i++) {
+		const struct place *place = &s->place[op->page + i];
+		bool bit = bitmap[i / 64] >> (i % 64) & 1;
+
+		reported += bit;
+		if (!bit && (!place->page || place->soft))
+			differ("soft_test: place %d was written", op->page + i);
+		if (bit && place->page && !place->soft && !place->soft_maybe)
+			differ("soft_test: place %d was not written", op->page + i);
+	}
+	expect_result(op, ret, reported);
 	return true;
 }

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <gnomon/device.h>
+
+#include "notifier/mm_internal.h"
 #include "tests/mmmodel/world.h"
 
 /* ---- accesses ---- */
@@ -72,7 +75,10 @@ static bool gave_up_at(struct world *w, struct mspace *s, int ret, int first, in
 	for (int i = first; i <= last; i++) {
 		struct place *place = &s->place[i];
 
-		if (!place->page && mm_lookup_pfn(s->real, place_hva(i)) != INVALID_PFN)
+		if (mm_lookup_pfn(s->real, place_hva(i)) == INVALID_PFN)
+			continue;
+		place->exclusive = false;
+		if (!place->page)
 			fault_none(w, place);
 	}
 	return true;
@@ -162,20 +168,28 @@ bool apply_write(struct world *w, const struct op *op)
 	return true;
 }
 
+/* What a read would find. */
+static uint64_t peek(const struct place *place, int word)
+{
+	if (place->page)
+		return place->page->word[word];
+	if (!place->object)
+		return 0;
+	if (place->object->page[place->pgoff])
+		return place->object->page[place->pgoff]->word[word];
+	return place->object->file[place->pgoff][word];
+}
+
 /* page, to: the word. flags: expect something else than what is there. */
 bool apply_cmpxchg(struct world *w, const struct op *op)
 {
 	struct mspace *s = space_of(w, op);
-	uint64_t old, *word = NULL, found = 0;
+	uint64_t old, *word = NULL, found;
 	int ret, expected;
 
 	if (!s || !places_ok(op->page, 1) || op->to < 0 || op->to >= NR_WORDS || op->skew < 0)
 		return false;
-	if (s->place[op->page].page)
-		found = s->place[op->page].page->word[op->to];
-	else if (s->place[op->page].object &&
-		 s->place[op->page].object->page[s->place[op->page].pgoff])
-		found = s->place[op->page].object->page[s->place[op->page].pgoff]->word[op->to];
+	found = peek(&s->place[op->page], op->to);
 	old = found + (op->flags ? 1 : 0);
 	ret = mm_cmpxchg64(s->real, place_hva(op->page) + word_offset(op->to) + op->skew, &old,
 			   value_of(op, 0));
@@ -255,6 +269,7 @@ bool apply_secondary(struct world *w, const struct op *op)
 	if (ret)
 		return true;
 	expect_contents(w, pfn, place->page);
+	place->soft_maybe |= writable;
 	if (op->flags && !writable)
 		differ("secondary: asked for writing, and may not");
 	if (writable && (!(place->prot & MM_PROT_WRITE) || (place->private && !place->own)))
@@ -315,6 +330,25 @@ bool apply_unpin(struct world *w, const struct op *op)
 
 /* ---- moves ---- */
 
+/* A device that has the page for itself has it no more, even if it did not move in the end. */
+static void end_exclusive(struct mspace *s, int page, int nr)
+{
+	for (int i = page; i < page + nr; i++) {
+		if (s->place[i].page && !s->place[i].page->pins)
+			s->place[i].exclusive = false;
+	}
+}
+
+/* An allocation failed, and some were passed by. */
+static void after_failed_migration(struct mspace *s)
+{
+	for (int i = 0; i < NR_PAGES; i++) {
+		pte_t *ptep = pgtable_lookup(s->real->pgtable, place_hva(i));
+
+		s->place[i].exclusive = ptep && pte_exclusive(*ptep);
+	}
+}
+
 /*
  * What is not pinned moves, each page once; but a page that is mapped here twice, in places that
  * are not in one batch, moves twice. What is pinned for reading is found out late, when it has a
@@ -361,8 +395,11 @@ bool apply_migrate_range(struct world *w, const struct op *op)
 	/* What one batch finds no frame for, the next may. */
 	if (w->failing && ret >= -ENOMEM && ret < least && least >= 0) {
 		w->gave_up = true;
+		after_failed_migration(s);
 		return ret == -ENOMEM || ret >= 0;
 	}
+	if (least >= 0)
+		end_exclusive(s, op->page == -1 ? 0 : op->page, op->page == -1 ? NR_PAGES : op->nr);
 	if (ret < least || ret > most)
 		differ("migrate_range: moved %ld pages, not %ld to %ld", ret, least, most);
 	return true;
@@ -389,9 +426,9 @@ bool apply_migrate_frame(struct world *w, const struct op *op)
 		return false;
 	page = s->place[op->page].page;
 	pfn = mm_lookup_pfn(s->real, place_hva(op->page));
-	if ((pfn == INVALID_PFN) != !page)
+	if ((pfn == INVALID_PFN) != (!page || s->place[op->page].exclusive))
 		differ("migrate_frame: frame %#llx at place %d", (unsigned long long)pfn, op->page);
-	if (!page)
+	if (pfn == INVALID_PFN)
 		return false;
 	ret = migrate_frame(w->phys, pfn);
 	if (!page->pins && gave_up(w, ret))
@@ -419,5 +456,47 @@ bool apply_migrate_object(struct world *w, const struct op *op)
 	if (expected != -EBUSY && gave_up(w, ret))
 		return true;
 	expect_result(op, ret, expected);
+	return true;
+}
+
+/* ---- devices ---- */
+
+/* One that begins, and does not go on. */
+static int expect_exclusive(struct world *w, struct mspace *s, int page)
+{
+	struct place *place = &s->place[page];
+	int ret = 0;
+
+	if (!place->mapped || !(place->prot & MM_PROT_WRITE))
+		return -EFAULT;
+	if (!place->private)
+		return -EOPNOTSUPP;
+	if (!place->exclusive)
+		ret = fault(w, s, page, true);
+	if (ret)
+		return ret;
+	place->soft = true;
+	place->exclusive = !place->page->pins;
+	return place->exclusive ? 0 : -EBUSY;
+}
+
+bool apply_exclusive(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	pfn_t pfn;
+	int ret;
+
+	if (!s || !places_ok(op->page, 1))
+		return false;
+	mmap_read_lock(s->real);
+	ret = make_device_exclusive(s->real, place_hva(op->page), s, &pfn);
+	mmap_read_unlock(s->real);
+	if (!ret)
+		put_device_exclusive(s->real, pfn);
+	if (gave_up_at(w, s, ret, op->page, op->page))
+		return true;
+	expect_result(op, ret, expect_exclusive(w, s, op->page));
+	if (!ret)
+		expect_contents(w, pfn, s->place[op->page].page);
 	return true;
 }

@@ -56,6 +56,7 @@
 
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
 
@@ -119,8 +120,7 @@ static int take_page(struct mm_struct *mm, hva_t hva, pte_t *ptep, pfn_t pfn, vo
 	struct mmu_notifier_range range;
 	int ret = 0;
 
-	mmu_notifier_range_init_owner(&range, MMU_NOTIFY_EXCLUSIVE, MMU_NOTIFIER_RANGE_BLOCKABLE,
-				      mm, hva, hva + PAGE_SIZE, owner);
+	mutation_range_init_owner(&range, MUTATION_EXCLUSIVE, mm, hva, hva + PAGE_SIZE, owner);
 	mmu_notifier_invalidate_range_start(&range);
 	if (!make_exclusive(mm, hva, ptep, pfn)) {
 		ret = -EAGAIN;
@@ -188,8 +188,7 @@ void end_device_exclusive(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pt
 	if (!get_entry_frame(mm, ptep, pte))
 		return;
 	lock_frame(mm->phys, pfn);
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, hva,
-				hva + PAGE_SIZE);
+	mutation_range_init(&range, MUTATION_TAKE_BACK, mm, hva, hva + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	if (make_present(mm, hva, ptep, pfn))
 		atomic64_inc(&mm->nr_faults);

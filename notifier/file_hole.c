@@ -43,6 +43,7 @@
 
 #include "notifier/frame.h"
 #include "notifier/madvise.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
 #include "notifier/sync/util.h"
@@ -95,8 +96,7 @@ static void unmap_area(struct vm_area_struct *vma, uint64_t first, uint64_t last
 
 	start = vma_page_hva(vma, max(first, vma->pgoff));
 	end = vma_page_hva(vma, min(last + 1, vma_page(vma, vma->end)));
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, vma->mm,
-				start, end);
+	mutation_range_init(&range, MUTATION_HOLE, vma->mm, start, end);
 	mmu_notifier_invalidate_range_start(&range);
 	pgtable_walk_leaves(vma->mm->pgtable, start, end, unmap_leaf, vma);
 	mmu_notifier_invalidate_range_end(&range);

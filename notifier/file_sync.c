@@ -45,6 +45,7 @@
 
 #include "notifier/contents.h"
 #include "notifier/frame.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
 
@@ -63,8 +64,7 @@ static void mkclean_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 
 	if (!pte_present(pte) || pte_pfn(pte) != *pfn || !(pte & writes))
 		return;
-	mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_PAGE, MMU_NOTIFIER_RANGE_BLOCKABLE,
-				mm, hva, hva + PAGE_SIZE);
+	mutation_range_init(&range, MUTATION_SYNC, mm, hva, hva + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	spin_lock(&mm->page_table_lock);
 	pte = pte_load(ptep);

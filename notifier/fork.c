@@ -40,6 +40,7 @@
 #include "notifier/contents.h"
 #include "notifier/mm_internal.h"
 #include "notifier/swap.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
 
@@ -135,8 +136,7 @@ static void copy_entries(struct area_copy *copy)
 	struct vm_area_struct *parent = copy->parent;
 	struct mmu_notifier_range range;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_PAGE, MMU_NOTIFIER_RANGE_BLOCKABLE,
-				parent->mm, parent->start, parent->end);
+	mutation_range_init(&range, MUTATION_FORK, parent->mm, parent->start, parent->end);
 	mmu_notifier_invalidate_range_start(&range);
 	vma_lock_rmaps(parent);
 	link_vma_locked(copy->child);

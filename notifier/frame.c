@@ -131,6 +131,13 @@ bool frame_locked(const struct frame *frame)
 /* To lockdep a frame lock is a mutex; all are of one class, and none has a map of its own. */
 static struct lockdep_map frame_lock_map = LOCKDEP_MAP_INIT(&frame_lock_map, "frame_lock");
 
+#ifdef CONFIG_LOCKDEP
+bool frame_lock_is_held(void)
+{
+	return lockdep_is_held_class(&frame_lock_map);
+}
+#endif
+
 static bool try_lock(struct frame *frame)
 {
 	return !(atomic_fetch_or(FRAME_LOCKED, &frame->lock) & FRAME_LOCKED);

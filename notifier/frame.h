@@ -71,6 +71,9 @@ bool trylock_frame_at(struct phys *phys, pfn_t pfn, const struct lock_site *site
 void lock_new_frame_at(struct phys *phys, pfn_t pfn, pfn_t from, const struct lock_site *site);
 void unlock_frame(struct phys *phys, pfn_t pfn); /* wakes all of frame_waitqueue() */
 bool frame_locked(const struct frame *frame);
+#ifdef CONFIG_LOCKDEP
+bool frame_lock_is_held(void); /* of any frame, by this thread */
+#endif
 
 /* Where to wait for the lock of a frame, or for the end of its migration. Shared with other frames:
  * look again after each wake-up. */

@@ -11,6 +11,7 @@
 
 #include "notifier/madvise.h"
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/lock.h"
 
 /* In one window over what lies in the area, as mm_zap_range() does over all. */
@@ -19,8 +20,7 @@ static int madvise_dontneed(struct vm_area_struct *vma, hva_t start, hva_t end)
 	struct mmu_notifier_range range;
 	long nr;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, vma->mm,
-				start, end);
+	mutation_range_init(&range, MUTATION_DONTNEED, vma->mm, start, end);
 	mmu_notifier_invalidate_range_start(&range);
 	nr = zap_vma_range(vma, start, end);
 	mmu_notifier_invalidate_range_end(&range);

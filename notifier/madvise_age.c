@@ -28,6 +28,7 @@
 #include "notifier/lru.h"
 #include "notifier/madvise.h"
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/reclaim.h"
 #include "notifier/swap.h"
 #include "notifier/sync/lock.h"
@@ -145,8 +146,7 @@ int madvise_free(struct vm_area_struct *vma, hva_t start, hva_t end)
 
 	if (!vma_is_private(vma) || vma->mapping)
 		return -EINVAL;
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, vma->mm,
-				start, end);
+	mutation_range_init(&range, MUTATION_FREE, vma->mm, start, end);
 	mmu_notifier_invalidate_range_start(&range);
 	pgtable_walk(vma->mm->pgtable, start, end, give_up_one, vma);
 	mmu_notifier_invalidate_range_end(&range);

@@ -42,6 +42,7 @@
 #include "notifier/lru.h"
 #include "notifier/mm_internal.h"
 #include "notifier/swap.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
 
@@ -103,8 +104,7 @@ static void unmap_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 
 	if (!pte_maps_frame(pte) || pte_pfn(pte) != m->from)
 		return;
-	mmu_notifier_range_init(&range, MMU_NOTIFY_MIGRATE, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, hva,
-				hva + PAGE_SIZE);
+	mutation_range_init(&range, MUTATION_MIGRATE, mm, hva, hva + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	migration_unmap_entry(m, mm, hva, ptep);
 	mmu_notifier_invalidate_range_end(&range);

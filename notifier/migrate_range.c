@@ -24,6 +24,7 @@
 
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/lock.h"
 
 #define MIGRATE_BATCH 64
@@ -113,8 +114,7 @@ static void unmap_batch(struct batch *batch)
 	hva_t last = batch->page[batch->nr - 1].hva;
 	struct mmu_notifier_range range;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_MIGRATE, MMU_NOTIFIER_RANGE_BLOCKABLE, batch->mm,
-				first, last + PAGE_SIZE);
+	mutation_range_init(&range, MUTATION_MIGRATE_RANGE, batch->mm, first, last + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	for (unsigned int i = 0; i < batch->nr; i++)
 		migration_unmap_entry(&batch->page[i].m, batch->mm, batch->page[i].hva,

@@ -27,6 +27,7 @@
 #include <gnomon/mmu_notifier.h>
 
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
@@ -64,8 +65,7 @@ static void exit_mmap(struct mm_struct *mm)
 	mmap_write_lock(mm);
 	unlink_vmas(mm);
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, 0,
-				HVA_MAX);
+	mutation_range_init(&range, MUTATION_EXIT, mm, 0, HVA_MAX);
 	mmu_notifier_invalidate_range_start(&range);
 	for (struct vm_area_struct *vma = vma_first(mm); vma; vma = vma_next(vma))
 		zap_vma_range(vma, vma->start, vma->end);

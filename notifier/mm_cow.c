@@ -37,6 +37,7 @@
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
 #include "notifier/swap.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/lock.h"
 
 #define MADE_WRITABLE (PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY | PTE_OWN)
@@ -87,8 +88,7 @@ static bool replace_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte
 	struct mmu_notifier_range range;
 	bool replaced;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, hva,
-				hva + PAGE_SIZE);
+	mutation_range_init(&range, MUTATION_COPY, mm, hva, hva + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	spin_lock(&mm->page_table_lock);
 	replaced = change_pte(mm, hva, ptep, &pte, pte_make(copy, PTE_PRESENT | MADE_WRITABLE));

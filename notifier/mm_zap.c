@@ -27,6 +27,7 @@
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
 #include "notifier/swap.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/lock.h"
 
 /* A cached copy of a swap slot stays that, for as long as the slot has users. */
@@ -129,8 +130,7 @@ long mm_zap_range(struct mm_struct *mm, hva_t addr, uint64_t len)
 		goto out;
 	}
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, addr,
-				end);
+	mutation_range_init(&range, MUTATION_ZAP, mm, addr, end);
 	mmu_notifier_invalidate_range_start(&range);
 	for (struct vm_area_struct *vma = find_vma(mm, addr); vma && vma->start < end;
 	     vma = vma_next(vma))

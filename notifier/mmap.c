@@ -16,6 +16,7 @@
 #include <gnomon/mmu_notifier.h>
 
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
@@ -38,8 +39,7 @@ static void zap_areas(struct vm_area_struct *vma, hva_t start, hva_t end)
 {
 	struct mmu_notifier_range range;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, MMU_NOTIFIER_RANGE_BLOCKABLE, vma->mm,
-				start, end);
+	mutation_range_init(&range, MUTATION_UNMAP, vma->mm, start, end);
 	mmu_notifier_invalidate_range_start(&range);
 	for (; vma && vma->start < end; vma = vma_next(vma))
 		zap_vma_range(vma, vma->start, vma->end);

@@ -11,6 +11,7 @@
 #include <gnomon/mmu_notifier.h>
 
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/lock.h"
 
 static int narrow_entry(pte_t *ptep, hva_t hva, void *arg)
@@ -39,8 +40,7 @@ static void protect_area(struct vm_area_struct *vma, unsigned int prot)
 {
 	struct mmu_notifier_range range;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_VMA, MMU_NOTIFIER_RANGE_BLOCKABLE,
-				vma->mm, vma->start, vma->end);
+	mutation_range_init(&range, MUTATION_PROTECT, vma->mm, vma->start, vma->end);
 	mmu_notifier_invalidate_range_start(&range);
 	vma->prot = prot;
 	pgtable_walk_leaves(vma->mm->pgtable, vma->start, vma->end, narrow_leaf, vma);

@@ -25,6 +25,7 @@
 #include <gnomon/mmu_notifier.h>
 
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/lock.h"
 
@@ -75,8 +76,7 @@ static void move_entries(struct move *move)
 {
 	struct mmu_notifier_range range;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, MMU_NOTIFIER_RANGE_BLOCKABLE, move->mm,
-				move->old->start, move->old->end);
+	mutation_range_init(&range, MUTATION_MOVE, move->mm, move->old->start, move->old->end);
 	mmu_notifier_invalidate_range_start(&range);
 	vma_lock_rmaps(move->old);
 	link_vma_locked(move->new);

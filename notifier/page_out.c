@@ -45,6 +45,7 @@
 #include "notifier/file_pages.h"
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/phys_internal.h"
 #include "notifier/reclaim.h"
 #include "notifier/swap.h"
@@ -162,8 +163,7 @@ static void unmap_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 
 	if (!maps(ptep, u->pfn))
 		return;
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, hva,
-				hva + PAGE_SIZE);
+	mutation_range_init(&range, MUTATION_PAGE_OUT, mm, hva, hva + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	unmap_entry(u, mm, hva, ptep);
 	mmu_notifier_invalidate_range_end(&range);

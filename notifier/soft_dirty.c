@@ -37,6 +37,7 @@
 
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
+#include "notifier/mutations.h"
 #include "notifier/sync/lock.h"
 
 #define BITS_PER_WORD 64
@@ -81,8 +82,7 @@ void mm_clear_soft_dirty(struct mm_struct *mm)
 	struct mmu_notifier_range range;
 
 	mmap_write_lock(mm);
-	mmu_notifier_range_init(&range, MMU_NOTIFY_SOFT_DIRTY, MMU_NOTIFIER_RANGE_BLOCKABLE, mm, 0,
-				HVA_MAX);
+	mutation_range_init(&range, MUTATION_SOFT_DIRTY, mm, 0, HVA_MAX);
 	mmu_notifier_invalidate_range_start(&range);
 	pgtable_walk_leaves(mm->pgtable, 0, HVA_MAX, clear_leaf, mm);
 	mmu_notifier_invalidate_range_end(&range);

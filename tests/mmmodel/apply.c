@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Address spaces and objects: how they come and go. And what all operations share.
+ * Address spaces: how they come and go. And what all operations share.
  *
  * Each apply_*() works out from the model what must come out, does the same to the real mm, and
  * compares. It returns false, having done nothing, if the operation makes no sense here.
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "notifier/mm_internal.h"
 #include "notifier/sync/util.h"
 #include "tests/mmmodel/world.h"
 
@@ -21,6 +22,7 @@ void apply(struct world *w, const struct op *op)
 
 	if (fns[op->kind](w, op))
 		w->done[op->kind]++;
+	check_closed_files(w);
 }
 
 struct mspace *space_of(struct world *w, const struct op *op)
@@ -50,6 +52,14 @@ void expect_result(const struct op *op, long result, long expected)
 		differ("%s: returned %ld, not %ld", op_names[op->kind], result, expected);
 }
 
+bool gave_up(struct world *w, long result)
+{
+	if (result != -ENOMEM || !w->failing)
+		return false;
+	w->gave_up = true;
+	return true;
+}
+
 /* ---- address spaces ---- */
 
 /* mm: the slot. flags: with a secondary. */
@@ -61,12 +71,12 @@ bool apply_new(struct world *w, const struct op *op)
 		return false;
 	s = &w->mm[op->mm];
 	*s = (struct mspace){.real = mm_alloc(w->phys)};
-	if (!s->real && w->failing)
+	if (!s->real && gave_up(w, -ENOMEM))
 		return true;
 	if (!s->real)
 		differ("new: no memory");
 	if (op->flags)
-		secondary_attach(s);
+		secondary_attach(w, s);
 	return true;
 }
 
@@ -105,6 +115,8 @@ static int fork_area(struct world *w, struct mspace *parent, struct mspace *chil
 		struct place *from = &parent->place[i], *to = &child->place[i];
 
 		map_place(to, from, from->pgoff);
+		if (from->private)
+			from->exclusive = false;
 		if (!from->private || !from->page)
 			continue;
 		if (!from->page->cached && from->page->pins)
@@ -112,6 +124,8 @@ static int fork_area(struct world *w, struct mspace *parent, struct mspace *chil
 		from->own = false;
 		to->page = from->page;
 		to->page->maps++;
+		to->soft = from->soft;
+		to->soft_maybe = from->soft_maybe;
 	}
 	for (int i = start; i < end; i++) {
 		struct place *from = &parent->place[i], *to = &child->place[i];
@@ -124,6 +138,8 @@ static int fork_area(struct world *w, struct mspace *parent, struct mspace *chil
 		memcpy(to->page->word, from->page->word, sizeof(to->page->word));
 		to->page->maps = 1;
 		to->own = true;
+		to->soft = from->soft;
+		to->soft_maybe = from->soft_maybe;
 	}
 	return 0;
 }
@@ -143,6 +159,20 @@ static int fork_space(struct world *w, struct mspace *parent, struct mspace *chi
 	return 0;
 }
 
+/* An allocation failed: areas behind that have not been looked at, and are as they were. */
+static void after_failed_fork(struct mspace *parent)
+{
+	for (int i = 0; i < NR_PAGES; i++) {
+		struct place *place = &parent->place[i];
+		const pte_t *ptep = pgtable_lookup(parent->real->pgtable, place_hva(i));
+
+		if (!place->page || place->page->cached || place->page->maps != 1)
+			continue;
+		place->own = *ptep & PTE_OWN;
+		place->exclusive = pte_exclusive(*ptep);
+	}
+}
+
 /* mm: the parent. to: the slot of the child. flags: the child gets a secondary. */
 bool apply_fork(struct world *w, const struct op *op)
 {
@@ -156,48 +186,17 @@ bool apply_fork(struct world *w, const struct op *op)
 	*child = (struct mspace){0};
 	expected = fork_space(w, parent, child);
 	ret = mm_fork(parent->real, &real);
-	if (ret == -ENOMEM && w->failing)
+	if (ret != expected && gave_up(w, ret))
 		expected = ret;
 	expect_result(op, ret, expected);
 	if (ret) {
 		unmap_places(w, child, 0, NR_PAGES);
+		if (w->gave_up)
+			after_failed_fork(parent);
 		return true;
 	}
 	child->real = real;
 	if (op->flags)
-		secondary_attach(child);
-	return true;
-}
-
-/* ---- objects ---- */
-
-/* object: the slot; what is there is let go of. nr: the pages of a new one; 0: none. */
-bool apply_object(struct world *w, const struct op *op)
-{
-	int slot = op->object - 1;
-	struct mobject *object;
-
-	if (slot < 0 || slot >= NR_OBJECTS || op->nr < 0 || op->nr > MAX_OBJECT_PAGES)
-		return false;
-	object = w->object[slot];
-	w->object[slot] = NULL;
-	if (object) {
-		address_space_put(object->real);
-		object->held = false;
-		let_go_of_object(w, object);
-	}
-	if (!op->nr)
-		return true;
-	object = calloc(1, sizeof(*object));
-	if (!object)
-		abort();
-	object->nr_pages = op->nr;
-	object->held = true;
-	object->real = address_space_create(w->phys, op->nr);
-	if (!object->real && w->failing)
-		return free(object), true;
-	if (!object->real)
-		differ("object: no memory");
-	w->object[slot] = object;
+		secondary_attach(w, child);
 	return true;
 }

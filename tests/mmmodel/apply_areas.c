@@ -17,6 +17,15 @@ static bool any_mapped(const struct mspace *s, int page, int nr)
 	return false;
 }
 
+static bool all_mapped(const struct mspace *s, int page, int nr)
+{
+	for (int i = page; i < page + nr; i++) {
+		if (!s->place[i].mapped)
+			return false;
+	}
+	return true;
+}
+
 static bool prot_ok(unsigned int prot)
 {
 	return prot == MM_PROT_NONE || prot == MM_PROT_READ ||
@@ -75,7 +84,7 @@ bool apply_mmap(struct world *w, const struct op *op)
 		return false;
 	ret = mm_mmap_flags(s->real, addr, len, op->prot, op->flags, object ? object->real : NULL,
 			    op->pgoff);
-	if (ret != -ENOMEM || !w->failing)
+	if (!gave_up(w, ret))
 		expect_result(op, ret, expect_mmap(w, s, op, object));
 	return true;
 }
@@ -104,7 +113,7 @@ bool apply_munmap(struct world *w, const struct op *op)
 	if (!s || !range_of(op, &addr, &len))
 		return false;
 	ret = mm_munmap(s->real, addr, len);
-	if (ret != -ENOMEM || !w->failing)
+	if (!gave_up(w, ret))
 		expect_result(op, ret, expect_munmap(w, s, op, len));
 	return true;
 }
@@ -135,6 +144,12 @@ static int find_room(const struct mspace *s, int nr)
 	return -1;
 }
 
+static bool can_grow(const struct mspace *s, const struct op *op)
+{
+	return area_end(s, op->page) == op->page + op->nr &&
+	       !any_mapped(s, op->page + op->nr, op->nr_to - op->nr);
+}
+
 /* Like the place before, and one further on. */
 static void extend(struct mspace *s, int page)
 {
@@ -149,6 +164,7 @@ static void move_places(struct mspace *s, int from, int nr, int to, int nr_to)
 
 	for (int i = 0; i < nr_moved; i++) {
 		s->place[to + i] = s->place[from + i];
+		s->place[to + i].soft = s->place[to + i].page;
 		s->place[from + i] = (struct place){0};
 	}
 	for (int i = nr_moved; i < nr_to; i++)
@@ -185,8 +201,7 @@ static int expect_mremap(struct world *w, struct mspace *s, const struct op *op,
 		unmap_places(w, s, op->page + op->nr_to, op->nr - op->nr_to);
 		return 0;
 	}
-	if (area_end(s, op->page) == op->page + op->nr &&
-	    !any_mapped(s, op->page + op->nr, op->nr_to - op->nr)) {
+	if (can_grow(s, op)) {
 		for (int i = op->nr; i < op->nr_to; i++)
 			extend(s, op->page + i);
 		return 0;
@@ -215,6 +230,12 @@ static void after_failed_mremap(struct world *w, struct mspace *s, const struct 
 	mmap_read_unlock(s->real);
 }
 
+/* -ENOMEM, and not for want of memory. */
+static bool expect_no_room(const struct mspace *s, const struct op *op)
+{
+	return !(op->flags & MM_MREMAP_MAYMOVE) && op->nr_to > op->nr && !can_grow(s, op);
+}
+
 /* page, nr: from where; to, nr_to: where to. */
 bool apply_mremap(struct world *w, const struct op *op)
 {
@@ -232,7 +253,8 @@ bool apply_mremap(struct world *w, const struct op *op)
 	new_len = op->nr_to * PAGE_SIZE - (op->nr_to ? op->cut : 0);
 	where = expected = place_hva(op->to) + op->skew_to;
 	ret = mm_mremap(s->real, addr, len, new_len, op->flags, &where);
-	if (ret == -ENOMEM && w->failing) {
+	if (ret == -ENOMEM && w->failing && !expect_no_room(s, op)) {
+		gave_up(w, ret);
 		after_failed_mremap(w, s, op);
 		return true;
 	}
@@ -285,10 +307,14 @@ bool apply_mprotect(struct world *w, const struct op *op)
 	if (!s || !range_of(op, &addr, &len))
 		return false;
 	ret = mm_mprotect(s->real, addr, len, op->prot);
-	if (ret == -ENOMEM && w->failing && op->page >= 0)
-		after_failed_mprotect(s, op);
-	else
+	if (ret != -ENOMEM || !w->failing || op->page == -1) {
 		expect_result(op, ret, expect_mprotect(s, op, len));
+		return true;
+	}
+	/* At a hole, or before it. */
+	after_failed_mprotect(s, op);
+	if (all_mapped(s, op->page, whole_pages(len)))
+		w->gave_up = true;
 	return true;
 }
 
@@ -312,10 +338,8 @@ static long expect_zap(struct world *w, struct mspace *s, const struct op *op)
 		return -ENOMEM;
 	if (op->skew || (op->nr && op->cut))
 		return -EINVAL;
-	for (int i = op->page; i < op->page + op->nr; i++) {
-		if (!s->place[i].mapped)
-			return -ENOMEM;
-	}
+	if (!all_mapped(s, op->page, op->nr))
+		return -ENOMEM;
 	return drop_entries(w, s, op->page, op->nr);
 }
 
@@ -333,19 +357,46 @@ bool apply_zap(struct world *w, const struct op *op)
 	return true;
 }
 
+/* What of the range lies in one area. */
+static int advise_part(struct world *w, struct mspace *s, const struct op *op, int page, int nr)
+{
+	const struct place *place = &s->place[page];
+
+	if (op->value == MM_MADV_DONTNEED) {
+		drop_entries(w, s, page, nr);
+		return 0;
+	}
+	if (!place->object)
+		return -EINVAL;
+	if (place->private || !(place->prot & MM_PROT_WRITE))
+		return -EACCES;
+	punch(w, place->object, (int)place->pgoff, nr);
+	return 0;
+}
+
 static int expect_madvise(struct world *w, struct mspace *s, const struct op *op, uint64_t len)
 {
-	int first = op->page == -1 ? 0 : op->page;
-	int nr = op->page == -1 ? NR_PAGES : whole_pages(len);
+	int page = op->page == -1 ? 0 : op->page;
+	int end = op->page == -1 ? NR_PAGES : page + whole_pages(len);
 	int ret = op->page == -1 ? -ENOMEM : 0;
 
-	if (op->value != MM_MADV_DONTNEED || (op->page != -1 && op->skew))
+	if ((op->value != MM_MADV_DONTNEED && op->value != MM_MADV_REMOVE) ||
+	    (op->page != -1 && op->skew))
 		return -EINVAL;
-	for (int i = first; i < first + nr; i++) {
-		if (!s->place[i].mapped)
+	while (page < end) {
+		int part_end, err;
+
+		if (!s->place[page].mapped) {
 			ret = -ENOMEM;
+			page++;
+			continue;
+		}
+		part_end = area_end(s, page) < end ? area_end(s, page) : end;
+		err = advise_part(w, s, op, page, part_end - page);
+		if (err)
+			return err;
+		page = part_end;
 	}
-	drop_entries(w, s, first, nr);
 	return ret;
 }
 
@@ -361,5 +412,88 @@ bool apply_madvise(struct world *w, const struct op *op)
 		return false;
 	ret = mm_madvise(s->real, addr, len, op->value);
 	expect_result(op, ret, expect_madvise(w, s, op, len));
+	return true;
+}
+
+static int expect_msync(struct mspace *s, const struct op *op, uint64_t len)
+{
+	int page = op->page == -1 ? 0 : op->page;
+	int end = op->page == -1 ? NR_PAGES : page + whole_pages(len);
+	int ret = op->page == -1 ? -ENOMEM : 0;
+
+	if (op->page != -1 && op->skew)
+		return -EINVAL;
+	for (; page < end; page++) {
+		const struct place *place = &s->place[page];
+
+		if (!place->mapped)
+			ret = -ENOMEM;
+		else if (!place->private)
+			sync_object(place->object, (int)place->pgoff, 1);
+	}
+	return ret;
+}
+
+bool apply_msync(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	uint64_t len;
+	hva_t addr;
+	int ret;
+
+	if (!s || !range_of(op, &addr, &len))
+		return false;
+	ret = mm_msync(s->real, addr, len);
+	expect_result(op, ret, expect_msync(s, op, len));
+	return true;
+}
+
+/* ---- what was written ---- */
+
+bool apply_soft_clear(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+
+	if (!s)
+		return false;
+	mm_clear_soft_dirty(s->real);
+	for (int i = 0; i < NR_PAGES; i++) {
+		struct place *place = &s->place[i];
+
+		if (place->page && !place->page->pins)
+			place->soft = place->soft_maybe = false;
+	}
+	return true;
+}
+
+bool apply_soft_test(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	uint64_t bitmap[RUN_PAGES / 64] = {0}, len;
+	long ret, reported = 0;
+	hva_t addr;
+
+	if (!s || op->page < 0 || !range_of(op, &addr, &len))
+		return false;
+	ret = mm_test_soft_dirty(s->real, addr, len, bitmap);
+	if (op->skew || (op->nr && op->cut)) {
+		expect_result(op, ret, -EINVAL);
+		return true;
+	}
+	if (!all_mapped(s, op->page, op->nr)) {
+		expect_result(op, ret, -ENOMEM);
+		return true;
+	}
+	for (int i = 0; i < op->nr; i++) {
+		const struct place *place = &s->place[op->page + i];
+		bool bit = bitmap[i / 64] >> (i % 64) & 1;
+
+		reported += bit;
+		if (!bit && (!place->page || place->soft))
+			differ("soft_test: place %d was written", op->page + i);
+		if (bit && place->page && !place->soft && !place->soft_maybe)
+			differ("soft_test: place %d was not written", op->page + i);
+	}
+	expect_result(op, ret, reported);
 	return true;
 }

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <gnomon/device.h>
+
+#include "notifier/mm_internal.h"
 #include "tests/mmmodel/world.h"
 
 /* ---- accesses ---- */
@@ -61,10 +64,24 @@ static size_t word_in_buffer(const struct op *op, const struct words *words, int
 	return place_hva(op->page + word / NR_WORDS) + word_offset(word % NR_WORDS) - words->hva;
 }
 
-/* An allocation failed: a table is missing, or a page stayed as it was. */
-static bool gave_up(const struct world *w, int ret)
+/*
+ * An allocation failed on the way to these pages. Those before are there, and the page of an object
+ * may be there that was to be copied.
+ */
+static bool gave_up_at(struct world *w, struct mspace *s, int ret, int first, int last)
 {
-	return ret == -ENOMEM && w->failing;
+	if (!gave_up(w, ret))
+		return false;
+	for (int i = first; i <= last; i++) {
+		struct place *place = &s->place[i];
+
+		if (mm_lookup_pfn(s->real, place_hva(i)) == INVALID_PFN)
+			continue;
+		place->exclusive = false;
+		if (!place->page)
+			fault_none(w, place);
+	}
+	return true;
 }
 
 /* page, nr, to: as above. cut: bytes less, of one word. */
@@ -78,7 +95,7 @@ bool apply_read(struct world *w, const struct op *op)
 	if (!s || !words_of(op, &words))
 		return false;
 	ret = mm_read(s->real, words.hva, found, words.len);
-	if (gave_up(w, ret))
+	if (gave_up_at(w, s, ret, words.first_page, words.last_page))
 		return true;
 	expect_result(op, ret, fault_words(w, s, &words, false, &end));
 	if (ret)
@@ -99,7 +116,25 @@ static uint64_t value_of(const struct op *op, int nth)
 	return ((uint64_t)op->value << 32) + op->value * 0x9e3779b9u + nth + 1;
 }
 
-/* As apply_read(). value: of what is written. */
+/* How many of the pages have been written; the value is one that was nowhere before. */
+static int pages_written(struct world *w, struct mspace *s, const struct op *op,
+			 const struct words *words, const unsigned char *buffer)
+{
+	for (int i = 0; i < op->nr; i++) {
+		int page = op->page + (op->to + i) / NR_WORDS;
+		pfn_t pfn = mm_lookup_pfn(s->real, place_hva(page));
+		size_t at = word_in_buffer(op, words, i);
+		size_t len = words->len - at < 8 ? words->len - at : 8;
+
+		if (pfn == INVALID_PFN ||
+		    memcmp((char *)phys_map(w->phys, pfn) + word_offset((op->to + i) % NR_WORDS),
+			   buffer + at, len))
+			return page - op->page;
+	}
+	return words->last_page - words->first_page + 1;
+}
+
+/* As apply_read(). value: of what is written. Pages before the one that cannot be had are. */
 bool apply_write(struct world *w, const struct op *op)
 {
 	static unsigned char buffer[5 * PAGE_SIZE];
@@ -115,11 +150,13 @@ bool apply_write(struct world *w, const struct op *op)
 
 		memcpy(buffer + word_in_buffer(op, &words, i), &value, 8);
 	}
-	/* Pages before the one that cannot be had are written. */
 	ret = mm_write(s->real, words.hva, buffer, words.len);
-	if (gave_up(w, ret))
-		differ("write: not for worlds in which allocations fail");
-	expected = fault_words(w, s, &words, true, &end);
+	if (gave_up_at(w, s, ret, words.first_page, words.last_page)) {
+		words.last_page = words.first_page + pages_written(w, s, op, &words, buffer) - 1;
+		expected = fault_words(w, s, &words, true, &end) ?: ret;
+	} else {
+		expected = fault_words(w, s, &words, true, &end);
+	}
 	for (int i = 0; i < op->nr; i++) {
 		size_t at = word_in_buffer(op, &words, i);
 
@@ -131,24 +168,32 @@ bool apply_write(struct world *w, const struct op *op)
 	return true;
 }
 
+/* What a read would find. */
+static uint64_t peek(const struct place *place, int word)
+{
+	if (place->page)
+		return place->page->word[word];
+	if (!place->object)
+		return 0;
+	if (place->object->page[place->pgoff])
+		return place->object->page[place->pgoff]->word[word];
+	return place->object->file[place->pgoff][word];
+}
+
 /* page, to: the word. flags: expect something else than what is there. */
 bool apply_cmpxchg(struct world *w, const struct op *op)
 {
 	struct mspace *s = space_of(w, op);
-	uint64_t old, *word = NULL, found = 0;
+	uint64_t old, *word = NULL, found;
 	int ret, expected;
 
 	if (!s || !places_ok(op->page, 1) || op->to < 0 || op->to >= NR_WORDS || op->skew < 0)
 		return false;
-	if (s->place[op->page].page)
-		found = s->place[op->page].page->word[op->to];
-	else if (s->place[op->page].object &&
-		 s->place[op->page].object->page[s->place[op->page].pgoff])
-		found = s->place[op->page].object->page[s->place[op->page].pgoff]->word[op->to];
+	found = peek(&s->place[op->page], op->to);
 	old = found + (op->flags ? 1 : 0);
 	ret = mm_cmpxchg64(s->real, place_hva(op->page) + word_offset(op->to) + op->skew, &old,
 			   value_of(op, 0));
-	if (gave_up(w, ret))
+	if (gave_up_at(w, s, ret, op->page, op->page))
 		return true;
 	expected = op->skew & 7 ? -EINVAL : fault(w, s, op->page, true);
 	if (op->skew && !(op->skew & 7))
@@ -218,12 +263,13 @@ bool apply_secondary(struct world *w, const struct op *op)
 		return false;
 	place = &s->place[op->page];
 	ret = hva_to_pfn(s->real, place_hva(op->page), op->flags, &pfn, &writable);
-	if (gave_up(w, ret))
+	if (gave_up_at(w, s, ret, op->page, op->page))
 		return true;
 	expect_result(op, ret, fault(w, s, op->page, op->flags));
 	if (ret)
 		return true;
 	expect_contents(w, pfn, place->page);
+	place->soft_maybe |= writable;
 	if (op->flags && !writable)
 		differ("secondary: asked for writing, and may not");
 	if (writable && (!(place->prot & MM_PROT_WRITE) || (place->private && !place->own)))
@@ -256,7 +302,7 @@ bool apply_pin(struct world *w, const struct op *op)
 		return false;
 	pin = &w->pin[op->to];
 	ret = mm_pin_page(s->real, place_hva(op->page), op->flags, &pfn);
-	if (gave_up(w, ret))
+	if (gave_up_at(w, s, ret, op->page, op->page))
 		return true;
 	expect_result(op, ret, fault(w, s, op->page, op->flags));
 	if (ret)
@@ -283,6 +329,25 @@ bool apply_unpin(struct world *w, const struct op *op)
 }
 
 /* ---- moves ---- */
+
+/* A device that has the page for itself has it no more, even if it did not move in the end. */
+static void end_exclusive(struct mspace *s, int page, int nr)
+{
+	for (int i = page; i < page + nr; i++) {
+		if (s->place[i].page && !s->place[i].page->pins)
+			s->place[i].exclusive = false;
+	}
+}
+
+/* An allocation failed, and some were passed by. */
+static void after_failed_migration(struct mspace *s)
+{
+	for (int i = 0; i < NR_PAGES; i++) {
+		pte_t *ptep = pgtable_lookup(s->real->pgtable, place_hva(i));
+
+		s->place[i].exclusive = ptep && pte_exclusive(*ptep);
+	}
+}
 
 /*
  * What is not pinned moves, each page once; but a page that is mapped here twice, in places that
@@ -327,6 +392,14 @@ bool apply_migrate_range(struct world *w, const struct op *op)
 	ret = mm_migrate_range(s->real, addr, len);
 	if (op->page != -1 && (op->skew || (op->nr && op->cut)))
 		least = most = -EINVAL;
+	/* What one batch finds no frame for, the next may. */
+	if (w->failing && ret >= -ENOMEM && ret < least && least >= 0) {
+		w->gave_up = true;
+		after_failed_migration(s);
+		return ret == -ENOMEM || ret >= 0;
+	}
+	if (least >= 0)
+		end_exclusive(s, op->page == -1 ? 0 : op->page, op->page == -1 ? NR_PAGES : op->nr);
 	if (ret < least || ret > most)
 		differ("migrate_range: moved %ld pages, not %ld to %ld", ret, least, most);
 	return true;
@@ -353,11 +426,13 @@ bool apply_migrate_frame(struct world *w, const struct op *op)
 		return false;
 	page = s->place[op->page].page;
 	pfn = mm_lookup_pfn(s->real, place_hva(op->page));
-	if ((pfn == INVALID_PFN) != !page)
+	if ((pfn == INVALID_PFN) != (!page || s->place[op->page].exclusive))
 		differ("migrate_frame: frame %#llx at place %d", (unsigned long long)pfn, op->page);
-	if (!page)
+	if (pfn == INVALID_PFN)
 		return false;
 	ret = migrate_frame(w->phys, pfn);
+	if (!page->pins && gave_up(w, ret))
+		return true;
 	expect_result(op, ret, expect_move(w, page));
 	if (!ret && mm_lookup_pfn(s->real, place_hva(op->page)) == pfn)
 		differ("migrate_frame: place %d still has frame %#llx", op->page,
@@ -369,7 +444,7 @@ bool apply_migrate_frame(struct world *w, const struct op *op)
 bool apply_migrate_object(struct world *w, const struct op *op)
 {
 	const struct mobject *object;
-	int expected = -ENOENT;
+	int expected = -ENOENT, ret;
 
 	if (op->object < 1 || op->object > NR_OBJECTS || !w->object[op->object - 1] ||
 	    op->pgoff < 0)
@@ -377,6 +452,51 @@ bool apply_migrate_object(struct world *w, const struct op *op)
 	object = w->object[op->object - 1];
 	if (op->pgoff < object->nr_pages && object->page[op->pgoff])
 		expected = expect_move(w, object->page[op->pgoff]);
-	expect_result(op, migrate_mapping_page(object->real, op->pgoff), expected);
+	ret = migrate_mapping_page(object->real, op->pgoff);
+	if (expected != -EBUSY && gave_up(w, ret))
+		return true;
+	expect_result(op, ret, expected);
+	return true;
+}
+
+/* ---- devices ---- */
+
+/* One that begins, and does not go on. */
+static int expect_exclusive(struct world *w, struct mspace *s, int page)
+{
+	struct place *place = &s->place[page];
+	int ret = 0;
+
+	if (!place->mapped || !(place->prot & MM_PROT_WRITE))
+		return -EFAULT;
+	if (!place->private)
+		return -EOPNOTSUPP;
+	if (!place->exclusive)
+		ret = fault(w, s, page, true);
+	if (ret)
+		return ret;
+	place->soft = true;
+	place->exclusive = !place->page->pins;
+	return place->exclusive ? 0 : -EBUSY;
+}
+
+bool apply_exclusive(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	pfn_t pfn;
+	int ret;
+
+	if (!s || !places_ok(op->page, 1))
+		return false;
+	mmap_read_lock(s->real);
+	ret = make_device_exclusive(s->real, place_hva(op->page), s, &pfn);
+	mmap_read_unlock(s->real);
+	if (!ret)
+		put_device_exclusive(s->real, pfn);
+	if (gave_up_at(w, s, ret, op->page, op->page))
+		return true;
+	expect_result(op, ret, expect_exclusive(w, s, op->page));
+	if (!ret)
+		expect_contents(w, pfn, s->place[op->page].page);
 	return true;
 }

@@ -99,6 +99,10 @@ static void check_rights(const struct place *place, int at, pte_t pte)
 		differ("the entry of place %d can be read, the area cannot", at);
 	if ((pte & PTE_WRITE) && !(place->prot & MM_PROT_WRITE))
 		differ("the entry of place %d can be written, the area cannot", at);
+	if ((pte & PTE_WRITE) && !place->private && place->object->fd >= 0 && !place->page->dirty)
+		differ("the entry of place %d can be written, and the page is not dirty", at);
+	if (place->soft && !(pte & PTE_SOFT_DIRTY))
+		differ("the entry of place %d does not say that it was written", at);
 	if ((pte & PTE_WRITE) && others)
 		differ("the entry of place %d can be written, and others have the page", at);
 }
@@ -112,7 +116,7 @@ static int check_entry(struct mspace *s, pte_t pte, hva_t hva)
 		differ("an entry %#llx at %#llx, place %d, where there is none",
 		       (unsigned long long)pte, (unsigned long long)hva, at);
 	page = s->place[at].page;
-	if (!pte_present(pte))
+	if (!pte_maps_frame(pte) || pte_exclusive(pte) != s->place[at].exclusive)
 		differ("the entry of place %d is %#llx: not present", at, (unsigned long long)pte);
 	if (page->seen && page->pfn != pte_pfn(pte))
 		differ("the page at place %d is in frame %#llx, and elsewhere in %#llx", at,
@@ -220,7 +224,7 @@ static void count_entry(struct vm_area_struct *vma, hva_t hva, void *arg)
 
 	if (hva < vma->start || hva >= vma->end)
 		differ("the reverse map leads outside of an area");
-	if (ptep && pte_present(*ptep) && pte_pfn(*ptep) == walk->pfn)
+	if (ptep && pte_maps_frame(*ptep) && pte_pfn(*ptep) == walk->pfn)
 		walk->entries++;
 }
 

@@ -32,11 +32,32 @@ static const struct {
 	enum op_kind kind;
 	int weight;
 } weights[] = {
-	{OP_NEW, 4},	  {OP_FORK, 14},	  {OP_EXIT, 2},		  {OP_OBJECT, 4},
-	{OP_MMAP, 60},	  {OP_MUNMAP, 14},	  {OP_MREMAP, 60},	  {OP_MPROTECT, 60},
-	{OP_ZAP, 12},	  {OP_MADVISE, 10},	  {OP_READ, 100},	  {OP_WRITE, 200},
-	{OP_CMPXCHG, 40}, {OP_READ_ATOMIC, 20},	  {OP_SECONDARY, 120},	  {OP_PIN, 20},
-	{OP_UNPIN, 22},	  {OP_MIGRATE_RANGE, 40}, {OP_MIGRATE_FRAME, 60}, {OP_MIGRATE_OBJECT, 20},
+	{OP_NEW, 4},
+	{OP_FORK, 14},
+	{OP_EXIT, 2},
+	{OP_OBJECT, 4},
+	{OP_MMAP, 60},
+	{OP_MUNMAP, 14},
+	{OP_MREMAP, 60},
+	{OP_MPROTECT, 60},
+	{OP_ZAP, 12},
+	{OP_MADVISE, 10},
+	{OP_READ, 100},
+	{OP_WRITE, 200},
+	{OP_CMPXCHG, 40},
+	{OP_READ_ATOMIC, 20},
+	{OP_SECONDARY, 120},
+	{OP_PIN, 20},
+	{OP_PUNCH, 6},
+	{OP_SYNC, 10},
+	{OP_MSYNC, 6},
+	{OP_SOFT_CLEAR, 8},
+	{OP_SOFT_TEST, 20},
+	{OP_EXCLUSIVE, 20},
+	{OP_UNPIN, 22},
+	{OP_MIGRATE_RANGE, 40},
+	{OP_MIGRATE_FRAME, 60},
+	{OP_MIGRATE_OBJECT, 20},
 };
 
 static enum op_kind any_kind(uint64_t *random)
@@ -180,10 +201,14 @@ static void on_space(const struct world *w, uint64_t *random, struct op *op)
 	case OP_MPROTECT:
 	case OP_ZAP:
 	case OP_MADVISE:
+	case OP_MSYNC:
+	case OP_SOFT_TEST:
 	case OP_MIGRATE_RANGE:
 		any_range(s, random, any_length(random), &op->page, &op->nr);
 		op->prot = any_prot(random);
-		op->value = one_in(random, 50) ? NR_MM_MADV : MM_MADV_DONTNEED;
+		op->value = one_in(random, 3) ? MM_MADV_REMOVE : MM_MADV_DONTNEED;
+		if (one_in(random, 50))
+			op->value = NR_MM_MADV;
 		spoil(random, op);
 		if (one_in(random, op->kind == OP_MUNMAP ? 300 : 60))
 			op->page = -1;
@@ -192,6 +217,21 @@ static void on_space(const struct world *w, uint64_t *random, struct op *op)
 		any_word(s, random, op);
 		op->flags = one_in(random, 2);
 	}
+}
+
+/* Of an object; now and then all of it, or too much. */
+static void any_part(const struct world *w, uint64_t *random, struct op *op)
+{
+	int nr_pages;
+
+	op->object = any_object(w, random);
+	if (!op->object)
+		return;
+	nr_pages = w->object[op->object - 1]->nr_pages;
+	op->pgoff = one_in(random, 2) ? 0 : below(random, nr_pages);
+	op->nr = one_in(random, 2) ? nr_pages - op->pgoff : below(random, 4);
+	if (one_in(random, 20))
+		op->nr = nr_pages + 1;
 }
 
 void generate(const struct world *w, uint64_t *random, struct op *op)
@@ -215,6 +255,11 @@ void generate(const struct world *w, uint64_t *random, struct op *op)
 	case OP_OBJECT:
 		op->object = 1 + below(random, NR_OBJECTS);
 		op->nr = one_in(random, 8) ? 0 : 1 + below(random, MAX_OBJECT_PAGES);
+		op->flags = one_in(random, 3);
+		break;
+	case OP_PUNCH:
+	case OP_SYNC:
+		any_part(w, random, op);
 		break;
 	case OP_UNPIN:
 		op->to = below(random, NR_PINS);

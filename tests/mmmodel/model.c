@@ -18,10 +18,12 @@ static bool alike(const struct place *a, const struct place *b)
 
 bool one_area(const struct mspace *s, int lower)
 {
-	const struct place *a = &s->place[lower], *b = &s->place[lower + 1];
+	const struct place *a, *b;
 
-	if (lower < 0 || lower + 1 >= NR_PAGES || (lower + 1) % RUN_PAGES == 0)
+	if (lower < 0 || (lower + 1) % RUN_PAGES == 0)
 		return false;
+	a = &s->place[lower];
+	b = &s->place[lower + 1];
 	return alike(a, b) && a->family == b->family && b->pgoff == a->pgoff + 1;
 }
 
@@ -42,10 +44,11 @@ int area_end(const struct mspace *s, int page)
 /* The family of the area at place @there, if one of @like at @page could be one with it. */
 static int family_at(const struct mspace *s, int there, int page, const struct place *like)
 {
-	const struct place *other = &s->place[there];
+	const struct place *other;
 
 	if (there < 0 || there >= NR_PAGES || there / RUN_PAGES != page / RUN_PAGES)
 		return 0;
+	other = &s->place[there];
 	if (!alike(other, like) || other->pgoff - there != like->pgoff - page)
 		return 0;
 	return other->family;
@@ -72,7 +75,7 @@ void map_place(struct place *place, const struct place *like, int64_t pgoff)
 	place->mapped = true;
 	place->pgoff = pgoff;
 	place->page = NULL;
-	place->own = false;
+	place->own = place->exclusive = place->soft = place->soft_maybe = false;
 	if (place->object)
 		place->object->mapped++;
 }
@@ -81,13 +84,54 @@ void let_go_of_object(struct world *w, struct mobject *object)
 {
 	if (object->held || object->mapped)
 		return;
+	if (object->fd >= 0)
+		sync_object(object, 0, object->nr_pages);
 	for (int i = 0; i < object->nr_pages; i++) {
 		if (!object->page[i])
 			continue;
 		object->page[i]->cached = false;
 		put_page(w, object->page[i]);
 	}
-	free(object);
+	object->next_closed = w->closed;
+	w->closed = object;
+}
+
+void punch(struct world *w, struct mobject *object, int first, int nr)
+{
+	for (int i = first; i < first + nr; i++) {
+		struct mpage *page = object->page[i];
+
+		memset(object->file[i], 0, sizeof(object->file[i]));
+		if (!page)
+			continue;
+		for (int at = 0; at < NR_MMS * NR_PAGES; at++) {
+			struct place *place = &w->mm[at / NR_PAGES].place[at % NR_PAGES];
+
+			if (place->page == page)
+				drop_entry(w, place);
+		}
+		object->page[i] = NULL;
+		page->cached = false;
+		page->dirty = false;
+		put_page(w, page);
+	}
+}
+
+/* What is pinned for writing stays dirty. */
+long sync_object(struct mobject *object, int first, int nr)
+{
+	long written = 0;
+
+	for (int i = first; i < first + nr && object->fd >= 0; i++) {
+		struct mpage *page = object->page[i];
+
+		if (!page || !page->dirty)
+			continue;
+		memcpy(object->file[i], page->word, sizeof(page->word));
+		page->dirty = page->pins;
+		written++;
+	}
+	return written;
 }
 
 void unmap_places(struct world *w, struct mspace *s, int page, int nr)
@@ -142,7 +186,7 @@ void drop_entry(struct world *w, struct place *place)
 	struct mpage *page = place->page;
 
 	place->page = NULL;
-	place->own = false;
+	place->own = place->exclusive = place->soft = place->soft_maybe = false;
 	if (!page)
 		return;
 	page->maps--;
@@ -153,10 +197,11 @@ static void enter(struct place *place, struct mpage *page, bool own)
 {
 	place->page = page;
 	place->own = own;
+	place->soft = true;
 	page->maps++;
 }
 
-static int fault_none(struct world *w, struct place *place)
+int fault_none(struct world *w, struct place *place)
 {
 	struct mpage **slot = place->object ? &place->object->page[place->pgoff] : NULL;
 	struct mpage *page = slot ? *slot : NULL;
@@ -165,9 +210,10 @@ static int fault_none(struct world *w, struct place *place)
 		page = take_page(w);
 	if (!page)
 		return -ENOMEM;
-	if (slot) {
+	if (slot && !*slot) {
 		*slot = page;
 		page->cached = true;
+		memcpy(page->word, place->object->file[place->pgoff], sizeof(page->word));
 	}
 	enter(place, page, !slot);
 	return 0;
@@ -204,9 +250,15 @@ int fault(struct world *w, struct mspace *s, int page, bool write)
 
 	if (!place->mapped || !(place->prot & (write ? MM_PROT_WRITE : MM_PROT_READ)))
 		return -EFAULT;
+	place->exclusive = false;
 	if (!place->page)
 		ret = fault_none(w, place);
 	if (!ret && write && place->private)
 		ret = make_own(w, s, place);
+	if (!ret && write) {
+		place->soft = true;
+		if (!place->private && place->object->fd >= 0)
+			place->page->dirty = true;
+	}
 	return ret;
 }

@@ -12,27 +12,33 @@
 #include <stdio.h>
 
 /* X(kind, name) */
-#define OP_KINDS(X)                        \
-	X(OP_NEW, new)                     \
-	X(OP_FORK, fork)                   \
-	X(OP_EXIT, exit)                   \
-	X(OP_OBJECT, object)               \
-	X(OP_MMAP, mmap)                   \
-	X(OP_MUNMAP, munmap)               \
-	X(OP_MREMAP, mremap)               \
-	X(OP_MPROTECT, mprotect)           \
-	X(OP_ZAP, zap)                     \
-	X(OP_MADVISE, madvise)             \
-	X(OP_READ, read)                   \
-	X(OP_WRITE, write)                 \
-	X(OP_CMPXCHG, cmpxchg)             \
-	X(OP_READ_ATOMIC, read_atomic)     \
-	X(OP_SECONDARY, secondary)         \
-	X(OP_PIN, pin)                     \
-	X(OP_UNPIN, unpin)                 \
-	X(OP_MIGRATE_RANGE, migrate_range) \
-	X(OP_MIGRATE_FRAME, migrate_frame) \
-	X(OP_MIGRATE_OBJECT, migrate_object)
+#define OP_KINDS(X)                          \
+	X(OP_NEW, new)                       \
+	X(OP_FORK, fork)                     \
+	X(OP_EXIT, exit)                     \
+	X(OP_OBJECT, object)                 \
+	X(OP_MMAP, mmap)                     \
+	X(OP_MUNMAP, munmap)                 \
+	X(OP_MREMAP, mremap)                 \
+	X(OP_MPROTECT, mprotect)             \
+	X(OP_ZAP, zap)                       \
+	X(OP_MADVISE, madvise)               \
+	X(OP_READ, read)                     \
+	X(OP_WRITE, write)                   \
+	X(OP_CMPXCHG, cmpxchg)               \
+	X(OP_READ_ATOMIC, read_atomic)       \
+	X(OP_SECONDARY, secondary)           \
+	X(OP_PIN, pin)                       \
+	X(OP_UNPIN, unpin)                   \
+	X(OP_MIGRATE_RANGE, migrate_range)   \
+	X(OP_MIGRATE_FRAME, migrate_frame)   \
+	X(OP_MIGRATE_OBJECT, migrate_object) \
+	X(OP_PUNCH, punch)                   \
+	X(OP_SYNC, sync)                     \
+	X(OP_MSYNC, msync)                   \
+	X(OP_SOFT_CLEAR, soft_clear)         \
+	X(OP_SOFT_TEST, soft_test)           \
+	X(OP_EXCLUSIVE, exclusive)
 
 #define OP_ENUM(kind, name) kind,
 enum op_kind { OP_KINDS(OP_ENUM) NR_OP_KINDS };

@@ -48,7 +48,7 @@ static void release(struct mmu_notifier *mn, struct mm_struct *mm)
 	drop(secondary, 0, HVA_MAX);
 }
 
-void secondary_attach(struct mspace *s)
+void secondary_attach(struct world *w, struct mspace *s)
 {
 	static const struct mmu_notifier_ops ops = {
 		.release = release,
@@ -56,11 +56,15 @@ void secondary_attach(struct mspace *s)
 		.invalidate_range_end = range_end,
 	};
 	struct secondary *secondary = calloc(1, sizeof(*secondary));
+	int ret;
 
 	if (!secondary)
 		abort();
 	secondary->mn.ops = &ops;
-	if (mmu_notifier_register(&secondary->mn, s->real))
+	ret = mmu_notifier_register(&secondary->mn, s->real);
+	if (ret && !gave_up(w, ret))
+		differ("register: returned %d", ret);
+	if (ret)
 		return free(secondary);
 	s->secondary = secondary;
 }

@@ -34,6 +34,7 @@ struct mpage {
 	int maps;		   /* entries */
 	int pins, gets;		   /* pins for writing, and for reading */
 	bool cached;		   /* in the slot of an object */
+	bool dirty;		   /* the file below that has something else, perhaps */
 	uint64_t word[NR_WORDS];
 	/* check.c */
 	pfn_t pfn;
@@ -46,6 +47,11 @@ struct mobject {
 	int mapped; /* places that show it */
 	bool held;  /* in world.object */
 	struct mpage *page[MAX_OBJECT_PAGES];
+	/* A file below: its contents, and, when it is let go of, the next that is to be compared.
+	 */
+	int fd; /* -1: none */
+	uint64_t file[MAX_OBJECT_PAGES][NR_WORDS];
+	struct mobject *next_closed;
 };
 
 struct place {
@@ -58,7 +64,9 @@ struct place {
 
 	/* The entry. */
 	struct mpage *page;
-	bool own; /* of a private page: nobody else has had it since it was written */
+	bool own;	       /* of a private page: nobody else has had it since it was written */
+	bool exclusive;	       /* a device has it for itself */
+	bool soft, soft_maybe; /* has to be reported as written, or may be */
 };
 
 /* A secondary MMU: what it was told by hva_to_pfn(), until it is told otherwise. */
@@ -94,10 +102,11 @@ struct world {
 	struct pin pin[NR_PINS];
 	struct mpage *pages;
 	int families;
+	struct mobject *closed;
 	/* The model is wrong on purpose: a page that two share is written in place. */
 	bool planted;
-	/* Allocations may fail: then what an operation left undone is read off the real mm. */
-	bool failing;
+	/* An allocation may fail: then what that left undone is read off the real mm. */
+	bool failing, gave_up;
 	uint64_t done[NR_OP_KINDS]; /* operations that were not passed by */
 };
 
@@ -133,10 +142,15 @@ void drop_entry(struct world *w, struct place *place);
 void unmap_places(struct world *w, struct mspace *s, int page, int nr);
 void let_go_of_object(struct world *w, struct mobject *object);
 
+void punch(struct world *w, struct mobject *object, int first, int nr);
+/* Returns how many pages were written. */
+long sync_object(struct mobject *object, int first, int nr);
+
 /* As handle_mm_fault() has it. 0, -EFAULT, -ENOMEM. */
 int fault(struct world *w, struct mspace *s, int page, bool write);
+int fault_none(struct world *w, struct place *place); /* its first half */
 
-/* ---- apply.c, apply_areas.c, apply_pages.c: an operation on both ---- */
+/* ---- apply*.c: an operation on both ---- */
 
 void apply(struct world *w, const struct op *op);
 
@@ -160,16 +174,27 @@ bool apply_unpin(struct world *w, const struct op *op);
 bool apply_migrate_range(struct world *w, const struct op *op);
 bool apply_migrate_frame(struct world *w, const struct op *op);
 bool apply_migrate_object(struct world *w, const struct op *op);
+bool apply_punch(struct world *w, const struct op *op);
+bool apply_sync(struct world *w, const struct op *op);
+bool apply_msync(struct world *w, const struct op *op);
+bool apply_soft_clear(struct world *w, const struct op *op);
+bool apply_soft_test(struct world *w, const struct op *op);
+bool apply_exclusive(struct world *w, const struct op *op);
 
 /* The mm of @op; NULL: none there. */
 struct mspace *space_of(struct world *w, const struct op *op);
 /* The range of @op as an address and a length; false: not one of ours. */
 bool range_of(const struct op *op, hva_t *addr, uint64_t *len);
 void expect_result(const struct op *op, long result, long expected);
+/* -ENOMEM, where that may be: not for want of frames, which the model knows of. */
+bool gave_up(struct world *w, long result);
+
+/* Files whose last user has gone have what was written to them. */
+void check_closed_files(struct world *w);
 
 /* ---- secondary.c ---- */
 
-void secondary_attach(struct mspace *s);
+void secondary_attach(struct world *w, struct mspace *s);
 void secondary_detach(struct mspace *s); /* after the mm's exit, or before */
 
 /* ---- check.c: everything that there is, against everything that should be ---- */

@@ -451,7 +451,7 @@ TEST(device_exclusive, increments_of_both)
 	int nr = 0;
 
 	begin();
-	s.rounds = test_volume(1000);
+	s.rounds = test_volume(500);
 	atomic_set(&s.left, NR_DEVICES + NR_HOSTS);
 	for (int i = 0; i < NR_DEVICES; i++) {
 		mirror_create(&s.devices[i], mm, BASE, NR_PAGES);

@@ -8,6 +8,7 @@
 
 #include <gnomon/mm.h>
 #include <gnomon/mmu_notifier.h>
+#include <gnomon/swap.h>
 
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
@@ -170,6 +171,30 @@ TEST(soft_dirty, a_migration_is_no_write)
 	expect_eq(written(), 0);
 	test_write(mm, page(3), 9);
 	expect_eq(written(), 1u << 3);
+	end();
+}
+
+/* Nor is a way to the swap file and back, and what was written before is not forgotten there. */
+TEST(soft_dirty, swap_is_no_write)
+{
+	begin();
+	expect_eq(phys_swap_on(phys, "/tmp", 16), 0);
+	test_write(mm, page(1), 9);
+	expect_eq(mm_madvise(mm, page(0), FIRST_OBJ * PAGE_SIZE, MM_MADV_PAGEOUT), 0);
+	expect_eq(mm_lookup_pfn(mm, page(1)), INVALID_PFN);
+	expect_eq(written_in(mm, page(0), FIRST_OBJ), 1u << 1);
+	mm_clear_soft_dirty(mm);
+	expect_eq(written_in(mm, page(0), FIRST_OBJ), 0);
+	expect_eq(test_read(mm, page(1)), 9);
+	expect_eq(test_read(mm, page(2)), 3);
+	expect_eq(written_in(mm, page(0), FIRST_OBJ), 0);
+	test_write(mm, page(3), 9);
+	expect_eq(written_in(mm, page(0), FIRST_OBJ), 1u << 3);
+	expect_eq(mm_madvise(mm, page(0), FIRST_OBJ * PAGE_SIZE, MM_MADV_PAGEOUT), 0);
+	expect_eq(test_read(mm, page(3)), 9);
+	expect_eq(written_in(mm, page(0), FIRST_OBJ), 1u << 3);
+	expect_eq(mm_munmap(mm, page(0), FIRST_OBJ * PAGE_SIZE), 0);
+	expect_eq(phys_swap_off(phys), 0);
 	end();
 }
 

@@ -198,15 +198,23 @@ void end_device_exclusive(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pt
 
 static int take_back_one(pte_t *ptep, hva_t hva, void *arg)
 {
-	pte_t pte;
+	for (;;) {
+		pte_t pte = pte_load(ptep);
+		int ret = 0;
 
-	while (pte = pte_load(ptep), pte_exclusive(pte))
-		end_device_exclusive(arg, hva, ptep, pte);
-	return 0;
+		if (pte_exclusive(pte))
+			end_device_exclusive(arg, hva, ptep, pte);
+		else if (pte_device(pte))
+			ret = device_page_to_ram(arg, hva, ptep);
+		else
+			return 0;
+		if (ret)
+			return ret;
+	}
 }
 
-void take_back_from_devices(struct vm_area_struct *vma)
+int take_back_from_devices(struct vm_area_struct *vma)
 {
 	lockdep_assert_held_write(&vma->mm->mmap_lock);
-	pgtable_walk(vma->mm->pgtable, vma->start, vma->end, take_back_one, vma);
+	return pgtable_walk(vma->mm->pgtable, vma->start, vma->end, take_back_one, vma);
 }

@@ -7,8 +7,8 @@
  * read-only in both from then on (mm_cow.c goes on from there), each area in one window of the
  * parent, as its entries lose the right to write. Per area:
  *
- *  1. Tables for the child, as nothing may be allocated in step 2. Pages that devices have for
- *     themselves are taken back.
+ *  1. Tables for the child, as nothing may be allocated in step 2. Pages that devices have, for
+ *     themselves or in their memory, are taken back.
  *  2. With the reverse-map locks held for writing: link the child's area, copy the entries. So a
  *     walk sees either none of the child's entries or all of them: there is no moment at which it
  *     has passed the child's entry while it is none, and the parent's when it is none again.
@@ -93,8 +93,8 @@ static void copy_entry(struct area_copy *copy, pte_t *ptep, pte_t *child_ptep, h
 
 	if (pte_none(pte_load(ptep)))
 		return;
-	ASSERT(!pte_exclusive(pte_load(ptep)), "devices have nothing for themselves: hva %#llx",
-	       (unsigned long long)hva);
+	ASSERT(!pte_exclusive(pte_load(ptep)) && !pte_device(pte_load(ptep)),
+	       "devices have nothing here: hva %#llx", (unsigned long long)hva);
 	if (pte_migration(pte_load(ptep))) {
 		narrow(parent, hva, ptep, PTE_WRITE);
 		copy->passed_by = true;
@@ -218,11 +218,12 @@ static int copy_area(struct vm_area_struct *parent, struct mm_struct *child)
 	}
 	ret = pgtable_walk_leaves(parent->mm->pgtable, parent->start, parent->end, make_tables,
 				  child);
+	if (!ret)
+		ret = take_back_from_devices(parent);
 	if (ret) {
 		free_vma(copy.child);
 		return ret;
 	}
-	take_back_from_devices(parent);
 	copy_entries(&copy);
 	if (copy.passed_by)
 		ret = pgtable_walk(parent->mm->pgtable, parent->start, parent->end,

@@ -72,19 +72,42 @@ static void to_page(struct walk *walk, hva_t hva)
 	walk->ptep = pgtable_next(walk->mm->pgtable, walk->ptep, hva);
 }
 
+static uint64_t hmm_pfn(pte_t pte)
+{
+	return pte_pfn(pte) | HMM_PFN_VALID | (pte & PTE_WRITE ? HMM_PFN_WRITE : 0);
+}
+
+/*
+ * A page in the memory of who asks: no reason to fault. Only this entry has it, so if it is @wanted
+ * a right that the area has and the entry lost (mm_mprotect, mm_clear_soft_dirty) is given back.
+ */
+static bool look_at_device(const struct walk *walk, pte_t need, bool wanted, uint64_t *result)
+{
+	pte_t give = wanted ? need | PTE_READ : 0;
+	pte_t pte = device_entry_for(walk->vma, walk->hva, walk->ptep,
+				     walk->range->dev_private_owner, give);
+
+	if (!(pte & need))
+		return false;
+	*result = hmm_pfn(pte) | HMM_PFN_DEVICE;
+	return true;
+}
+
 /* True if the entry is present and has the rights; *@result then tells of it. */
-static bool look(const struct walk *walk, bool write, uint64_t *result)
+static bool look(const struct walk *walk, bool write, bool wanted, uint64_t *result)
 {
 	pte_t pte;
 
 	if (!walk->ptep)
 		return false;
+	if (pte_device(pte_load(walk->ptep)))
+		return look_at_device(walk, write ? PTE_WRITE : PTE_READ, wanted, result);
 	do {
 		pte = pte_load(walk->ptep);
 		if (!pte_allows(pte, write))
 			return false;
 	} while (!pte_touch(walk->ptep, pte, pte & PTE_WRITE));
-	*result = pte_pfn(pte) | HMM_PFN_VALID | (pte & PTE_WRITE ? HMM_PFN_WRITE : 0);
+	*result = hmm_pfn(pte);
 	return true;
 }
 
@@ -95,7 +118,7 @@ static int fault_page(struct walk *walk, bool write, uint64_t *result)
 		return -EFAULT;
 	if (!vma_allows(walk->vma, write))
 		return -EPERM;
-	while (!look(walk, write, result)) {
+	while (!look(walk, write, true, result)) {
 		int ret = handle_mm_fault(walk->vma, walk->hva, write);
 
 		if (ret)
@@ -118,7 +141,7 @@ static int one_page(struct walk *walk)
 		return fault_page(walk, request & HMM_PFN_REQ_WRITE, entry);
 	if (!walk->vma || !vma_allows(walk->vma, false))
 		*entry = HMM_PFN_ERROR;
-	else if (!look(walk, false, entry))
+	else if (!look(walk, false, false, entry))
 		*entry = 0;
 	return 0;
 }

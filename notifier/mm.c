@@ -145,4 +145,6 @@ void mm_get_stats(struct mm_struct *mm, struct mm_stats *stats)
 	stats->migrate_busy = atomic64_read(&mm->nr_migrate_busy);
 	stats->pages_swapped_in = atomic64_read(&mm->nr_swap_in);
 	stats->pages_swapped_out = atomic64_read(&mm->nr_swap_out);
+	stats->pages_to_device = atomic64_read(&mm->nr_to_device);
+	stats->pages_to_ram = atomic64_read(&mm->nr_to_ram);
 }

@@ -186,6 +186,8 @@ int handle_mm_fault(struct vm_area_struct *vma, hva_t hva, bool write)
 			end_device_exclusive(vma, hva, ptep, pte);
 		else if (pte_swap(pte))
 			ret = swap_fault(vma, hva, ptep, pte, write);
+		else if (pte_device(pte))
+			ret = device_page_to_ram(vma, hva, ptep);
 		else
 			ret = fault_none(vma, hva, ptep, write);
 	}

@@ -149,6 +149,7 @@ struct mm_struct {
 	/* Counters of gnomon/mm.h, relaxed. */
 	atomic64_t nr_faults, nr_cow, nr_zapped, nr_migrated, nr_migrate_busy;
 	atomic64_t nr_swap_in, nr_swap_out;
+	atomic64_t nr_to_device, nr_to_ram;
 };
 
 /*
@@ -319,11 +320,22 @@ bool get_entry_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte);
 
 /*
  * device_exclusive.c, with mmap_lock held. end_device_exclusive: the exclusive entry @pte becomes
- * present, unless it is another by now: the caller looks again. take_back_from_devices: those of
- * all of @vma; with mmap_lock held for writing, so that none is made meanwhile.
+ * present, unless it is another by now: the caller looks again. take_back_from_devices: all that
+ * devices have of @vma, in their memory as well; with mmap_lock held for writing, so that they get
+ * nothing meanwhile. 0, -ENOMEM.
  */
 void end_device_exclusive(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte);
-void take_back_from_devices(struct vm_area_struct *vma);
+int take_back_from_devices(struct vm_area_struct *vma);
+
+/*
+ * migrate_device.c. device_page_to_ram: with mmap_lock held, the page of *ptep, if that is a
+ * device-private entry, comes back. 0, and the caller looks again; -ENOMEM. put_device_entry: @pte,
+ * which was one, is gone; under page_table_lock. device_entry_for: *ptep, if it is one and the
+ * device is @owner's, who is going to use it, with the rights @give added; else 0.
+ */
+int device_page_to_ram(struct vm_area_struct *vma, hva_t hva, pte_t *ptep);
+void put_device_entry(struct mm_struct *mm, pte_t pte);
+pte_t device_entry_for(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, void *owner, pte_t give);
 
 /*
  * mm_zap.c: clear the entry of @hva in @vma, inside a window over it, and let go of its page. True

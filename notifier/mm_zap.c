@@ -70,6 +70,8 @@ bool zap_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep)
 	pte = set_pte(mm, hva, ptep, 0);
 	if (pte_maps_frame(pte))
 		atomic_dec(&pfn_to_frame(mm->phys, pte_pfn(pte))->mapcount);
+	else if (pte_device(pte))
+		put_device_entry(mm, pte);
 	spin_unlock(&mm->page_table_lock);
 
 	if (pte_maps_frame(pte))

@@ -50,6 +50,12 @@ const struct mutation mm_mutations[NR_MUTATIONS] = {
 	[MUTATION_MIGRATE] = {"the same: other mappings; `migrate_frame`, `migrate_mapping_page`",
 			      MMU_NOTIFY_MIGRATE, false, true, "one page each",
 			      UNDER_RMAP | UNDER_FRAME},
+	[MUTATION_TO_DEVICE] = {"`mm_migrate_to_device`", MMU_NOTIFY_MIGRATE, true, true,
+				"first to last page of a batch (up to 64)",
+				UNDER_MMAP_READ | UNDER_FRAME},
+	[MUTATION_FROM_DEVICE] = {"a fault on such a page, `mm_migrate_to_ram`, a fork",
+				  MMU_NOTIFY_MIGRATE, true, true, "the page",
+				  UNDER_MMAP_READ | UNDER_FRAME},
 	[MUTATION_EXIT] = {"exit", MMU_NOTIFY_UNMAP, false, true, "everything, after `release`",
 			   UNDER_MMAP_WRITE},
 };

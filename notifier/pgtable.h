@@ -57,11 +57,17 @@ typedef uint64_t pte_t;
  */
 #define PTE_OWN (1UL << 52)
 
+/* Which device, in a PTE_DEVICE entry. */
+#define PTE_DEVICE_SHIFT 53
+#define PTE_DEVICE_MASK	 (0xffUL << PTE_DEVICE_SHIFT)
+
 /* What a migration hands from the old entry to the new one. */
 #define PTE_KEEP (PTE_READ | PTE_WRITE | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY | PTE_OWN)
 
 static_assert((PTE_PFN_MASK & (PTE_PRESENT | PTE_KEEP | PTE_KIND_MASK)) == 0,
 	      "flag bits lie below the frame number");
+static_assert((PTE_DEVICE_MASK & (PTE_PFN_MASK | PTE_PRESENT | PTE_KEEP | PTE_KIND_MASK)) == 0,
+	      "the number of a device lies above");
 static_assert((PTE_KIND_MASK & (PTE_PRESENT | PTE_KEEP)) == 0, "kinds have bits of their own");
 
 static inline bool pte_none(pte_t pte)

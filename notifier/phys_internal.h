@@ -15,9 +15,12 @@
 #include "notifier/sync/wait.h"
 
 #define PHYS_NR_WAITQUEUES 64
+#define PHYS_MAX_DEVICES   16
 
 /* Ends the list of free frames; so a pool has at most this many. */
 #define PHYS_NO_FRAME UINT32_MAX
+
+struct device_memory;
 
 struct phys {
 	/* Constant from phys_create to phys_destroy. */
@@ -39,6 +42,7 @@ struct phys {
 	struct lru lru;
 	struct swap swap;
 	struct reclaim reclaim;
+	struct device_memory *devices[PHYS_MAX_DEVICES]; /* device_memory.c; stored under lock */
 
 	wait_queue_head_t waitqueues[PHYS_NR_WAITQUEUES];
 };

@@ -9,16 +9,16 @@
 #include "notifier/sync/lock.h"
 
 /*
- * What a device has for itself (an exclusive entry) is not present, but it uses it.
+ * What a device has, for itself or in its memory, is not present, but it uses it.
  * The dirty bits are a right, too: while they are set a secondary may write without asking again,
  * so whoever clears them has to take its writable entry away. The accessed bit is a hint.
  */
 bool pte_change_needs_window(pte_t old, pte_t pte)
 {
-	const pte_t page = PTE_PRESENT | PTE_KIND_MASK | PTE_PFN_MASK;
+	const pte_t page = PTE_PRESENT | PTE_KIND_MASK | PTE_PFN_MASK | PTE_DEVICE_MASK;
 	const pte_t rights = PTE_READ | PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY;
 
-	if (!pte_maps_frame(old))
+	if (!pte_maps_frame(old) && !pte_device(old))
 		return false;
 	return ((old ^ pte) & page) || (old & rights & ~pte);
 }

@@ -7,8 +7,9 @@
  * record that it was written) must happen inside of an open invalidation window that covers it, and
  * that is held open under mmap_lock, i_mmap_rwsem or anon_vma->rwsem (N-63), or else a secondary
  * may go on with what the entry said before. Debug builds check that at each change: the window is
- * one that this thread opened. What only gives (none to present, read-only to writable) and what
- * only forgets an access needs none: a secondary learns of it when it next asks.
+ * one that this thread opened. The same goes for an entry of a page that a device has, for itself
+ * or in its memory: the device is that secondary. What only gives (none to present, read-only to
+ * writable) and what only forgets an access needs none: a secondary learns of it when it next asks.
  *
  * All under mm->page_table_lock.
  */

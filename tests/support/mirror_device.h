@@ -5,7 +5,7 @@
  * contents of frames under its lock while others do what they like to the pages.
  *
  * Its commands work on the first word of a page: read, write, increment (with the page for itself),
- * snapshot. What each did is counted.
+ * snapshot, and migrate to its own memory, if it has any, and back. What each did is counted.
  */
 #ifndef TESTS_SUPPORT_MIRROR_DEVICE_H
 #define TESTS_SUPPORT_MIRROR_DEVICE_H
@@ -28,13 +28,14 @@ struct mirror_device {
 	hva_t start;
 	unsigned int nr_pages;
 	struct mmu_interval_notifier sub;
+	struct device_memory *memory; /* or NULL */
 	spinlock_t lock;
 	/* Under lock. */
 	struct {
 		uint64_t pfn; /* as of hmm_pfns, or 0 */
 		bool exclusive;
 	} page[MIRROR_MAX_PAGES];
-	atomic64_t invalidated, refused, faults, retries, accesses, exclusives;
+	atomic64_t invalidated, refused, faults, retries, accesses, exclusives, copied;
 	/* Between the walk and the lock, where what was found may become untrue. */
 	void (*before_lock)(struct mirror_device *dev);
 	/* Between the two halves of an increment. */
@@ -75,7 +76,10 @@ static inline bool mirror_invalidate(struct mmu_interval_notifier *sub,
 		return false;
 	}
 	mmu_interval_set_seq(sub, cur_seq);
-	mirror_drop(dev, update->start, update->end);
+	/* Our own, to move pages: each is dropped when it is copied. But the sequence has changed.
+	 */
+	if (update->event != MMU_NOTIFY_MIGRATE || update->owner != dev)
+		mirror_drop(dev, update->start, update->end);
 	spin_unlock(&dev->lock);
 	return true;
 }
@@ -92,10 +96,69 @@ static inline void mirror_create(struct mirror_device *dev, struct mm_struct *mm
 		  0);
 }
 
+/* ---- its memory ---- */
+
+static inline void mirror_drop_one(struct device_memory *memory, struct mm_struct *mm, hva_t hva)
+{
+	struct mirror_device *dev = device_memory_owner(memory);
+
+	atomic64_inc(&dev->copied);
+	if (mm != dev->mm)
+		return;
+	spin_lock(&dev->lock);
+	mirror_drop(dev, hva, hva + PAGE_SIZE);
+	spin_unlock(&dev->lock);
+}
+
+static inline void mirror_copy_to_device(struct device_memory *memory, struct mm_struct *mm,
+					 hva_t hva, pfn_t pfn, const void *ram)
+{
+	mirror_drop_one(memory, mm, hva);
+	contents_copy_page(device_memory_map(memory, pfn), ram);
+}
+
+static inline void mirror_copy_to_ram(struct device_memory *memory, struct mm_struct *mm, hva_t hva,
+				      pfn_t pfn, void *ram)
+{
+	mirror_drop_one(memory, mm, hva);
+	contents_copy_page(ram, device_memory_map(memory, pfn));
+}
+
+static inline const struct device_memory_ops *mirror_memory_ops(void)
+{
+	static const struct device_memory_ops ops = {
+		.copy_to_device = mirror_copy_to_device,
+		.copy_to_ram = mirror_copy_to_ram,
+	};
+
+	return &ops;
+}
+
+static inline void mirror_give_memory(struct mirror_device *dev, uint64_t nr_frames)
+{
+	expect_eq(device_memory_create(mm_phys(dev->mm), nr_frames, mirror_memory_ops(), dev,
+				       &dev->memory),
+		  0);
+}
+
+/* Pages are in it no more. */
+static inline void mirror_take_memory(struct mirror_device *dev)
+{
+	device_memory_destroy(dev->memory);
+	dev->memory = NULL;
+}
+
 static inline void mirror_destroy(struct mirror_device *dev)
 {
 	mmu_interval_notifier_remove(&dev->sub);
 }
+
+static inline long mirror_migrate(struct mirror_device *dev, unsigned int first, unsigned int nr)
+{
+	return mm_migrate_to_device(dev->mm, mirror_hva(dev, first), nr * PAGE_SIZE, dev->memory);
+}
+
+/* ---- its table ---- */
 
 /* The pattern of gnomon/hmm.h. */
 static inline int mirror_fault(struct mirror_device *dev, unsigned int page, uint64_t request)
@@ -140,7 +203,10 @@ static inline int mirror_fault(struct mirror_device *dev, unsigned int page, uin
 
 static inline void *mirror_contents(struct mirror_device *dev, uint64_t hmm_pfn)
 {
-	return phys_map(mm_phys(dev->mm), hmm_pfn_to_pfn(hmm_pfn));
+	pfn_t pfn = hmm_pfn_to_pfn(hmm_pfn);
+
+	return hmm_pfn & HMM_PFN_DEVICE ? device_memory_map(dev->memory, pfn)
+					: phys_map(mm_phys(dev->mm), pfn);
 }
 
 /* One access to the first word of a page, under the lock; false: not in the table. */

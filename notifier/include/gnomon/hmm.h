@@ -58,7 +58,10 @@ GNOMON_BEGIN_DECLS
 
 #define HMM_PFN_ORDER_SHIFT 56
 #define HMM_PFN_ORDER_MASK  0x1fUL
-#define HMM_PFN_MASK	    ((1UL << HMM_PFN_ORDER_SHIFT) - 1)
+
+/* Coming out: the frame is one of dev_private_owner's own memory (gnomon/device.h). */
+#define HMM_PFN_DEVICE (1UL << 55)
+#define HMM_PFN_MASK   (HMM_PFN_DEVICE - 1)
 
 static inline pfn_t hmm_pfn_to_pfn(uint64_t hmm_pfn)
 {
@@ -82,7 +85,8 @@ struct hmm_range {
 	 */
 	uint64_t default_flags;
 	uint64_t pfn_flags_mask;
-	/* Whose private memory may appear in the answer. There is none yet: the kernel's field. */
+	/* Whose private memory may appear in the answer, or NULL. What is in another's is as good
+	 * as not there: faulted in if it is wanted, else 0. */
 	void *dev_private_owner;
 };
 

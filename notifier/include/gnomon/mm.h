@@ -284,6 +284,8 @@ struct mm_stats {
 	uint64_t migrate_busy;	    /* mappings here whose page stayed because someone held it */
 	uint64_t pages_swapped_in;  /* mappings here that a fault made of swap entries */
 	uint64_t pages_swapped_out; /* and the reverse */
+	uint64_t pages_to_device;   /* that went to the memory of a device (gnomon/device.h) */
+	uint64_t pages_to_ram;	    /* that came back from there */
 };
 void mm_get_stats(struct mm_struct *mm, struct mm_stats *stats);
 

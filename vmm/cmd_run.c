@@ -29,7 +29,7 @@
 #include "vmm/supervise.h"
 
 /* What a balloon leaves: more than all other threads together take at once for a moment. */
-#define SPARE_FRAMES 128
+#define SPARE_FRAMES 64
 
 /* A run from here on: what is open, in the order in which it was opened. */
 struct run {

@@ -92,6 +92,7 @@ int chaos_start(struct chaos **chaosp, const struct chaos_target *target,
 		const struct chaos_plan *plan, uint64_t seed)
 {
 	struct chaos *chaos = kzalloc(sizeof(*chaos), GFP_KERNEL);
+	const struct chaos_memory memory = {.private_ram = !target->ram, .swap = target->swap};
 	int err;
 
 	if (!chaos)
@@ -108,7 +109,7 @@ int chaos_start(struct chaos **chaosp, const struct chaos_target *target,
 
 		if (!plan->rate[i])
 			continue;
-		ASSERT(chaos_kind_fits(i, !target->ram), "chaos '%s' does no harm to such RAM",
+		ASSERT(chaos_kind_fits(i, &memory), "chaos '%s' does no harm to such RAM",
 		       chaos_kinds[i].name);
 		worker->chaos = chaos;
 		worker->kind = &chaos_kinds[i];

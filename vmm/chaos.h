@@ -27,6 +27,7 @@ enum chaos_kind_id {
 	CHAOS_UNMAP,
 	CHAOS_PROTECT,
 	CHAOS_FORK,
+	CHAOS_SWAP,
 	CHAOS_REMAP,
 	CHAOS_AGE,
 	CHAOS_BALLOON,
@@ -48,6 +49,7 @@ struct chaos_target {
 	hva_t away; /* CHAOS_AWAY_PAGES where nothing is */
 	struct holes *holes;
 	uint64_t spare_frames; /* that a balloon leaves in the pool */
+	bool swap;	       /* the machine has a swap file */
 	struct chaos_spared {
 		gfn_t start, end; /* end exclusive */
 	} spared[4];
@@ -86,7 +88,8 @@ struct chaos_worker {
 
 /* What a kind needs to do any good, or not to do harm. */
 #define CHAOS_NEEDS_PRIVATE (1u << 0) /* shared pages are not copied */
-#define CHAOS_NEEDS_SHARED  (1u << 1) /* private pages would be lost */
+#define CHAOS_NEEDS_KEEPER  (1u << 1) /* shared RAM, or swap: or pages would be lost */
+#define CHAOS_NEEDS_SWAP    (1u << 2)
 
 struct chaos_kind {
 	const char *name;
@@ -106,13 +109,20 @@ struct chaos_plan {
 	bool named[NR_CHAOS_KINDS]; /* asked for by its name, not as one of all */
 };
 
-bool chaos_kind_fits(enum chaos_kind_id kind, bool private_ram);
+/* What RAM is, as far as kinds care. */
+struct chaos_memory {
+	bool private_ram;
+	bool swap; /* there is a swap file */
+};
+
+bool chaos_kind_fits(enum chaos_kind_id kind, const struct chaos_memory *memory);
 
 /*
  * Take out what does not go with such RAM. -EINVAL with one line in @why (vmm/why.h) if that was
  * asked for by name.
  */
-int chaos_plan_fit(struct chaos_plan *plan, bool private_ram, char *why, size_t why_len);
+int chaos_plan_fit(struct chaos_plan *plan, const struct chaos_memory *memory, char *why,
+		   size_t why_len);
 
 /* Start the threads of @plan, which fits @target's RAM. 0, or -errno with nothing running. @target
  * is copied. */
@@ -170,6 +180,9 @@ void chaos_sum_pages(struct chaos_sums *sums, struct mm_struct *mm, hva_t hva, u
 void chaos_check_sums(struct chaos_worker *worker, const struct chaos_sums *sums,
 		      struct mm_struct *mm, hva_t hva);
 
+/* chaos_swap.c: page the run out; how many of its pages are gone. */
+unsigned int chaos_page_out(const struct chaos_target *target, const struct chaos_draw *draw);
+
 void chaos_migrate(struct chaos_worker *worker, const struct chaos_target *target,
 		   const struct chaos_draw *draw);
 void chaos_unmap(struct chaos_worker *worker, const struct chaos_target *target,
@@ -177,6 +190,8 @@ void chaos_unmap(struct chaos_worker *worker, const struct chaos_target *target,
 void chaos_protect(struct chaos_worker *worker, const struct chaos_target *target,
 		   const struct chaos_draw *draw);
 void chaos_fork(struct chaos_worker *worker, const struct chaos_target *target,
+		const struct chaos_draw *draw);
+void chaos_swap(struct chaos_worker *worker, const struct chaos_target *target,
 		const struct chaos_draw *draw);
 void chaos_remap(struct chaos_worker *worker, const struct chaos_target *target,
 		 const struct chaos_draw *draw);

@@ -18,7 +18,7 @@ const struct chaos_kind chaos_kinds[NR_CHAOS_KINDS] = {
 			   .op = chaos_migrate},
 	[CHAOS_UNMAP] = {.name = "unmap",
 			 .help = "drop the mappings of pages and move half of those pages",
-			 .needs = CHAOS_NEEDS_SHARED,
+			 .needs = CHAOS_NEEDS_KEEPER,
 			 .default_rate = 500,
 			 .op = chaos_unmap},
 	[CHAOS_PROTECT] = {.name = "protect",
@@ -30,6 +30,11 @@ const struct chaos_kind chaos_kinds[NR_CHAOS_KINDS] = {
 			.needs = CHAOS_NEEDS_PRIVATE,
 			.default_rate = 10,
 			.op = chaos_fork},
+	[CHAOS_SWAP] = {.name = "swap",
+			.help = "write pages to the swap file and drop them",
+			.needs = CHAOS_NEEDS_SWAP,
+			.default_rate = 100,
+			.op = chaos_swap},
 	[CHAOS_REMAP] = {.name = "remap",
 			 .help = "move pages to another address for some milliseconds",
 			 .default_rate = 100,
@@ -50,24 +55,27 @@ const struct chaos_kind chaos_kinds[NR_CHAOS_KINDS] = {
 };
 
 /* What @kind lacks, as the end of a sentence, or NULL. */
-static const char *what_is_missing(const struct chaos_kind *kind, bool private_ram)
+static const char *what_is_missing(const struct chaos_kind *kind, const struct chaos_memory *memory)
 {
-	if ((kind->needs & CHAOS_NEEDS_PRIVATE) && !private_ram)
+	if ((kind->needs & CHAOS_NEEDS_PRIVATE) && !memory->private_ram)
 		return "is about private memory: add --ram private";
-	if ((kind->needs & CHAOS_NEEDS_SHARED) && private_ram)
-		return "would lose private memory: leave out --ram private";
+	if ((kind->needs & CHAOS_NEEDS_KEEPER) && memory->private_ram && !memory->swap)
+		return "would lose private memory: add --swap SIZE, or leave out --ram private";
+	if ((kind->needs & CHAOS_NEEDS_SWAP) && !memory->swap)
+		return "needs somewhere to put pages: add --swap SIZE";
 	return NULL;
 }
 
-bool chaos_kind_fits(enum chaos_kind_id kind, bool private_ram)
+bool chaos_kind_fits(enum chaos_kind_id kind, const struct chaos_memory *memory)
 {
-	return !what_is_missing(&chaos_kinds[kind], private_ram);
+	return !what_is_missing(&chaos_kinds[kind], memory);
 }
 
-int chaos_plan_fit(struct chaos_plan *plan, bool private_ram, char *why, size_t why_len)
+int chaos_plan_fit(struct chaos_plan *plan, const struct chaos_memory *memory, char *why,
+		   size_t why_len)
 {
 	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
-		const char *missing = what_is_missing(&chaos_kinds[i], private_ram);
+		const char *missing = what_is_missing(&chaos_kinds[i], memory);
 
 		if (!plan->rate[i] || !missing)
 			continue;

@@ -29,7 +29,7 @@
 #include "vmm/supervise.h"
 
 /* What a balloon leaves: more than all other threads together take at once for a moment. */
-#define SPARE_FRAMES 128
+#define SPARE_FRAMES 64
 
 /* A run from here on: what is open, in the order in which it was opened. */
 struct run {
@@ -172,6 +172,8 @@ static int create_vm(struct run *run)
 		.ram_bytes = args->mem_bytes,
 		.private_ram = args->private_ram,
 		.nr_frames = args->frames_bytes >> PAGE_SHIFT,
+		.swap_bytes = args->swap_bytes,
+		.swap_dir = args->swap_dir,
 		.seed = args->seed,
 		.broken = args->broken,
 		.audit = args->audit,
@@ -218,6 +220,7 @@ static int start_chaos(struct run *run)
 		.away = VM_AWAY_HVA,
 		.holes = &vm->holes,
 		.spare_frames = SPARE_FRAMES,
+		.swap = args->swap_bytes,
 	};
 
 	if (args->broken) {
@@ -352,6 +355,7 @@ int cmd_run(int argc, char **argv)
 	run.stats.seed = args.seed;
 	run.stats.mem_bytes = args.mem_bytes;
 	run.stats.private_ram = args.private_ram;
+	run.stats.swap_bytes = args.swap_bytes;
 	run.stats.frames_bytes = args.frames_bytes ?: vm_pool_frames(args.mem_bytes) << PAGE_SHIFT;
 	run.stats.broken = args.broken;
 	run.stats.plan = args.chaos;

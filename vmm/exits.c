@@ -11,6 +11,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include <gnomon/swap.h>
+
 #include "notifier/sync/bug.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
@@ -98,6 +100,21 @@ static void handle_bad_hva(struct vcpu *vcpu, const struct shadow_fault *fault)
 			fault->gva, fault->hva);
 }
 
+static void kill_by_lack_of_frames(struct vm *vm, gva_t gva)
+{
+	struct reclaim_stats reclaim;
+	char swap[64] = "there is no swap file";
+
+	phys_reclaim_stats(vm->phys, &reclaim);
+	if (reclaim.swap_slots)
+		snprintf(swap, sizeof(swap), "of %" PRIu64 " pages of swap %" PRIu64 " are used",
+			 reclaim.swap_slots, reclaim.swap_used);
+	vm_kill(vm,
+		"out of frames: %" PRIu64 " of %" PRIu64
+		" are free, and none for address 0x%" PRIx64 " or its tables; %s",
+		phys_nr_free(vm->phys), phys_nr_frames(vm->phys), gva, swap);
+}
+
 static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
 {
 	struct vm *vm = vcpu->vm;
@@ -138,10 +155,7 @@ static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
 	case RET_PF_NO_MEMORY:
 		if (vcpu_wait_for_memory(vcpu))
 			return;
-		vm_kill(vm,
-			"out of frames: %" PRIu64 " of %" PRIu64
-			" are free, and none for address 0x%" PRIx64 " or its tables",
-			phys_nr_free(vm->phys), phys_nr_frames(vm->phys), fault.gva);
+		kill_by_lack_of_frames(vm, fault.gva);
 		return;
 	case RET_PF_BAD_HVA:
 		handle_bad_hva(vcpu, &fault);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -17,6 +18,7 @@ enum {
 	KEY_MEM,
 	KEY_RAM,
 	KEY_FRAMES,
+	KEY_SWAP,
 	KEY_CHAOS,
 	KEY_DURATION,
 	KEY_SEED,
@@ -35,9 +37,15 @@ static const struct argp_option run_options[] = {
 	 0},
 	{"frames", KEY_FRAMES, "SIZE", 0,
 	 "The machine's memory, for RAM and all tables (default: as much as they may need)", 0},
+	{"swap", KEY_SWAP, "SIZE", 0,
+	 "A swap file in TMPDIR or /var/tmp, 0 for none (default: as large as RAM where --frames "
+	 "or "
+	 "--chaos asks for one)",
+	 0},
 	{"chaos", KEY_CHAOS, "KIND[=OPS_PER_SECOND],...", 0,
-	 "Move the guest's memory while it runs. Kinds: migrate, unmap, protect, fork, remap, age, "
-	 "balloon; all of these that go with --ram; register",
+	 "Move the guest's memory while it runs. Kinds: migrate, unmap, protect, fork, swap, "
+	 "remap, "
+	 "age, balloon; all of these that go with --ram; register",
 	 0},
 	{"duration", KEY_DURATION, "SECONDS", 0,
 	 "Ask the guest to stop after so long, and kill it if it has not ended 10 s later", 0},
@@ -62,7 +70,26 @@ static const char run_doc[] =
 struct run_parse {
 	struct run_args *args;
 	bool has_seed;
+	bool has_swap;
 };
+
+/* A swap file if somebody has use for it, and chaos that goes with what there is. */
+static int complete(struct run_parse *run, char *why, size_t why_len)
+{
+	struct run_args *args = run->args;
+	struct chaos_memory memory = {.private_ram = args->private_ram};
+	uint64_t all_frames = vm_pool_frames(args->mem_bytes);
+
+	if (!run->has_swap &&
+	    (args->chaos.rate[CHAOS_SWAP] || (args->private_ram && args->chaos.rate[CHAOS_UNMAP]) ||
+	     (args->frames_bytes && args->frames_bytes >> PAGE_SHIFT < all_frames)))
+		args->swap_bytes = args->mem_bytes;
+	args->swap_dir = getenv("TMPDIR");
+	if (!args->swap_dir || !*args->swap_dir)
+		args->swap_dir = "/var/tmp";
+	memory.swap = args->swap_bytes;
+	return chaos_plan_fit(&args->chaos, &memory, why, why_len);
+}
 
 static error_t run_parse(int key, char *arg, struct argp_state *state)
 {
@@ -92,6 +119,10 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 		err = parse_size(arg, &args->frames_bytes, why, sizeof(why));
 		if (err == 0 && args->frames_bytes == 0)
 			return cli_complain(parse, "--frames 0: a machine without memory");
+		break;
+	case KEY_SWAP:
+		err = parse_size(arg, &args->swap_bytes, why, sizeof(why));
+		run->has_swap = true;
 		break;
 	case KEY_CHAOS:
 		err = parse_chaos(arg, &args->chaos, why, sizeof(why));
@@ -124,7 +155,7 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 		if (!args->guest && !parse->help)
 			return cli_complain(parse, "which guest? Give a name or a file");
 		if (!parse->help)
-			err = chaos_plan_fit(&args->chaos, args->private_ram, why, sizeof(why));
+			err = complete(run, why, sizeof(why));
 		break;
 	default:
 		return cli_default(key, state);

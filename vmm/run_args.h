@@ -12,6 +12,8 @@ struct run_args {
 	uint64_t mem_bytes;
 	bool private_ram;
 	uint64_t frames_bytes; /* 0: as many as RAM may need */
+	uint64_t swap_bytes;   /* 0: none */
+	const char *swap_dir;
 	struct chaos_plan chaos;
 	uint64_t duration_ms;	/* 0: no end */
 	uint64_t seed;		/* from the command line or, without --seed, random */

@@ -30,6 +30,7 @@ void stats_collect(struct run_stats *stats, struct vm *vm, const struct chaos *c
 			chaos_get_counts(chaos, i, &stats->chaos[i]);
 	}
 	mm_get_stats(vm->mm, &stats->mm);
+	phys_reclaim_stats(vm->phys, &stats->reclaim);
 	shadow_get_stats(vm->shadow, &stats->shadow);
 }
 
@@ -153,6 +154,7 @@ static void put_run(json_t *object, bool *ok, const struct run_stats *stats)
 	put_count(object, ok, "mem_bytes", stats->mem_bytes);
 	put(object, ok, "ram", json_string(stats->private_ram ? "private" : "shared"));
 	put_count(object, ok, "frames_bytes", stats->frames_bytes);
+	put_count(object, ok, "swap_bytes", stats->swap_bytes);
 	put(object, ok, "chaos", by_kind(stats, ok, rate_of));
 	put(object, ok, "break", broken_names(stats->broken, ok));
 	put(object, ok, "wall_s", json_real(stats->wall_ns / 1e9));
@@ -187,6 +189,11 @@ json_t *stats_to_json(const struct run_stats *stats)
 	put_count(object, &ok, "pages_unmapped", stats->chaos[CHAOS_UNMAP].pages);
 	put_count(object, &ok, "pages_copied", stats->mm.cow_copies);
 	put_count(object, &ok, "pages_disturbed", pages_disturbed(stats));
+	put_count(object, &ok, "pages_swapped_out", stats->reclaim.swap_out);
+	put_count(object, &ok, "pages_swapped_in", stats->reclaim.swap_in);
+	put_count(object, &ok, "pages_reclaimed", stats->reclaim.reclaimed);
+	put_count(object, &ok, "direct_reclaims", stats->reclaim.direct_reclaims);
+	put_count(object, &ok, "swap_errors", stats->reclaim.swap_errors);
 	put_count(object, &ok, "migrate_busy", stats->mm.migrate_busy);
 	put_count(object, &ok, "host_faults", stats->mm.faults);
 

@@ -8,6 +8,8 @@
 
 #include <jansson.h>
 
+#include <gnomon/swap.h>
+
 #include "vmm/chaos.h"
 #include "vmm/vm.h"
 
@@ -15,7 +17,7 @@ struct run_stats {
 	/* What was asked for: filled in by whoever starts the run. */
 	const char *engine; /* NULL: it did not come to that */
 	uint64_t seed;
-	uint64_t mem_bytes, frames_bytes;
+	uint64_t mem_bytes, frames_bytes, swap_bytes;
 	bool private_ram;
 	unsigned int broken; /* SHADOW_BREAK_* */
 	struct chaos_plan plan;
@@ -30,6 +32,7 @@ struct run_stats {
 	uint64_t quarantine_drains, quarantined;
 	struct chaos_counts chaos[NR_CHAOS_KINDS];
 	struct mm_stats mm;
+	struct reclaim_stats reclaim;
 	struct shadow_stats shadow;
 
 	unsigned int warnings; /* complete only when the vm has been destroyed */

@@ -13,6 +13,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <gnomon/swap.h>
+
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/bug.h"
 #include "notifier/sync/util.h"
@@ -74,6 +76,25 @@ uint64_t vm_max_ram(uint64_t pool_bytes)
 }
 
 /* RAM as the host sees it: one shared object, or private memory, mapped in an mm of its own. */
+static int create_swap(struct vm *vm, char *why, size_t why_len)
+{
+	const struct vm_config *config = &vm->config;
+	int err;
+
+	if (!config->swap_bytes)
+		return 0;
+	err = phys_swap_on(vm->phys, config->swap_dir, config->swap_bytes >> PAGE_SHIFT);
+	if (err)
+		return why_fail(why, why_len, err,
+				"cannot make a swap file in %s: %s (TMPDIR may name another place)",
+				config->swap_dir, strerror(-err));
+	err = phys_reclaim_start(vm->phys);
+	if (err)
+		return why_fail(why, why_len, err, "cannot start the thread that reclaims: %s",
+				strerror(-err));
+	return 0;
+}
+
 static int create_memory(struct vm *vm, char *why, size_t why_len)
 {
 	uint64_t nr_frames = vm->config.nr_frames ?: vm_pool_frames(vm->config.ram_bytes);
@@ -82,6 +103,11 @@ static int create_memory(struct vm *vm, char *why, size_t why_len)
 	if (err)
 		return why_fail(why, why_len, err, "cannot make %" PRIu64 "M of frames: %s",
 				nr_frames >> (20 - PAGE_SHIFT), strerror(-err));
+	err = create_swap(vm, why, why_len);
+	if (err) {
+		phys_destroy(vm->phys);
+		return err;
+	}
 	err = -ENOMEM;
 	if (!vm->config.private_ram) {
 		vm->ram = address_space_create(vm->phys, vm->config.ram_bytes >> PAGE_SHIFT);
@@ -103,6 +129,7 @@ put_ram:
 	if (vm->ram)
 		address_space_put(vm->ram);
 destroy_phys:
+	phys_reclaim_stop(vm->phys);
 	phys_destroy(vm->phys);
 	return why_fail(why, why_len, err, "cannot set up guest RAM: %s", strerror(-err));
 }
@@ -112,6 +139,7 @@ static void destroy_memory(struct vm *vm)
 	mmput(vm->mm);
 	if (vm->ram)
 		address_space_put(vm->ram);
+	phys_reclaim_stop(vm->phys);
 	phys_destroy(vm->phys);
 }
 

@@ -56,6 +56,8 @@ struct vm_config {
 	uint64_t ram_bytes; /* whole pages, at least VM_MIN_RAM */
 	bool private_ram;   /* each page belongs to its mapping; else to an object that is mapped */
 	uint64_t nr_frames; /* of the machine; 0: vm_pool_frames() */
+	uint64_t swap_bytes; /* 0: none */
+	const char *swap_dir;
 	uint64_t seed;
 	unsigned int broken; /* SHADOW_BREAK_* */
 	bool audit;	     /* shadow_set_audit */

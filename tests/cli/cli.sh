@@ -108,6 +108,19 @@ wait_for() { # REGEX FILE
 	done
 }
 
+# Until the process has a file in the folder swap that is larger than nothing.
+wait_for_swap() { # PID
+	local fd
+	while kill -0 "$1" 2>/dev/null; do
+		for fd in /proc/"$1"/fd/*; do
+			case $(readlink "$fd") in
+			"$PWD"/swap/*) [ "$(stat -L -c %b "$fd" 2>/dev/null || echo 0)" -eq 0 ] || return 0 ;;
+			esac
+		done
+	done
+	problem "it ended before it swapped"
+}
+
 # --- parts
 
 part_usage() {
@@ -172,14 +185,17 @@ part_usage() {
 	refused unknown_letters 64 "no option '-xyz'" "$gnomon" run hello -xyz
 	refused option_without_value 64 "'--mem' needs a value" "$gnomon" run hello --mem
 	refused option_with_value 64 "'--quiet' takes no value" "$gnomon" run hello --quiet=yes
-	refused ambiguous_option 64 "may mean --(seed|stats) or" "$gnomon" run hello --s 1
+	refused ambiguous_option 64 "may mean --(seed|stats|swap) or" "$gnomon" run hello --s 1
 	refused unknown_engine 64 "no engine 'warp'" "$gnomon" run hello --engine warp
 	refused unknown_chaos 64 "'explode' is no kind of chaos.*migrate, unmap" \
 		"$gnomon" run hello --chaos migrate,explode
 	refused chaos_of_private_ram 64 "'fork' is about private memory: add --ram private" \
 		"$gnomon" run hello --chaos all,fork
-	refused chaos_of_shared_ram 64 "'unmap' would lose private memory" \
-		"$gnomon" run hello --chaos unmap --ram private
+	refused chaos_of_shared_ram 64 "'unmap' would lose private memory: add --swap" \
+		"$gnomon" run hello --chaos unmap --ram private --swap 0
+	refused chaos_without_swap 64 "'swap' needs somewhere to put pages" \
+		"$gnomon" run hello --chaos swap --swap 0
+	refused swap_text 64 "'lots' is no size" "$gnomon" run hello --swap lots
 	refused unknown_ram 64 "private or shared, not 'borrowed'" \
 		"$gnomon" run hello --ram borrowed
 	refused frames_0 64 'a machine without memory' "$gnomon" run hello --frames 0
@@ -228,6 +244,9 @@ part_refusals() {
 		"$gnomon" run hello --mem 1M --frames 1M
 	refused frames_1T 71 '--frames 1T is more than this host can back: .* at most' \
 		"$gnomon" run hello --frames 1T
+	in_folder() { TMPDIR=$1 "${@:2}"; }
+	refused swap_nowhere 71 'cannot make a swap file in /nowhere: No such file.*TMPDIR' \
+		in_folder /nowhere "$gnomon" run hello --swap 1M
 	limited() { (ulimit -f 10240 && exec "$@"); }
 	refused mem_limited 71 'RLIMIT_FSIZE.* at most' limited "$gnomon" run hello
 	refused stats_folder 71 "cannot open '/' for the stats" "$gnomon" run hello --stats /
@@ -334,10 +353,28 @@ part_endings() {
 	end
 
 	begin out_of_frames
-	run "$gnomon" run memcheck --mem 8M --frames 4M --quiet --stats stats
+	run "$gnomon" run memcheck --mem 8M --frames 4M --swap 0 --quiet --stats stats
 	exits 125
-	says 'guest killed: out of frames: [0-9]+ of 1024 are free'
-	stats outcome=killed frames_bytes=4194304 warnings=0
+	says 'guest killed: out of frames: [0-9]+ of 1024 are free.*no swap file'
+	stats outcome=killed frames_bytes=4194304 swap_bytes=0 warnings=0
+	end
+
+	begin out_of_swap
+	run "$gnomon" run memcheck --mem 16M --frames 4M --swap 2M --quiet --stats stats
+	exits 125
+	says 'guest killed: out of frames: .*of 512 pages of swap 512 are used'
+	stats outcome=killed swap_bytes=2097152 warnings=0 swap_errors=0
+	end
+
+	# However it ends: the swap file never had a name for long.
+	begin killed_while_it_swaps
+	mkdir swap
+	TMPDIR=$PWD/swap start memcheck --mem 16M --frames 4M
+	wait_for_swap "$pid"
+	kill -KILL "$pid"
+	reap 2>/dev/null
+	exits 137
+	[ -z "$(ls -A swap)" ] || problem "it left: $(ls -A swap)"
 	end
 
 	begin asked_to_stop
@@ -447,7 +484,7 @@ digest_of() {
 
 # Every kind there is, on both kinds of RAM; and what a kind chooses is up to the seed alone.
 all_kinds_at_once() {
-	local ram kind common=(migrate protect remap age balloon register)
+	local ram kind common=(migrate unmap protect swap remap age balloon register)
 
 	for ram in shared private; do
 		begin "all_kinds_on_${ram}_ram"
@@ -459,7 +496,7 @@ all_kinds_at_once() {
 			stats "mutations.$kind>$((70 / share))" "mutation_pages.$kind>0"
 		done
 		case $ram in
-		shared) stats "mutations.unmap>$((100 / share))" 'hole_waits>0' ;;
+		shared) stats 'hole_waits>0' 'pages_swapped_in>0' ;;
 		private) stats "mutations.fork>$((20 / share))" 'pages_copied>0' ;;
 		esac
 		cp stats "$work/stats.$ram"
@@ -501,14 +538,24 @@ part_promises() {
 
 	all_kinds_at_once
 
-	# A child of the guest's address space, or a balloon, leaves too little for the guest: it waits.
-	begin too_little_memory_for_a_while
-	run "$gnomon" run memcheck --mem 8M --frames 11M --ram private --duration $seconds --seed 1 \
-		--chaos fork=50,balloon=100,migrate=100 --quiet --stats stats
+	# Children of the guest's address space, and balloons, take the little that is left over.
+	begin little_memory_is_left_over
+	run "$gnomon" run memcheck --mem 8M --frames 8640K --ram private --duration $seconds --seed 1 \
+		--chaos fork=30,balloon=30,migrate=100 --quiet --stats stats
 	exits 0
-	stats outcome=exited corruptions=0 warnings=0 pages_disturbed=0 'memory_waits>0' \
-		'pages_copied>99'
+	stats outcome=exited corruptions=0 warnings=0 pages_disturbed=0 'pages_copied>99'
 	end
+
+	# Four times as much memory as there is.
+	for what in shared private; do
+		begin "overcommitted_${what}_ram"
+		run "$gnomon" run memcheck --mem 16M --frames 4M --ram $what --duration 10 --seed 1 \
+			--quiet --stats stats
+		exits 0
+		stats outcome=exited corruptions=0 warnings=0 swap_bytes=16777216 'guest_passes>0' \
+			'pages_swapped_in>4000' swap_errors=0
+		end
+	done
 
 	for what in zap shootdown; do
 		begin "without_$what"

@@ -7,9 +7,11 @@
  */
 #include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <gnomon/log.h>
+#include <gnomon/swap.h>
 
 #include "notifier/mm_internal.h"
 #include "tests/support/mm_fixture.h"
@@ -29,6 +31,9 @@ struct chaos_test {
 	struct counting_notifier cn;
 	uint64_t count[NR_PAGES]; /* what is in the page: our own memory of it */
 };
+
+static const struct chaos_memory private_memory = {.private_ram = true, .swap = true};
+static const struct chaos_memory shared_memory = {.swap = true};
 
 static atomic_t warnings; /* of the test at hand: each runs in its own process */
 
@@ -87,9 +92,11 @@ static void touch_all(struct chaos_test *t)
 }
 
 /* RAM of NR_PAGES stamped pages, pages 32..63 and 200..255 spared. */
-static void setup_frames(struct chaos_test *t, bool private_ram, uint64_t nr_frames)
+static void setup_frames(struct chaos_test *t, bool private_ram, uint64_t nr_frames, bool swap)
 {
 	*t = (struct chaos_test){.phys = test_phys(nr_frames)};
+	if (swap)
+		expect_eq(phys_swap_on(t->phys, getenv("TMPDIR") ?: "/var/tmp", 2 * NR_PAGES), 0);
 	gnomon_set_log(count_warnings, NULL);
 	t->mm = test_mm(t->phys);
 	if (!private_ram)
@@ -107,6 +114,7 @@ static void setup_frames(struct chaos_test *t, bool private_ram, uint64_t nr_fra
 		.away = AWAY,
 		.holes = &t->holes,
 		.spare_frames = 16,
+		.swap = swap,
 		.spared = {{32, 64}, {200, NR_PAGES}},
 		.nr_spared = 2,
 	};
@@ -114,7 +122,7 @@ static void setup_frames(struct chaos_test *t, bool private_ram, uint64_t nr_fra
 
 static void setup(struct chaos_test *t, bool private_ram)
 {
-	setup_frames(t, private_ram, NR_PAGES * 4);
+	setup_frames(t, private_ram, NR_PAGES * 4, true);
 }
 
 /* All is as it was: contents, rights, places; nothing is taken, and nobody complained. */
@@ -244,12 +252,9 @@ TEST(chaos, the_same_seed_makes_the_same_choices)
 
 	for (unsigned int kind = 0; kind < NR_CHAOS_KINDS; kind++)
 		all.rate[kind] = 2000;
-	all.rate[CHAOS_UNMAP] = 0;
 	digests(&all, 7, true, one);
 	digests(&all, 8, true, other);
 	for (unsigned int kind = 0; kind < NR_CHAOS_KINDS; kind++) {
-		if (kind == CHAOS_UNMAP)
-			continue;
 		expect_ne(one[kind], other[kind]);
 		for (unsigned int before = 0; before < kind; before++)
 			expect_ne(one[kind], one[before]);
@@ -319,6 +324,33 @@ TEST(chaos, unmap_drops_mappings_and_moves_half)
 	expect_eq(counts.pages, mm.pages_zapped);
 	expect_ge(counts.pages_migrated, counts.pages / 4);
 	teardown(&t);
+}
+
+/* Private pages are kept by the swap file. */
+static void check_paging_out(enum chaos_kind_id kind, bool private_ram)
+{
+	struct reclaim_stats reclaim;
+	struct chaos_counts counts;
+	struct chaos_test t;
+
+	setup(&t, private_ram);
+	counts = run_kind(&t, kind, 500, MMU_NOTIFY_CLEAR, 500);
+	phys_reclaim_stats(t.phys, &reclaim);
+	expect_ge(counts.pages, 200);
+	expect_ge(reclaim.swap_out, 200);
+	expect_ge(reclaim.swap_in, 100);
+	teardown(&t);
+}
+
+TEST(chaos, unmap_of_private_pages_swaps)
+{
+	check_paging_out(CHAOS_UNMAP, true);
+}
+
+TEST(chaos, swap_writes_pages_out)
+{
+	check_paging_out(CHAOS_SWAP, false);
+	check_paging_out(CHAOS_SWAP, true);
 }
 
 TEST(chaos, protect_takes_rights_and_gives_them_back)
@@ -463,7 +495,9 @@ TEST(chaos, all_kinds_at_once_lose_nothing)
 
 		for (unsigned int kind = 0; kind < NR_CHAOS_KINDS; kind++)
 			plan.rate[kind] = 500;
-		expect_eq(chaos_plan_fit(&plan, private_ram, NULL, 0), 0);
+		expect_eq(chaos_plan_fit(&plan, private_ram ? &private_memory : &shared_memory,
+					 NULL, 0),
+			  0);
 		setup(&t, private_ram);
 		chaos = start(&t, &plan, 1);
 		for (unsigned int kind = 0; kind < NR_CHAOS_KINDS; kind++) {
@@ -486,7 +520,7 @@ TEST(chaos, a_child_goes_when_memory_is_wanted)
 	struct chaos_test t;
 	struct chaos *chaos;
 
-	setup_frames(&t, true, NR_PAGES + 24);
+	setup_frames(&t, true, NR_PAGES + 24, false);
 	chaos = start(&t, &plan, 1);
 	while (atomic64_read(&t.holes.nr_memory_waits) < 10)
 		touch_all(&t);
@@ -501,7 +535,7 @@ TEST(chaos, a_balloon_goes_when_memory_is_wanted)
 	struct chaos_test t;
 	struct chaos *chaos;
 
-	setup_frames(&t, true, NR_PAGES + 24);
+	setup_frames(&t, true, NR_PAGES + 24, false);
 	t.target.spare_frames = 0;
 	chaos = start(&t, &plan, 1);
 	while (atomic64_read(&t.holes.nr_memory_waits) < 10) {
@@ -570,7 +604,7 @@ TEST(chaos, stops_between_two_distant_operations)
 
 	for (unsigned int kind = 0; kind < NR_CHAOS_KINDS; kind++)
 		plan.rate[kind] = 1;
-	expect_eq(chaos_plan_fit(&plan, false, NULL, 0), 0);
+	expect_eq(chaos_plan_fit(&plan, &shared_memory, NULL, 0), 0);
 	setup(&t, false);
 	/* The first operation is due at once, the second in a second: stop comes in between, and
 	 * the test's clock runs if it is not heard. */
@@ -591,7 +625,7 @@ TEST(chaos, nothing_to_do_is_no_error)
 
 	for (unsigned int kind = 0; kind < NR_CHAOS_KINDS; kind++)
 		all.rate[kind] = CHAOS_MAX_RATE;
-	expect_eq(chaos_plan_fit(&all, false, NULL, 0), 0);
+	expect_eq(chaos_plan_fit(&all, &shared_memory, NULL, 0), 0);
 	setup(&t, false);
 	chaos = start(&t, &none, 1);
 	chaos_stop(chaos);
@@ -615,26 +649,39 @@ TEST(chaos, nothing_to_do_is_no_error)
 	teardown(&t);
 }
 
-TEST(chaos, kinds_go_with_the_right_ram)
+/* One of all is left out in silence, what was named is refused, with what it lacks. */
+static void check_fit(enum chaos_kind_id kind, struct chaos_memory memory, const char *lacks)
 {
 	struct chaos_plan plan = {0};
 	char why[256] = "";
 
-	/* One of all is left out in silence, what was named is refused. */
-	plan.rate[CHAOS_FORK] = plan.rate[CHAOS_MIGRATE] = 7;
-	expect_eq(chaos_plan_fit(&plan, true, why, sizeof(why)), 0);
-	expect_eq(plan.rate[CHAOS_FORK], 7);
-	expect_eq(chaos_plan_fit(&plan, false, why, sizeof(why)), 0);
-	expect_eq(plan.rate[CHAOS_FORK], 0);
+	plan.rate[kind] = plan.rate[CHAOS_MIGRATE] = 7;
+	expect_eq(chaos_plan_fit(&plan, &memory, why, sizeof(why)), 0);
+	expect_eq(plan.rate[kind], lacks ? 0 : 7);
 	expect_eq(plan.rate[CHAOS_MIGRATE], 7);
-	plan.rate[CHAOS_FORK] = 7;
-	plan.named[CHAOS_FORK] = true;
-	expect_eq(chaos_plan_fit(&plan, false, why, sizeof(why)), -EINVAL);
-	expect_str_contains(why, "'fork'");
-	expect_str_contains(why, "--ram private");
+	expect_eq(chaos_kind_fits(kind, &memory), !lacks);
 
-	plan = (struct chaos_plan){.rate = {[CHAOS_UNMAP] = 7}, .named = {[CHAOS_UNMAP] = true}};
-	expect_eq(chaos_plan_fit(&plan, false, why, sizeof(why)), 0);
-	expect_eq(chaos_plan_fit(&plan, true, why, sizeof(why)), -EINVAL);
-	expect_str_contains(why, "'unmap'");
+	plan.rate[kind] = 7;
+	plan.named[kind] = true;
+	expect_eq(chaos_plan_fit(&plan, &memory, why, sizeof(why)), lacks ? -EINVAL : 0);
+	if (!lacks)
+		return;
+	expect_str_contains(why, lacks);
+	expect_str_contains(why, chaos_kinds[kind].name);
+}
+
+TEST(chaos, kinds_go_with_the_right_ram)
+{
+	const struct chaos_memory shared = {0}, private = {.private_ram = true};
+
+	check_fit(CHAOS_FORK, shared, "--ram private");
+	check_fit(CHAOS_FORK, private, NULL);
+	check_fit(CHAOS_UNMAP, shared, NULL);
+	check_fit(CHAOS_UNMAP, private, "--swap");
+	check_fit(CHAOS_UNMAP, private_memory, NULL);
+	check_fit(CHAOS_SWAP, shared, "--swap");
+	check_fit(CHAOS_SWAP, shared_memory, NULL);
+	check_fit(CHAOS_SWAP, private_memory, NULL);
+	check_fit(CHAOS_PROTECT, shared, NULL);
+	check_fit(CHAOS_PROTECT, private, NULL);
 }

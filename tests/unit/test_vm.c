@@ -472,10 +472,13 @@ static void give_back(struct vm *vm)
 	hole_close(&vm->holes, &hole);
 }
 
-static void wait_for_waits(atomic64_t *waits)
+/* The vCPU has had the lock of the holes before it waits: with that, all that it did is seen. */
+static void wait_for_waits(struct vm *vm, atomic64_t *waits)
 {
 	while (!atomic64_read(waits))
 		sched_yield();
+	spin_lock(&vm->holes.lock);
+	spin_unlock(&vm->holes.lock);
 }
 
 static bool touch_in_a_hole(struct script *s, struct guest_regs *r, struct engine_exit *e)
@@ -496,7 +499,7 @@ TEST(vm, waits_for_what_was_taken)
 {
 	struct vm *vm = start(touch_in_a_hole, "\xe6\xf4", 2);
 
-	wait_for_waits(&vm->holes.nr_waits);
+	wait_for_waits(vm, &vm->holes.nr_waits);
 	expect(!vm_ended(vm));
 	give_back(vm);
 	vm_join(vm);
@@ -508,7 +511,7 @@ TEST(vm, stopped_while_it_waits_for_what_was_taken)
 {
 	struct vm *vm = start(touch_in_a_hole, "\xe6\xf4", 2);
 
-	wait_for_waits(&vm->holes.nr_waits);
+	wait_for_waits(vm, &vm->holes.nr_waits);
 	vm_stop(vm, "stopped by %s", "SIGINT");
 	vm_join(vm);
 	give_back(vm);
@@ -528,7 +531,7 @@ TEST(vm, waits_for_an_instruction)
 {
 	struct vm *vm = start(trap_in_a_hole, "\xe6\xf4", 2);
 
-	wait_for_waits(&vm->holes.nr_waits);
+	wait_for_waits(vm, &vm->holes.nr_waits);
 	give_back(vm);
 	finish(vm, VM_EXITED, "");
 }
@@ -545,7 +548,7 @@ TEST(vm, waits_for_an_instruction_to_tell_about)
 {
 	struct vm *vm = start(exception_in_a_hole, "\x0f\x0b", 2);
 
-	wait_for_waits(&vm->holes.nr_waits);
+	wait_for_waits(vm, &vm->holes.nr_waits);
 	give_back(vm);
 	finish(vm, VM_KILLED, "by ud2 (0f 0b) at 0x100000");
 }
@@ -580,7 +583,7 @@ TEST(vm, waits_for_frames)
 {
 	struct vm *vm = start(touch_while_hoarded, "\xe6\xf4", 2);
 
-	wait_for_waits(&vm->holes.nr_memory_waits);
+	wait_for_waits(vm, &vm->holes.nr_memory_waits);
 	expect(hoard_wanted(&vm->holes));
 	while (hoarded > 0)
 		phys_put(vm->phys, hoard[--hoarded]);

@@ -224,6 +224,38 @@ TEST(hmm_mirror_races, unregister_waits_for_a_sync)
 	host_destroy(&h);
 }
 
+static void do_range_unregister(void *arg)
+{
+	hmm_range_unregister(arg);
+}
+
+/* A window looks at the ranges: none leaves under it. We hold the lock for it. */
+TEST(hmm_mirror_races, range_leaves_under_the_lock)
+{
+	struct hmm_mirror_range range = {.start = HVA, .end = HVA + PAGE_SIZE};
+	struct caller leaver = {0};
+	struct watcher w;
+	struct host h;
+	struct hmm *hmm;
+
+	host_init(&h);
+	expect_eq(watcher_register(&w, h.mm), 0);
+	hmm = w.mirror.hmm;
+	expect_eq(hmm_range_register(&range, &w.mirror), 0);
+	spin_lock(&hmm->ranges_lock);
+	caller_start(&leaver, do_range_unregister, &range);
+	let_others_run();
+	expect(READ_ONCE(hmm->ranges) == &range);
+	expect_eq(atomic_read(&leaver.done), 0);
+	spin_unlock(&hmm->ranges_lock);
+	kthread_join(&leaver.thread);
+	expect(!hmm->ranges);
+	expect(!range.hmm);
+	watcher_unregister(&w);
+	expect_no_hmm(&h);
+	host_destroy(&h);
+}
+
 /* ---- exit ---- */
 
 static void enter_park(struct watcher *w)

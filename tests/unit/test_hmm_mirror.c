@@ -361,6 +361,40 @@ TEST(hmm_mirror, unregister_before_exit)
 	host_destroy(&h);
 }
 
+/* Who leaves has nothing in those who stay, nor they in it. */
+TEST(hmm_mirror, ranges_leave_in_each_order)
+{
+	static const int orders[][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+					{1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(orders); i++) {
+		struct hmm_mirror_range ranges[3], gone;
+		struct watcher w;
+		struct host h;
+
+		host_init(&h);
+		expect_eq(watcher_register(&w, h.mm), 0);
+		memset(&gone, 0xee, sizeof(gone));
+		for (int n = 0; n < 3; n++) {
+			ranges[n] = (struct hmm_mirror_range){.start = HVA, .end = HVA + LEN};
+			expect_eq(hmm_range_register(&ranges[n], &w.mirror), 0);
+		}
+		for (int n = 0; n < 3; n++) {
+			hmm_range_unregister(&ranges[orders[i][n]]);
+			ranges[orders[i][n]] = gone;
+			window(h.mm);
+			for (int k = 0; k <= n; k++)
+				expect(!memcmp(&ranges[orders[i][k]], &gone, sizeof(gone)));
+			for (int k = n + 1; k < 3; k++)
+				expect(hmm_range_wait_until_valid(&ranges[orders[i][k]], 0));
+		}
+		expect(!w.mirror.hmm->ranges);
+		watcher_unregister(&w);
+		expect_no_hmm(&h);
+		host_destroy(&h);
+	}
+}
+
 TEST(hmm_mirror, release_is_optional)
 {
 	static const struct hmm_mirror_ops ops = {.sync_cpu_device_pagetables = watcher_sync};

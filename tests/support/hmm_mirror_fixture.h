@@ -16,8 +16,12 @@
 #include "tests/support/notifier_fixture.h"
 
 static struct park park;
-/* Where this thread goes into the park: before it takes this lock, before it takes a reference. */
+/*
+ * Where this thread goes into the park: before it takes this lock, after so many times that it did;
+ * before it takes a reference.
+ */
 static __thread const spinlock_t *park_before_lock;
+static __thread int locks_to_skip;
 static __thread bool park_before_get;
 
 static atomic_t hmms_made, hmms_freed;
@@ -25,7 +29,7 @@ static int fail_register; /* the n-th from here */
 
 static inline void before_lock(const spinlock_t *lock)
 {
-	if (lock != park_before_lock)
+	if (lock != park_before_lock || locks_to_skip-- > 0)
 		return;
 	park_before_lock = NULL;
 	park_enter(&park);
@@ -188,6 +192,7 @@ struct caller {
 	void (*fn)(void *arg);
 	void *arg;
 	const spinlock_t *park_before_lock;
+	int locks_to_skip;
 	bool park_before_get;
 	atomic_t done;
 };
@@ -197,6 +202,7 @@ static inline void caller_main(void *arg)
 	struct caller *c = arg;
 
 	park_before_lock = c->park_before_lock;
+	locks_to_skip = c->locks_to_skip;
 	park_before_get = c->park_before_get;
 	c->fn(c->arg);
 	atomic_set_release(&c->done, 1);

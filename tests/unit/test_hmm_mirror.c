@@ -124,26 +124,6 @@ TEST(hmm_mirror, register_fails)
 	host_destroy(&h);
 }
 
-static void register_without_lock(void *arg)
-{
-	struct host *h = arg;
-	struct hmm_mirror mirror = {.ops = &watcher_ops};
-
-	(void)!hmm_mirror_register(&mirror, h->mm);
-}
-
-TEST(hmm_mirror, register_wants_mmap_lock)
-{
-	struct host h;
-
-#ifndef CONFIG_LOCKDEP
-	skip("built without CONFIG_LOCKDEP");
-#endif
-	host_init(&h);
-	expect_bug(register_without_lock, &h, "mmap_lock");
-	host_destroy(&h);
-}
-
 /* ---- windows that may not block ---- */
 
 TEST(hmm_mirror, refuses)
@@ -199,27 +179,25 @@ TEST(hmm_mirror, refuses_rather_than_wait)
 	host_destroy(&h);
 }
 
-static void end_without_start(void *arg)
+/* Where it may sleep, it does. */
+TEST(hmm_mirror, waits_where_it_may)
 {
-	struct mmu_notifier_range update;
-	struct host *h = arg;
-
-	mmu_notifier_range_init(&update, MMU_NOTIFY_CLEAR, 0, h->mm, HVA, HVA + LEN);
-	mmap_read_lock(h->mm);
-	mmu_notifier_invalidate_range_end(&update);
-	mmap_read_unlock(h->mm);
-}
-
-TEST(hmm_mirror, end_without_a_start)
-{
+	struct caller in_window = {0};
 	struct watcher w;
 	struct host h;
+	struct hmm *hmm;
 
 	host_init(&h);
 	expect_eq(watcher_register(&w, h.mm), 0);
-	expect_bug(end_without_start, &h, "each end had a start");
-	window(h.mm);
-	expect_no_window(&w);
+	hmm = h.mm->hmm;
+	expect(__down_write_trylock(&hmm->mirrors_sem));
+	caller_start(&in_window, do_window, h.mm);
+	let_others_run();
+	expect_eq(atomic_read(&in_window.done), 0);
+	expect_watched(&w, 0, 0);
+	__up_write(&hmm->mirrors_sem);
+	kthread_join(&in_window.thread);
+	expect_watched(&w, 1, 0);
 	watcher_unregister(&w);
 	expect_no_hmm(&h);
 	host_destroy(&h);
@@ -378,6 +356,83 @@ TEST(hmm_mirror, unregister_before_exit)
 	watcher_unregister(&w);
 	mmput(h.mm);
 	expect_watched(&w, 0, 0);
+	h.mm = NULL;
+	expect_no_hmm(&h);
+	host_destroy(&h);
+}
+
+/* Who leaves has nothing in those who stay, nor they in it. */
+TEST(hmm_mirror, ranges_leave_in_each_order)
+{
+	static const int orders[][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+					{1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(orders); i++) {
+		struct hmm_mirror_range ranges[3], gone;
+		struct watcher w;
+		struct host h;
+
+		host_init(&h);
+		expect_eq(watcher_register(&w, h.mm), 0);
+		memset(&gone, 0xee, sizeof(gone));
+		for (int n = 0; n < 3; n++) {
+			ranges[n] = (struct hmm_mirror_range){.start = HVA, .end = HVA + LEN};
+			expect_eq(hmm_range_register(&ranges[n], &w.mirror), 0);
+		}
+		for (int n = 0; n < 3; n++) {
+			hmm_range_unregister(&ranges[orders[i][n]]);
+			ranges[orders[i][n]] = gone;
+			window(h.mm);
+			for (int k = 0; k <= n; k++)
+				expect(!memcmp(&ranges[orders[i][k]], &gone, sizeof(gone)));
+			for (int k = n + 1; k < 3; k++)
+				expect(hmm_range_wait_until_valid(&ranges[orders[i][k]], 0));
+		}
+		expect(!w.mirror.hmm->ranges);
+		watcher_unregister(&w);
+		expect_no_hmm(&h);
+		host_destroy(&h);
+	}
+}
+
+TEST(hmm_mirror, release_is_optional)
+{
+	static const struct hmm_mirror_ops ops = {.sync_cpu_device_pagetables = watcher_sync};
+	struct watcher w, other;
+	struct host h;
+
+	host_init(&h);
+	expect_eq(watcher_register(&other, h.mm), 0);
+	expect_eq(watcher_register(&w, h.mm), 0);
+	w.mirror.ops = &ops;
+	mmput(h.mm);
+	expect_watched(&w, 0, 0);
+	expect_watched(&other, 0, 1);
+	watcher_unregister(&w);
+	watcher_unregister(&other);
+	h.mm = NULL;
+	expect_no_hmm(&h);
+	host_destroy(&h);
+}
+
+/* By exit; then unregister has nothing to unlink, and touches nobody else's memory. */
+TEST(hmm_mirror, unlinked_once)
+{
+	struct watcher first, last;
+	struct hmm_mirror gone;
+	struct host h;
+
+	host_init(&h);
+	expect_eq(watcher_register(&first, h.mm), 0);
+	expect_eq(watcher_register(&last, h.mm), 0);
+	mmput(h.mm);
+	expect_watched(&first, 0, 1);
+	expect_watched(&last, 0, 1);
+	watcher_unregister(&first);
+	gone = first.mirror;
+	expect(!last.mirror.hmm->mirrors);
+	watcher_unregister(&last);
+	expect(!memcmp(&first.mirror, &gone, sizeof(gone)));
 	h.mm = NULL;
 	expect_no_hmm(&h);
 	host_destroy(&h);

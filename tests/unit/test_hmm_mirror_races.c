@@ -89,6 +89,48 @@ TEST(hmm_mirror_races, old_create_fails_falsely)
 	host_destroy(&h);
 }
 
+struct newcomer {
+	struct watcher w;
+	struct mm_struct *mm;
+};
+
+static void do_register(void *arg)
+{
+	struct newcomer *n = arg;
+
+	expect_eq(watcher_register(&n->w, n->mm), 0);
+}
+
+/*
+ * The last put looks at mm->hmm, which is its own, and clears it: what is stored in between would
+ * be lost. We hold the lock for it.
+ */
+TEST(hmm_mirror_races, stored_under_the_lock)
+{
+	struct caller creator = {.locks_to_skip = 1}; /* that is its look for one */
+	struct newcomer n;
+	struct host h;
+
+	host_init(&h);
+	park_init(&park);
+	n.mm = h.mm;
+	creator.park_before_lock = &h.mm->page_table_lock;
+	caller_start(&creator, do_register, &n);
+	while (!atomic_read_acquire(&park.arrived) && !atomic_read_acquire(&creator.done))
+		sched_yield();
+	expect_eq(atomic_read(&creator.done), 0);
+	spin_lock(&h.mm->page_table_lock);
+	park_release(&park);
+	let_others_run();
+	expect(!READ_ONCE(h.mm->hmm));
+	spin_unlock(&h.mm->page_table_lock);
+	kthread_join(&creator.thread);
+	expect(h.mm->hmm && h.mm->hmm == n.w.mirror.hmm);
+	watcher_unregister(&n.w);
+	expect_no_hmm(&h);
+	host_destroy(&h);
+}
+
 /* ---- callbacks against the last put ---- */
 
 /* it has found the notifier, and has not taken its reference, when the hmm goes. */
@@ -178,6 +220,38 @@ TEST(hmm_mirror_races, unregister_waits_for_a_sync)
 	kthread_join(&leaver.thread);
 	kthread_join(&in_window.thread);
 	expect_watched(&w, 1, 0);
+	expect_no_hmm(&h);
+	host_destroy(&h);
+}
+
+static void do_range_unregister(void *arg)
+{
+	hmm_range_unregister(arg);
+}
+
+/* A window looks at the ranges: none leaves under it. We hold the lock for it. */
+TEST(hmm_mirror_races, range_leaves_under_the_lock)
+{
+	struct hmm_mirror_range range = {.start = HVA, .end = HVA + PAGE_SIZE};
+	struct caller leaver = {0};
+	struct watcher w;
+	struct host h;
+	struct hmm *hmm;
+
+	host_init(&h);
+	expect_eq(watcher_register(&w, h.mm), 0);
+	hmm = w.mirror.hmm;
+	expect_eq(hmm_range_register(&range, &w.mirror), 0);
+	spin_lock(&hmm->ranges_lock);
+	caller_start(&leaver, do_range_unregister, &range);
+	let_others_run();
+	expect(READ_ONCE(hmm->ranges) == &range);
+	expect_eq(atomic_read(&leaver.done), 0);
+	spin_unlock(&hmm->ranges_lock);
+	kthread_join(&leaver.thread);
+	expect(!hmm->ranges);
+	expect(!range.hmm);
+	watcher_unregister(&w);
 	expect_no_hmm(&h);
 	host_destroy(&h);
 }

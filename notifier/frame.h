@@ -41,7 +41,7 @@
 #define FRAME_ACTIVE	 0x02 /* ... and not on that of pages that may go next */
 #define FRAME_REFERENCED 0x04 /* was found used; once more, and it is active */
 #define FRAME_SWAPCACHE	 0x08 /* is what swap slot frame->slot holds, or will: swap_cache.c */
-#define FRAME_DIRTY	 0x10 /* holds what no file does, whatever the entries' dirty bits say */
+#define FRAME_DIRTY	 0x10 /* ... and the slot does not hold it yet */
 #define FRAME_LAZYFREE	 0x20 /* need not be kept while it is clean: MM_MADV_FREE */
 
 struct frame {
@@ -103,7 +103,8 @@ static inline bool frame_clear(struct frame *frame, int flag)
  */
 static inline int frame_base_refs(const struct frame *frame)
 {
-	bool in_object = frame->mapping && !(frame->mapping & FRAME_MAPPING_ANON);
+	/* No bit that says that it is anything else. */
+	bool in_object = frame->mapping && !(frame->mapping & (sizeof(void *) - 1));
 
 	return in_object + frame_test(frame, FRAME_SWAPCACHE);
 }

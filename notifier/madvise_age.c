@@ -111,10 +111,10 @@ static void give_up_page(struct mm_struct *mm, hva_t hva, pte_t *ptep, pfn_t pfn
 	    atomic_read(&frame->mapcount) != 1 || !clean_entry(mm, hva, ptep, pfn))
 		return;
 	if (frame_is_pinned(frame)) {
-		frame_set(frame, FRAME_DIRTY);
+		frame_clear(frame, FRAME_LAZYFREE); /* of an earlier time */
 		return;
 	}
-	frame_clear(frame, FRAME_DIRTY | FRAME_REFERENCED);
+	frame_clear(frame, FRAME_REFERENCED);
 	frame_set(frame, FRAME_LAZYFREE);
 	lru_expose(mm->phys, pfn);
 }

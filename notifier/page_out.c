@@ -8,13 +8,13 @@
  *   1. It gets a slot, and is the slot's cached copy from now on (swap_cache.c), unless it still is
  *      that of an earlier time.
  *   2. Each entry that maps it becomes a swap entry: a window of its own mm over that page,
- *      MMU_NOTIFY_CLEAR, held open under the reverse-map lock. Whether it was written through the
- *      entry is known only now, from the dirty bit that the exchange brings. If the page is pinned
- *      the entry is put back, and the page stays.
+ *      MMU_NOTIFY_CLEAR, held open under the reverse-map lock. If the page is pinned the entry is
+ *      put back, and the page stays.
  *   3. The references must be what is left to expect, ours and the cache's; they are frozen. If
  *      somebody reads the page it stays where it is, in the cache: a fault finds it there, and the
  *      next attempt goes on from here.
- *   4. It is written, if it is dirty: if the slot does not have it, from before. Failed: as above.
+ *   4. It is written, unless the slot has it from before. (As long as a slot has users nobody may
+ *      write to the page, so no dirty bit needs to be looked at.) Failed: as in step 3.
  *   5. It leaves the cache. Our reference is the last.
  *
  * The pin in step 2:
@@ -116,8 +116,7 @@ struct unmap {
 	struct phys *phys;
 	pfn_t pfn;
 	uint32_t slot;	 /* what swap entries name; NO_SLOT: entries become none */
-	bool clean_only; /* one that was written to stays */
-	bool dirty;	 /* there was one */
+	bool clean_only; /* an entry that was written through stays */
 	unsigned int nr; /* how many went */
 };
 
@@ -142,7 +141,6 @@ static void unmap_entry(struct unmap *u, struct mm_struct *mm, hva_t hva, pte_t 
 		unmapped = false;
 	}
 	if (unmapped) {
-		u->dirty |= !!(pte & PTE_DIRTY);
 		u->nr++;
 		if (u->slot != NO_SLOT)
 			swap_dup(u->phys, u->slot);
@@ -177,8 +175,6 @@ static bool unmap(struct unmap *u)
 
 	if (atomic_read(&frame->mapcount))
 		rmap_walk(frame, unmap_one, u);
-	if (u->dirty)
-		frame_set(frame, FRAME_DIRTY);
 	return !atomic_read(&frame->mapcount);
 }
 
@@ -243,8 +239,7 @@ static bool private_page_out(struct phys *phys, pfn_t pfn)
 	struct frame *frame = pfn_to_frame(phys, pfn);
 	bool out = false;
 
-	if (frame_test(frame, FRAME_LAZYFREE) && !frame_test(frame, FRAME_DIRTY) &&
-	    drop_lazyfree(phys, pfn))
+	if (frame_test(frame, FRAME_LAZYFREE) && drop_lazyfree(phys, pfn))
 		return true;
 	if (!frame_test(frame, FRAME_SWAPCACHE) && !add_to_swap(phys, pfn))
 		return false;
@@ -305,17 +300,18 @@ stays:
 
 bool page_has_way_out(struct phys *phys, pfn_t pfn)
 {
-	struct frame *frame = pfn_to_frame(phys, pfn);
+	const struct frame *frame = pfn_to_frame(phys, pfn);
+	const struct address_space *mapping = frame_address_space(frame);
 
 	if (frame_is_pinned(frame))
 		return false;
-	if (frame_test(frame, FRAME_SWAPCACHE))
-		return true;
-	if (!frame->mapping) /* not a page yet, or not any more */
-		return false;
-	if (frame_address_space(frame) && has_file(frame_address_space(frame)))
-		return true;
-	return frame_test(frame, FRAME_LAZYFREE) || swap_has_room(phys);
+	if (mapping)
+		return has_file(mapping) || swap_has_room(phys);
+	if (frame_anon_vma(frame))
+		return frame_test(frame, FRAME_SWAPCACHE | FRAME_LAZYFREE) || swap_has_room(phys);
+	/* Not a page yet, or not any more, or of a kind that stays; or cached and mapped nowhere.
+	 */
+	return !frame->mapping && frame_test(frame, FRAME_SWAPCACHE);
 }
 
 bool page_out(struct phys *phys, pfn_t pfn)

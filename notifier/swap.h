@@ -11,9 +11,11 @@
  *     who reads a slot into a frame has that there, locked, until it is read. Objects, whose pages
  *     have one place each, go without the cache: they write first, and name the slot then.
  *  3. A frame enters and leaves the cache with its lock held, and with a reference of the cache.
- *  4. Users come of users (a fork), under the page_table_lock of an entry that is one; or from the
+ *  4. While a slot has users its contents do not change: whoever maps its cached frame may not
+ * write to it. FRAME_DIRTY says that the file does not have them yet.
+ *  5. Users come of users (a fork), under the page_table_lock of an entry that is one; or from the
  *     one who has the cached frame locked. So with that lock, zero stays zero.
- *  5. A cached frame whose slot has no user has nothing to wait for, and leaves: by whoever drops
+ *  6. A cached frame whose slot has no user has nothing to wait for, and leaves: by whoever drops
  *     the last user (swap_free), or finds it so with the frame locked (leave_swap_cache_if_unused).
  *
  * swap->lock protects the map. Nothing is taken under it, and nobody sleeps.
@@ -50,7 +52,7 @@ void swap_init(struct swap *swap);
 uint32_t swap_alloc(struct phys *phys);
 /* Is there one? By now perhaps not any more. */
 bool swap_has_room(const struct phys *phys);
-/* One user more, of a slot that has one; or (rule 4) of one whose cached frame is locked. */
+/* One user more, of a slot that has one; or (rule 5) of one whose cached frame is locked. */
 void swap_dup(struct phys *phys, uint32_t slot);
 /* One less. If that was the last: the frame that is its cached copy, or INVALID_PFN. */
 pfn_t swap_put(struct phys *phys, uint32_t slot);
@@ -83,7 +85,7 @@ void swap_cache_replace(struct phys *phys, pfn_t from, pfn_t to);
  * May sleep. */
 pfn_t swap_cache_lock_page(struct phys *phys, uint32_t slot);
 
-/* A user lets go of its slot, with no frame locked. May sleep, for the frame lock of rule 5. */
+/* A user lets go of its slot, with no frame locked. May sleep, for the frame lock of rule 6. */
 void swap_free(struct phys *phys, uint32_t slot);
 
 #endif

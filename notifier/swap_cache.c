@@ -83,7 +83,7 @@ void delete_from_swap_cache(struct phys *phys, pfn_t pfn)
 	if (!s->users)
 		__swap_slot_unused(swap, frame->slot);
 	spin_unlock(&swap->lock);
-	frame_clear(frame, FRAME_SWAPCACHE);
+	frame_clear(frame, FRAME_SWAPCACHE | FRAME_DIRTY);
 }
 
 void leave_swap_cache_if_unused(struct phys *phys, pfn_t pfn)
@@ -93,7 +93,6 @@ void leave_swap_cache_if_unused(struct phys *phys, pfn_t pfn)
 	if (!frame_test(frame, FRAME_SWAPCACHE) || swap_users(phys, frame->slot))
 		return;
 	delete_from_swap_cache(phys, pfn);
-	frame_set(frame, FRAME_DIRTY); /* nowhere else now */
 	phys_put(phys, pfn);
 }
 

@@ -43,6 +43,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include <gnomon/swap.h>
+
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/bug.h"
@@ -213,6 +215,9 @@ pfn_t kvm_alloc_table(struct machine *machine, int level)
 		mutex_unlock(&engine->quarantine_lock);
 		table = phys_alloc_zeroed(engine->phys);
 	}
+	/* Pages of guests have taken all but the reserve, and others' tables that. */
+	if (unlikely(table == INVALID_PFN) && phys_reclaim(engine->phys, 1))
+		table = phys_alloc_zeroed(engine->phys);
 	if (table != INVALID_PFN && level == 4)
 		kvm_monitor_map(engine, table);
 	return table;

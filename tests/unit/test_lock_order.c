@@ -11,6 +11,7 @@
 #include <gnomon/hmm.h>
 #include <gnomon/hmm_mirror.h>
 #include <gnomon/srcu.h>
+#include <gnomon/swap.h>
 
 #include "notifier/mm_internal.h"
 #include "notifier/sync/lock.h"
@@ -180,6 +181,28 @@ static void device_work(struct mm_struct *mm, hva_t hva)
 	mmu_notifier_synchronize();
 }
 
+/* Pages go out, from two mms at once, and come in; some are forgotten while they are out. */
+static void reclaim_work(struct guest_mem *g, hva_t hva)
+{
+	struct mm_struct *child;
+	uint64_t word = 1;
+
+	expect_eq(phys_swap_on(g->phys, "/tmp", 64), 0);
+	expect_eq(phys_reclaim_start(g->phys), 0);
+	expect_eq(mm_write(g->mm, hva, &word, sizeof(word)), 0);
+	expect_eq(mm_write(g->mm, hva + PAGE_SIZE, &word, sizeof(word)), 0);
+	expect_eq(mm_madvise(g->mm, hva, PAGE_SIZE, MM_MADV_COLD), 0);
+	expect_eq(mm_fork(g->mm, &child), 0);
+	expect_ge(phys_reclaim(g->phys, 64), 2);
+	expect_eq(mm_read(child, hva, &word, sizeof(word)), 0);
+	expect_eq(mm_madvise(g->mm, hva, 2 * PAGE_SIZE, MM_MADV_FREE), 0);
+	mmput(child);
+	expect_eq(mm_write(g->mm, hva, &word, sizeof(word)), 0);
+	expect_eq(mm_madvise(g->mm, hva, 2 * PAGE_SIZE, MM_MADV_PAGEOUT), 0);
+	guest_store(g, 0, 0, 1);
+	phys_reclaim_stop(g->phys);
+}
+
 /* A guest runs; its memory is zapped, moved, written by the host, and goes away. */
 static void work(void)
 {
@@ -211,6 +234,7 @@ static void work(void)
 	expect_eq(mm_zap_range(g.mm, private, 2 * PAGE_SIZE), 1);
 	expect_eq(mm_write(g.mm, private, &word, sizeof(word)), 0);
 	device_work(g.mm, private);
+	reclaim_work(&g, private);
 	/* Before the domain of the memslots is forgotten, and after. */
 	expect_documented(15);
 	guest_mem_destroy(&g);

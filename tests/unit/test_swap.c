@@ -52,20 +52,6 @@ TEST(swap, on_and_off)
 	test_phys_done(phys);
 }
 
-/* Where files without a name cannot be made, one with a name is, and loses it at once. */
-TEST(swap, on_a_file_system_without_nameless_files)
-{
-	struct phys *phys = test_phys(4);
-	int ret = phys_swap_on(phys, "/dev/shm/..", 4);
-
-	/* Whatever /dev is: what matters is that nothing is left there. */
-	if (ret)
-		skip("no file can be made in /dev: %d", ret);
-	expect_eq(system("ls /dev | grep -q gnomon-swap"), 256);
-	expect_eq(phys_swap_off(phys), 0);
-	test_phys_done(phys);
-}
-
 TEST(swap, a_private_page_out_and_in)
 {
 	struct phys *phys = test_swap_phys(8, 16);
@@ -114,10 +100,14 @@ TEST(swap, a_private_page_out_and_in)
 
 TEST(swap, a_page_that_was_only_read_is_zero_again)
 {
-	struct phys *phys = test_swap_phys(8, 16);
+	struct phys *phys = test_swap_phys(8, 1);
 	struct mm_struct *mm = test_mm(phys);
 
-	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	/* The slot had another page before. */
+	expect_eq(mm_mmap(mm, page(0), 2 * PAGE_SIZE, RW, NULL, 0), 0);
+	fill(mm, 1, 1);
+	expect(page_goes_out(mm, page(1)));
+	expect_filled(mm, 1, 1);
 	expect_eq(test_read(mm, page(0)), 0);
 	expect(page_goes_out(mm, page(0)));
 	expect_eq(test_read(mm, page(0)), 0);
@@ -296,12 +286,35 @@ TEST(swap, a_page_that_is_only_cached)
 		expect(test_page_is(phys, pfn, PHYS_POISON));
 	}
 	expect_eq(swap_used(phys), 2);
-	/* Out without any window; zapped. */
-	expect_eq(phys_reclaim(phys, 1), 1);
+	/* Out without any window, written in spite of the move; zapped. */
+	expect_eq(phys_reclaim(phys, 2), 2);
 	expect_eq(mm_zap_range(mm, page(0), PAGE_SIZE), 1);
 	expect_eq(test_read(mm, page(1)), 2);
 	expect_eq(swap_used(phys), 0);
 	expect_eq(phys_nr_free(phys), 7);
+	mmput(mm);
+	test_swap_phys_done(phys);
+}
+
+/* The last one who has the entry of it drops it: no reclaim has to come by. */
+TEST(swap, a_page_that_is_only_cached_is_dropped)
+{
+	struct phys *phys = test_swap_phys(8, 16);
+	struct mm_struct *mm = test_mm(phys), *child = NULL;
+	pfn_t pfn;
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	fill(mm, 0, 1);
+	expect_eq(mm_fork(mm, &child), 0);
+	pfn = mm_lookup_pfn(mm, page(0));
+	phys_get(phys, pfn);
+	expect(!page_goes_out(mm, page(0)));
+	phys_put(phys, pfn);
+	mmput(child);
+	expect_eq(refs_of(phys, pfn), 1);
+	expect_eq(mm_zap_range(mm, page(0), PAGE_SIZE), 1);
+	expect_eq(refs_of(phys, pfn), 0);
+	expect_eq(swap_used(phys), 0);
 	mmput(mm);
 	test_swap_phys_done(phys);
 }

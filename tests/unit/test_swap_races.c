@@ -106,6 +106,54 @@ TEST(swap_races, a_write_that_is_under_way_and_a_fork)
 	test_swap_phys_done(phys);
 }
 
+/* ---- a write that begins after reclaim looked for it ---- */
+
+struct late {
+	struct phys *phys;
+	pfn_t pfn;
+};
+
+/* As mm_write() has it after its last look at the entry, with nothing stored yet. */
+static void begin_write(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct late *late = cn->arg;
+	pte_t *ptep = pgtable_lookup(range->mm->pgtable, range->start);
+	pte_t pte = pte_load(ptep);
+
+	late->pfn = pte_pfn(pte);
+	expect(frame_pin_unless_zero(late->phys, late->pfn));
+	expect(pte_touch(ptep, pte, true));
+}
+
+/* With the look at pins taken out of unmap_entry() the page becomes a swap entry, which the child
+ * gets, too; and sees there what the parent stores. */
+TEST(swap_races, a_write_that_begins_in_the_window)
+{
+	struct late late = {.phys = test_swap_phys(8, 8)};
+	struct counting_notifier cn = {.on_start = begin_write, .arg = &late};
+	struct mm_struct *mm = test_mm(late.phys), *child = NULL;
+	uint64_t *word;
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	test_write(mm, page(0), 1);
+	counting_register(&cn, mm);
+	expect(!page_goes_out(mm, page(0)));
+	expect_eq(atomic64_read(&cn.starts[MMU_NOTIFY_CLEAR]), 1);
+	cn.on_start = NULL;
+	expect_eq(swap_used(late.phys), 0);
+	expect_eq(mm_fork(mm, &child), 0);
+	expect_eq(test_read(child, page(0)), 1);
+	word = phys_map(late.phys, late.pfn);
+	WRITE_ONCE(*word, 2);
+	frame_unpin(late.phys, late.pfn);
+	expect_eq(test_read(child, page(0)), 1);
+	expect_eq(test_read(mm, page(0)), 2);
+	mmu_notifier_unregister(&cn.mn, mm);
+	mmput(child);
+	mmput(mm);
+	test_swap_phys_done(late.phys);
+}
+
 /* ---- storms ---- */
 
 /* Pages [0, SHARED) are of an object, in both mms; [SHARED, NR_PAGES) are private in each. */

@@ -23,6 +23,7 @@ void apply(struct world *w, const struct op *op)
 	if (fns[op->kind](w, op))
 		w->done[op->kind]++;
 	check_closed_files(w);
+	adopt_residency(w);
 }
 
 struct mspace *space_of(struct world *w, const struct op *op)

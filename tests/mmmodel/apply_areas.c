@@ -362,6 +362,8 @@ static int advise_part(struct world *w, struct mspace *s, const struct op *op, i
 {
 	const struct place *place = &s->place[page];
 
+	if (op->value == MM_MADV_COLD || op->value == MM_MADV_PAGEOUT)
+		return 0;
 	if (op->value == MM_MADV_DONTNEED) {
 		drop_entries(w, s, page, nr);
 		return 0;
@@ -380,8 +382,7 @@ static int expect_madvise(struct world *w, struct mspace *s, const struct op *op
 	int end = op->page == -1 ? NR_PAGES : page + whole_pages(len);
 	int ret = op->page == -1 ? -ENOMEM : 0;
 
-	if ((op->value != MM_MADV_DONTNEED && op->value != MM_MADV_REMOVE) ||
-	    (op->page != -1 && op->skew))
+	if (op->value >= MM_MADV_MERGEABLE || (op->page != -1 && op->skew))
 		return -EINVAL;
 	while (page < end) {
 		int part_end, err;
@@ -408,7 +409,9 @@ bool apply_madvise(struct world *w, const struct op *op)
 	hva_t addr;
 	int ret;
 
-	if (!s || !range_of(op, &addr, &len))
+	if (!s || !range_of(op, &addr, &len) || op->value == MM_MADV_FREE)
+		return false;
+	if (op->value == MM_MADV_PAGEOUT && !w->swap)
 		return false;
 	ret = mm_madvise(s->real, addr, len, op->value);
 	expect_result(op, ret, expect_madvise(w, s, op, len));

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <gnomon/device.h>
+#include <gnomon/swap.h>
 
 #include "notifier/mm_internal.h"
 #include "tests/mmmodel/world.h"
@@ -224,7 +225,7 @@ bool apply_read_atomic(struct world *w, const struct op *op)
 	place = &s->place[op->page];
 	ret = mm_read64_atomic(s->real, place_hva(op->page) + word_offset(op->to), &value);
 	/* Rights that came back are in the entry with the next fault. */
-	if (ret == -EAGAIN && place->page)
+	if (ret == -EAGAIN && (place->page || w->swap))
 		return true;
 	expect_result(op, ret, place->page && (place->prot & MM_PROT_READ) ? 0 : -EAGAIN);
 	if (!ret && value != place->page->word[op->to])
@@ -254,8 +255,8 @@ static void expect_contents(const struct world *w, pfn_t pfn, const struct mpage
 bool apply_secondary(struct world *w, const struct op *op)
 {
 	struct mspace *s = space_of(w, op);
+	bool writable, others;
 	struct place *place;
-	bool writable;
 	pfn_t pfn;
 	int ret;
 
@@ -272,7 +273,9 @@ bool apply_secondary(struct world *w, const struct op *op)
 	place->soft_maybe |= writable;
 	if (op->flags && !writable)
 		differ("secondary: asked for writing, and may not");
-	if (writable && (!(place->prot & MM_PROT_WRITE) || (place->private && !place->own)))
+	/* One that came back from swap may be the only one who had it there. */
+	others = place->private && !place->own && !(w->swap && place->page->maps == 1);
+	if (writable && (!(place->prot & MM_PROT_WRITE) || others))
 		differ("secondary: may write what others have, or nobody may");
 	if (op->flags) {
 		uint64_t *word = (uint64_t *)phys_map(w->phys, pfn);
@@ -365,7 +368,7 @@ static void expect_moves(struct world *w, struct mspace *s, int page, int nr, lo
 	for (int i = page; i < page + nr; i++) {
 		struct mpage *p = s->place[i].page;
 
-		if (!p || p->pins)
+		if (!p || p->pins || !is_resident(s, i))
 			continue;
 		any = true;
 		if (p->gets)
@@ -374,7 +377,7 @@ static void expect_moves(struct world *w, struct mspace *s, int page, int nr, lo
 		*least += !p->seen;
 		p->seen = true;
 	}
-	if (any && w->used == w->nr_frames)
+	if (any && no_frame_left(w))
 		*least = *most = -ENOMEM;
 }
 
@@ -409,7 +412,7 @@ static int expect_move(const struct world *w, const struct mpage *page)
 {
 	if (page->pins)
 		return -EBUSY;
-	if (w->used == w->nr_frames)
+	if (no_frame_left(w))
 		return -ENOMEM;
 	return page->gets ? -EBUSY : 0;
 }
@@ -419,21 +422,22 @@ bool apply_migrate_frame(struct world *w, const struct op *op)
 {
 	struct mspace *s = space_of(w, op);
 	const struct mpage *page;
+	int ret, expected;
 	pfn_t pfn;
-	int ret;
 
 	if (!s || !places_ok(op->page, 1))
 		return false;
 	page = s->place[op->page].page;
 	pfn = mm_lookup_pfn(s->real, place_hva(op->page));
-	if ((pfn == INVALID_PFN) != (!page || s->place[op->page].exclusive))
+	if (!w->swap && (pfn == INVALID_PFN) != (!page || s->place[op->page].exclusive))
 		differ("migrate_frame: frame %#llx at place %d", (unsigned long long)pfn, op->page);
 	if (pfn == INVALID_PFN)
 		return false;
+	expected = expect_move(w, page);
 	ret = migrate_frame(w->phys, pfn);
 	if (!page->pins && gave_up(w, ret))
 		return true;
-	expect_result(op, ret, expect_move(w, page));
+	expect_result(op, ret, expected);
 	if (!ret && mm_lookup_pfn(s->real, place_hva(op->page)) == pfn)
 		differ("migrate_frame: place %d still has frame %#llx", op->page,
 		       (unsigned long long)pfn);
@@ -450,7 +454,8 @@ bool apply_migrate_object(struct world *w, const struct op *op)
 	    op->pgoff < 0)
 		return false;
 	object = w->object[op->object - 1];
-	if (op->pgoff < object->nr_pages && object->page[op->pgoff])
+	if (op->pgoff < object->nr_pages &&
+	    address_space_peek(object->real, op->pgoff) != INVALID_PFN)
 		expected = expect_move(w, object->page[op->pgoff]);
 	ret = migrate_mapping_page(object->real, op->pgoff);
 	if (expected != -EBUSY && gave_up(w, ret))
@@ -498,5 +503,14 @@ bool apply_exclusive(struct world *w, const struct op *op)
 	expect_result(op, ret, expect_exclusive(w, s, op->page));
 	if (!ret)
 		expect_contents(w, pfn, s->place[op->page].page);
+	return true;
+}
+
+/* nr: frames that are wanted. */
+bool apply_reclaim(struct world *w, const struct op *op)
+{
+	if (!w->swap || op->nr < 1)
+		return false;
+	phys_reclaim(w->phys, op->nr);
 	return true;
 }

@@ -101,8 +101,6 @@ static void check_rights(const struct place *place, int at, pte_t pte)
 		differ("the entry of place %d can be written, the area cannot", at);
 	if ((pte & PTE_WRITE) && !place->private && place->object->fd >= 0 && !place->page->dirty)
 		differ("the entry of place %d can be written, and the page is not dirty", at);
-	if (place->soft && !(pte & PTE_SOFT_DIRTY))
-		differ("the entry of place %d does not say that it was written", at);
 	if ((pte & PTE_WRITE) && others)
 		differ("the entry of place %d can be written, and others have the page", at);
 }
@@ -116,6 +114,10 @@ static int check_entry(struct mspace *s, pte_t pte, hva_t hva)
 		differ("an entry %#llx at %#llx, place %d, where there is none",
 		       (unsigned long long)pte, (unsigned long long)hva, at);
 	page = s->place[at].page;
+	if (s->place[at].soft && !(pte & PTE_SOFT_DIRTY))
+		differ("the entry of place %d does not say that it was written", at);
+	if (pte_swap(pte) && s->place[at].private && !page->cached)
+		return 1;
 	if (!pte_maps_frame(pte) || pte_exclusive(pte) != s->place[at].exclusive)
 		differ("the entry of place %d is %#llx: not present", at, (unsigned long long)pte);
 	if (page->seen && page->pfn != pte_pfn(pte))
@@ -123,6 +125,7 @@ static int check_entry(struct mspace *s, pte_t pte, hva_t hva)
 		       (unsigned long long)pte_pfn(pte), (unsigned long long)page->pfn);
 	page->seen = true;
 	page->pfn = pte_pfn(pte);
+	page->present++;
 	check_rights(&s->place[at], at, pte);
 	return 1;
 }
@@ -184,10 +187,10 @@ static void find_in_slots(const struct world *w)
 			struct mpage *page = object->page[j];
 			pfn_t pfn = address_space_peek(object->real, j);
 
-			if (!page != (pfn == INVALID_PFN))
+			if (!page ? pfn != INVALID_PFN : pfn == INVALID_PFN && !w->swap)
 				differ("page %d of object %d is in frame %#llx", j, i,
 				       (unsigned long long)pfn);
-			if (!page)
+			if (pfn == INVALID_PFN)
 				continue;
 			if (page->seen && page->pfn != pfn)
 				differ("page %d of object %d: the slot has another frame", j, i);
@@ -248,31 +251,37 @@ static void check_contents(const struct world *w, const struct mpage *page)
 static void check_page(const struct world *w, const struct mpage *page)
 {
 	struct frame *frame = pfn_to_frame(w->phys, page->pfn);
-	int refs = page->maps + page->cached + page->gets + page->pins * FRAME_PIN;
+	bool swap_cache = frame_test(frame, FRAME_SWAPCACHE);
+	int refs = page->present + page->cached + page->gets + page->pins * FRAME_PIN + swap_cache;
 	struct walk walk = {.pfn = page->pfn};
 
-	if (atomic_read(&frame->mapcount) != page->maps)
+	if (page->present != page->maps && !w->swap)
+		differ("frame %#llx has %d entries, not %d", (unsigned long long)page->pfn,
+		       page->present, page->maps);
+	if (swap_cache && !w->swap)
+		differ("frame %#llx is in a swap cache", (unsigned long long)page->pfn);
+	if (atomic_read(&frame->mapcount) != page->present)
 		differ("frame %#llx is mapped %d times, not %d", (unsigned long long)page->pfn,
-		       atomic_read(&frame->mapcount), page->maps);
+		       atomic_read(&frame->mapcount), page->present);
 	if (atomic_read(&frame->refcount) != refs)
 		differ("frame %#llx has %d references, not %d", (unsigned long long)page->pfn,
 		       atomic_read(&frame->refcount), refs);
 	if (frame_locked(frame))
 		differ("frame %#llx is locked", (unsigned long long)page->pfn);
-	if ((page->maps || page->cached) != (frame->mapping != 0))
+	if ((page->present || page->cached) != (frame->mapping != 0))
 		differ("frame %#llx is a page of %#llx", (unsigned long long)page->pfn,
 		       (unsigned long long)frame->mapping);
 	if (page->cached != (frame_address_space(frame) != NULL))
 		differ("frame %#llx is in an object, or not", (unsigned long long)page->pfn);
 	check_contents(w, page);
-	if (!page->maps)
+	if (!page->present)
 		return;
 	lock_frame(w->phys, page->pfn);
 	rmap_walk(frame, count_entry, &walk);
 	unlock_frame(w->phys, page->pfn);
-	if (walk.entries != page->maps)
+	if (walk.entries != page->present)
 		differ("the reverse map of frame %#llx leads to %d entries of %d",
-		       (unsigned long long)page->pfn, walk.entries, page->maps);
+		       (unsigned long long)page->pfn, walk.entries, page->present);
 }
 
 static void check_free(const struct world *w, pfn_t pfn)
@@ -288,13 +297,24 @@ static void check_free(const struct world *w, pfn_t pfn)
 		differ("free frame %#llx was written", (unsigned long long)pfn);
 }
 
+/* In use, but by no entry: a page of an object that only areas hold, or what a slot has. */
+static void check_not_mapped(const struct world *w, pfn_t pfn)
+{
+	const struct frame *frame = pfn_to_frame(w->phys, pfn);
+
+	if (atomic_read(&frame->refcount) != 1 || atomic_read(&frame->mapcount) ||
+	    !frame_test(frame, FRAME_SWAPCACHE) == !frame_address_space(frame))
+		differ("frame %#llx has %d references, and should have none",
+		       (unsigned long long)pfn, atomic_read(&frame->refcount));
+}
+
 static void check_frames(const struct world *w)
 {
 	unsigned char *used = calloc(w->nr_frames, 1);
 
 	for (const struct mpage *page = w->pages; page; page = page->next) {
-		if (!page->seen && page->cached)
-			continue; /* of an object that only areas hold, not mapped now */
+		if (!page->seen && (page->cached || w->swap))
+			continue; /* of an object that only areas hold, not mapped now; or out */
 		if (!page->seen)
 			differ("a page of the model is nowhere");
 		if (used[page->pfn]++)
@@ -302,8 +322,12 @@ static void check_frames(const struct world *w)
 		check_page(w, page);
 	}
 	for (pfn_t pfn = 0; pfn < w->nr_frames; pfn++) {
-		if (!used[pfn] && atomic_read(&pfn_to_frame(w->phys, pfn)->refcount) == 0)
+		if (used[pfn])
+			continue;
+		if (atomic_read(&pfn_to_frame(w->phys, pfn)->refcount) == 0)
 			check_free(w, pfn);
+		else if (w->swap)
+			check_not_mapped(w, pfn);
 	}
 	free(used);
 }
@@ -312,7 +336,7 @@ void check_frames_used(const struct world *w)
 {
 	uint64_t used = w->nr_frames - phys_nr_free(w->phys);
 
-	if (used != w->used)
+	if (used != w->used && !(w->swap && w->used))
 		differ("%llu frames are in use, not %llu", (unsigned long long)used,
 		       (unsigned long long)w->used);
 }
@@ -350,8 +374,10 @@ void check_world(struct world *w)
 	struct families families = {.nr = w->families};
 
 	families.of = calloc(w->families + 1, sizeof(families.of[0]));
-	for (struct mpage *page = w->pages; page; page = page->next)
+	for (struct mpage *page = w->pages; page; page = page->next) {
 		page->seen = false;
+		page->present = 0;
+	}
 	for (int i = 0; i < NR_MMS; i++) {
 		struct mspace *s = &w->mm[i];
 

@@ -54,6 +54,7 @@ static const struct {
 	{OP_SOFT_CLEAR, 8},
 	{OP_SOFT_TEST, 20},
 	{OP_EXCLUSIVE, 20},
+	{OP_RECLAIM, 10},
 	{OP_UNPIN, 22},
 	{OP_MIGRATE_RANGE, 40},
 	{OP_MIGRATE_FRAME, 60},
@@ -207,6 +208,10 @@ static void on_space(const struct world *w, uint64_t *random, struct op *op)
 		any_range(s, random, any_length(random), &op->page, &op->nr);
 		op->prot = any_prot(random);
 		op->value = one_in(random, 3) ? MM_MADV_REMOVE : MM_MADV_DONTNEED;
+		if (w->swap && one_in(random, 2))
+			op->value = MM_MADV_PAGEOUT;
+		if (one_in(random, 10))
+			op->value = MM_MADV_COLD;
 		if (one_in(random, 50))
 			op->value = NR_MM_MADV;
 		spoil(random, op);
@@ -255,7 +260,11 @@ void generate(const struct world *w, uint64_t *random, struct op *op)
 	case OP_OBJECT:
 		op->object = 1 + below(random, NR_OBJECTS);
 		op->nr = one_in(random, 8) ? 0 : 1 + below(random, MAX_OBJECT_PAGES);
-		op->flags = one_in(random, 3);
+		/* Pages of files go when frames are few. */
+		op->flags = (w->swap || w->nr_frames >= 1024) && one_in(random, 3);
+		break;
+	case OP_RECLAIM:
+		op->nr = 1 + below(random, 40);
 		break;
 	case OP_PUNCH:
 	case OP_SYNC:

@@ -24,7 +24,10 @@
 #define STEPS 50000
 #endif
 
-static const uint64_t pools[] = {1024, 96, 320};
+static const struct {
+	uint64_t nr_frames;
+	bool swap;
+} pools[] = {{1024, false}, {96, false}, {64, true}, {320, false}, {160, true}};
 
 static bool planted;
 
@@ -79,7 +82,11 @@ static int report(uint64_t steps, double seconds)
 	printf("mmmodel: %llu steps in %.1f s, no difference:", (unsigned long long)steps, seconds);
 	for (int kind = 0; kind < NR_OP_KINDS; kind++)
 		printf(" %s %llu", op_names[kind], (unsigned long long)run_count(kind));
-	printf("\n");
+	printf(" swapped in %llu\n", (unsigned long long)run_swapped_in());
+	if (!run_swapped_in()) {
+		printf("mmmodel: nothing was swapped in: this run shows nothing\n");
+		status = 1;
+	}
 	for (int kind = 0; kind < NR_OP_KINDS; kind++) {
 		if (run_count(kind))
 			continue;
@@ -113,7 +120,8 @@ static int explore(uint64_t steps, uint64_t seed)
 		char where[64];
 
 		list.nr = ROUND;
-		list.nr_frames = pools[(seed + round) % ARRAY_SIZE(pools)];
+		list.nr_frames = pools[(seed + round) % ARRAY_SIZE(pools)].nr_frames;
+		list.swap = pools[(seed + round) % ARRAY_SIZE(pools)].swap;
 		verdict = run_list(&list, &how);
 		snprintf(where, sizeof(where), "round of seed %llu",
 			 (unsigned long long)(seed + round));

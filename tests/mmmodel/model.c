@@ -154,7 +154,7 @@ struct mpage *take_page(struct world *w)
 {
 	struct mpage *page;
 
-	if (w->used == w->nr_frames)
+	if (w->used == w->nr_frames && !w->swap)
 		return NULL;
 	page = calloc(1, sizeof(*page));
 	if (!page)

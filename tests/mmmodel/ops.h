@@ -38,7 +38,8 @@
 	X(OP_MSYNC, msync)                   \
 	X(OP_SOFT_CLEAR, soft_clear)         \
 	X(OP_SOFT_TEST, soft_test)           \
-	X(OP_EXCLUSIVE, exclusive)
+	X(OP_EXCLUSIVE, exclusive)           \
+	X(OP_RECLAIM, reclaim)
 
 #define OP_ENUM(kind, name) kind,
 enum op_kind { OP_KINDS(OP_ENUM) NR_OP_KINDS };

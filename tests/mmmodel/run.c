@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <gnomon/log.h>
+#include <gnomon/swap.h>
 
 #include "tests/mmmodel/world.h"
 
@@ -19,7 +20,13 @@ static struct report {
 	int at;
 	char what[300];
 	uint64_t done[NR_OP_KINDS];
+	uint64_t swapped_in;
 } * report;
+
+uint64_t run_swapped_in(void)
+{
+	return report->swapped_in;
+}
 
 static void *shared_memory(size_t size)
 {
@@ -36,7 +43,9 @@ struct list list_create(int max, uint64_t nr_frames)
 {
 	if (!report)
 		report = shared_memory(sizeof(*report));
-	return (struct list){shared_memory(max * sizeof(struct op)), max, nr_frames};
+	return (struct list){.ops = shared_memory(max * sizeof(struct op)),
+			     .nr = max,
+			     .nr_frames = nr_frames};
 }
 
 uint64_t run_count(enum op_kind kind)
@@ -69,10 +78,11 @@ static void hear(enum gnomon_log_level level, const char *message, void *arg)
 
 static void run_all(struct list *list, const struct how *how)
 {
+	struct reclaim_stats stats;
 	static struct world w;
 	uint64_t random = how->seed;
 
-	world_create(&w, list->nr_frames);
+	world_create(&w, list->nr_frames, list->swap);
 	w.planted = how->planted;
 	for (int i = 0; i < list->nr; i++) {
 		report->at = i;
@@ -84,7 +94,10 @@ static void run_all(struct list *list, const struct how *how)
 			check_world(&w);
 	}
 	report->at = list->nr;
+	phys_reclaim_stats(w.phys, &stats);
 	world_destroy(&w);
+	if (!how->quiet)
+		report->swapped_in += stats.swap_in;
 	for (int i = 0; i < NR_OP_KINDS && !how->quiet; i++)
 		report->done[i] += w.done[i];
 }
@@ -132,7 +145,7 @@ struct verdict run_list(struct list *list, const struct how *how)
 
 void list_print(FILE *f, const struct list *list)
 {
-	fprintf(f, "frames=%llu\n", (unsigned long long)list->nr_frames);
+	fprintf(f, "frames=%llu swap=%d\n", (unsigned long long)list->nr_frames, list->swap);
 	for (int i = 0; i < list->nr; i++)
 		op_print(f, &list->ops[i]);
 }
@@ -140,6 +153,7 @@ void list_print(FILE *f, const struct list *list)
 bool list_read(const char *path, struct list *list)
 {
 	unsigned long long nr_frames;
+	int swap = 0;
 	char line[256];
 	int max = 0;
 	FILE *f = fopen(path, "r");
@@ -154,8 +168,9 @@ bool list_read(const char *path, struct list *list)
 	while (fgets(line, sizeof(line), f)) {
 		if (line[0] == '#' || line[0] == '\n')
 			continue;
-		if (sscanf(line, "frames=%llu", &nr_frames) == 1) {
+		if (sscanf(line, "frames=%llu swap=%d", &nr_frames, &swap) >= 1) {
 			list->nr_frames = nr_frames;
+			list->swap = swap;
 		} else if (!op_parse(line, &list->ops[list->nr++])) {
 			fprintf(stderr, "%s: no operation: %s", path, line);
 			fclose(f);

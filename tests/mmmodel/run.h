@@ -12,6 +12,7 @@ struct list {
 	struct op *ops; /* shared with the children, who write what they are about to do */
 	int nr;
 	uint64_t nr_frames;
+	bool swap;
 };
 
 struct verdict {
@@ -33,6 +34,7 @@ struct list list_create(int max, uint64_t nr_frames);
 struct verdict run_list(struct list *list, const struct how *how);
 /* How often each kind was done, in all runs that were not quiet. */
 uint64_t run_count(enum op_kind kind);
+uint64_t run_swapped_in(void); /* pages */
 
 /* shrink.c: leave out, and make simpler, what the failure does not need. Returns the runs it took.
  */

@@ -102,6 +102,7 @@ int shrink(struct list *list, struct verdict *verdict, int seconds, bool planted
 	if (verdict->at + 1 < list->nr)
 		list->nr = verdict->at + 1;
 	s.try = list_create(list->nr + 1, list->nr_frames);
+	s.try.swap = list->swap;
 	/* The same, with more looks: fails earlier, perhaps. */
 	fails_without(&s, 0, 0);
 	for (int nr = list->nr / 2; nr > 1; nr /= 2)

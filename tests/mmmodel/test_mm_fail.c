@@ -29,7 +29,7 @@ pfn_t phys_alloc_zeroed(struct phys *phys)
 	return alloc_fails() ? INVALID_PFN : pool_alloc_zeroed(phys);
 }
 
-#define NR_OPS	  400
+#define NR_OPS	  700
 #define NR_FRAMES 1024 /* never all of them */
 
 static struct op ops[NR_OPS];
@@ -53,7 +53,7 @@ static void record(uint64_t random)
 {
 	static struct world w;
 
-	world_create(&w, NR_FRAMES);
+	world_create(&w, NR_FRAMES, false);
 	for (current = 0; current < NR_OPS; current++) {
 		generate(&w, &random, &ops[current]);
 		apply(&w, &ops[current]);
@@ -68,7 +68,7 @@ static bool run_with_failure(int64_t site, uint64_t *gave_up)
 	bool failed = false;
 
 	current_site = site;
-	world_create(&w, NR_FRAMES);
+	world_create(&w, NR_FRAMES, false);
 	alloc_fail_at(site);
 	for (current = 0; current < NR_OPS; current++) {
 		bool failed_before = failed;

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/mmmodel/world.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include <gnomon/swap.h>
 
 #include "notifier/mm_internal.h"
 
 /* The border of tables of the two lowest levels lies 24 pages in. */
 #define LOW_BASE ((1UL << 30) - 24 * PAGE_SIZE)
+
+/* For all pages that there can be. */
+#define SWAP_SLOTS 4096
 
 hva_t place_hva(int place)
 {
@@ -37,12 +43,16 @@ bool places_ok(int page, int nr)
 	       page + nr <= (page / RUN_PAGES + 1) * RUN_PAGES;
 }
 
-void world_create(struct world *w, uint64_t nr_frames)
+void world_create(struct world *w, uint64_t nr_frames, bool swap)
 {
+	const char *dir = getenv("TMPDIR");
 	memset(w, 0, sizeof(*w));
 	w->nr_frames = nr_frames;
 	if (phys_create(&w->phys, nr_frames))
 		differ("a pool of %llu frames", (unsigned long long)nr_frames);
+	w->swap = swap;
+	if (swap && phys_swap_on(w->phys, dir ? dir : "/tmp", SWAP_SLOTS))
+		differ("a swap file of %d pages", SWAP_SLOTS);
 }
 
 void world_destroy(struct world *w)

@@ -39,6 +39,7 @@ struct mpage {
 	/* check.c */
 	pfn_t pfn;
 	bool seen;
+	int present; /* entries that have it */
 };
 
 struct mobject {
@@ -97,6 +98,7 @@ struct pin {
 struct world {
 	struct phys *phys;
 	uint64_t nr_frames, used;
+	bool swap; /* pages may go out at any time: residency.c */
 	struct mspace mm[NR_MMS];
 	struct mobject *object[NR_OBJECTS];
 	struct pin pin[NR_PINS];
@@ -115,7 +117,7 @@ _Noreturn void differ(const char *fmt, ...) __attribute__((format(printf, 1, 2))
 
 /* ---- world.c ---- */
 
-void world_create(struct world *w, uint64_t nr_frames);
+void world_create(struct world *w, uint64_t nr_frames, bool swap);
 /* Everything ends; a last look that all was given back. */
 void world_destroy(struct world *w);
 
@@ -180,6 +182,7 @@ bool apply_msync(struct world *w, const struct op *op);
 bool apply_soft_clear(struct world *w, const struct op *op);
 bool apply_soft_test(struct world *w, const struct op *op);
 bool apply_exclusive(struct world *w, const struct op *op);
+bool apply_reclaim(struct world *w, const struct op *op);
 
 /* The mm of @op; NULL: none there. */
 struct mspace *space_of(struct world *w, const struct op *op);
@@ -196,6 +199,14 @@ void check_closed_files(struct world *w);
 
 void secondary_attach(struct world *w, struct mspace *s);
 void secondary_detach(struct mspace *s); /* after the mm's exit, or before */
+
+/* ---- residency.c ---- */
+
+/* Which pages are in memory, read off the real mm; what may have changed by that, and nothing else.
+ */
+void adopt_residency(struct world *w);
+bool is_resident(struct mspace *s, int page);
+bool no_frame_left(const struct world *w);
 
 /* ---- check.c: everything that there is, against everything that should be ---- */
 

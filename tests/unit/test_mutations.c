@@ -13,6 +13,7 @@
 
 #include <gnomon/device.h>
 #include <gnomon/hmm_mirror.h>
+#include <gnomon/swap.h>
 
 #include "notifier/mm_internal.h"
 #include "notifier/mutations.h"
@@ -315,6 +316,27 @@ static void do_dontneed(struct rig *rig)
 	expect_eq(mm_madvise(rig->g.mm, page(2), 4 * PAGE_SIZE, MM_MADV_DONTNEED), 0);
 }
 
+static void do_free(struct rig *rig)
+{
+	expect_eq(mm_madvise(rig->g.mm, page(2), 4 * PAGE_SIZE, MM_MADV_FREE), 0);
+}
+
+static void swap_on(struct rig *rig)
+{
+	const char *dir = getenv("TMPDIR");
+
+	expect_eq(phys_swap_on(rig->g.phys, dir ? dir : "/tmp", 64), 0);
+}
+
+static void do_reclaim(struct rig *rig)
+{
+	struct reclaim_stats stats;
+
+	expect_eq(mm_madvise(rig->g.mm, page(2), 4 * PAGE_SIZE, MM_MADV_PAGEOUT), 0);
+	phys_reclaim_stats(rig->g.phys, &stats);
+	expect_eq(stats.swap_out, 4);
+}
+
 static void do_hole(struct rig *rig)
 {
 	expect_eq(address_space_punch_hole(rig->g.ram, 2, 4), 0);
@@ -397,6 +419,15 @@ static const struct row {
 			       .before = split_in_three,
 			       .mutate = do_dontneed,
 			       .windows = {{2, 4}, {4, 5}, {5, 6}}},
+	[MUTATION_FREE] = {.event = MMU_NOTIFY_CLEAR,
+			   .private = true,
+			   .mutate = do_free,
+			   .windows = {{2, 6}}},
+	[MUTATION_PAGE_OUT] = {.event = MMU_NOTIFY_CLEAR,
+			       .private = true,
+			       .before = swap_on,
+			       .mutate = do_reclaim,
+			       .windows = {{2, 3}, {3, 4}, {4, 5}, {5, 6}}},
 	[MUTATION_HOLE] = {.event = MMU_NOTIFY_CLEAR,
 			   .before = split_in_three,
 			   .mutate = do_hole,

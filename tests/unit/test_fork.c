@@ -193,11 +193,12 @@ static void fork_here(struct step *step)
 TEST(fork, a_write_that_is_under_way)
 {
 	struct stepped s = {.step = {.at_each = fork_here, .arg = &s}};
-	struct phys *phys = test_phys(8);
-	uint64_t word = 2;
 	unsigned int nr[3] = {0};
+	uint64_t word = 2;
+	struct phys *phys;
 
 	step_skip();
+	phys = test_phys(8);
 	s.mm = test_mm(phys);
 	expect_eq(mm_mmap(s.mm, area_page(0), P, RW, NULL, 0), 0);
 	do {

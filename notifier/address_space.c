@@ -52,6 +52,7 @@ struct address_space *address_space_create(struct phys *phys, uint64_t nr_pages)
 	mapping->fd = -1;
 	refcount_set(&mapping->refs, 1);
 	init_rwsem_class(&mapping->i_mmap_rwsem, &lockdep_i_mmap_rwsem);
+	init_rwsem(&mapping->writeback_rwsem);
 	spin_lock_init(&mapping->i_pages_lock);
 	return mapping;
 }
@@ -165,8 +166,11 @@ static bool fill_slot(struct address_space *mapping, uint64_t pgoff, uint64_t sl
  * As address_space_find_page(), for an empty slot. 0, -ENOMEM, -EIO, -EAGAIN when someone else
  * filled it. The new frame is locked before anyone can find it in the slot, so that a first fault
  * maps it before it can be moved; and before its mapping is set, since one who guesses frame
- * numbers (migrate_frame) may look at it already. A file is read when the frame is in the slot, not
- * before: whoever punches a hole finds it there, and waits (file_hole.c).
+ * numbers (migrate_frame) may look at it already.
+ *
+ * A file is read when the frame is in the slot, not before: whoever punches a hole finds it there,
+ * and waits (file_hole.c); and of several readers one reads. Else who was slow could bring what the
+ * page was before another read it, wrote to it, and dropped it.
  */
 static int add_page(struct address_space *mapping, uint64_t pgoff, pfn_t *pfnp)
 {

@@ -32,8 +32,18 @@
  *   ... entry := F; unlocks F
  *                                             3: had to wait for F: unmaps it, slot 7 := none
  *
- * (a_read_under_way, same place.) Nor by a page that was dirty, and is written between 1 and 3:
- * step 3 finds that something was, and makes that page's hole anew (a_write_under_way).
+ * (a_read_under_way, same place.) And from 1 to 3 nobody writes to the file: who does has
+ * writeback_rwsem for reading, we have it for writing. Or else
+ *
+ *   reclaim of page 7, dirty                  hole over page 7
+ *   ------------------------                  ----------------
+ *                                             1: the file has zeroes
+ *   locks F, unmaps it
+ *   writes F to the file, slot 7 := none
+ *                                             2; 3: nothing is in slot 7
+ *   next touch: slot 7 is empty, reads what F was
+ *
+ * (reclaim_in_between: it tries the lock, as it has F locked; a_write_under_way: we wait for it.)
  */
 #include "notifier/file_pages.h"
 
@@ -127,31 +137,26 @@ static void unmap_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 
 /* ---- the hole ---- */
 
-/* Step 3. @written: what nr_written was before step 1. 0, -errno; the page is gone in any case. */
-static int punch_page(struct address_space *mapping, uint64_t pgoff, int64_t written)
+/* Step 3. */
+static void punch_page(struct address_space *mapping, uint64_t pgoff)
 {
 	struct frame *frame;
-	int ret = 0;
 	pfn_t pfn;
 
 	while (!address_space_find_page(mapping, pgoff, &pfn)) {
 		if (address_space_drop_swapped(mapping, pgoff))
-			return 0;
+			return;
 	}
 	frame = pfn_to_frame(mapping->phys, pfn);
 	if (atomic_read(&frame->mapcount))
 		rmap_walk(frame, unmap_one, &pfn);
-	if (has_file(mapping) && atomic64_read(&mapping->nr_written) != written)
-		ret = file_punch(mapping, pgoff, 1);
 	address_space_delete_page(mapping, pgoff, pfn);
 	unlock_frame(mapping->phys, pfn);
 	phys_put(mapping->phys, pfn);
-	return ret;
 }
 
 int address_space_punch_hole(struct address_space *mapping, uint64_t first, uint64_t nr_pages)
 {
-	int64_t written = atomic64_read(&mapping->nr_written);
 	int ret = 0;
 
 	might_sleep();
@@ -161,16 +166,15 @@ int address_space_punch_hole(struct address_space *mapping, uint64_t first, uint
 		return -EACCES;
 	if (!nr_pages)
 		return 0;
+	down_write(&mapping->writeback_rwsem);
 	if (has_file(mapping))
 		ret = file_punch(mapping, first, nr_pages);
-	if (ret)
-		return ret;
-	unmap_mapping_range(mapping, first, first + nr_pages - 1);
-	for (uint64_t i = 0; i < nr_pages; i++) {
-		int err = punch_page(mapping, first + i, written);
-
-		ret = ret ? ret : err;
+	if (!ret) {
+		unmap_mapping_range(mapping, first, first + nr_pages - 1);
+		for (uint64_t i = 0; i < nr_pages; i++)
+			punch_page(mapping, first + i);
 	}
+	up_write(&mapping->writeback_rwsem);
 	return ret;
 }
 

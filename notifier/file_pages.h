@@ -36,7 +36,8 @@ void file_close(struct address_space *mapping);
 /*
  * For whoever wants to drop the frame of a dirty page (reclaim). It is locked, and mapped nowhere:
  * the file gets its contents. 0 and the page is clean; -EBUSY: it is pinned, so the file has
- * something, and the page stays dirty; -errno, and it stays dirty. May sleep.
+ * something, and the page stays dirty; -EAGAIN (a hole is in the making) or another -errno, and it
+ * stays dirty. May sleep.
  */
 int address_space_writeback_page(struct address_space *mapping, struct frame *frame, pfn_t pfn);
 

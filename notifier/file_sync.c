@@ -76,7 +76,7 @@ static void mkclean_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 	mmu_notifier_invalidate_range_end(&range);
 }
 
-/* As address_space_writeback_page(), of a page that may be mapped. */
+/* As address_space_writeback_page(), of a page that may be mapped, under writeback_rwsem. */
 static int write_back(struct address_space *mapping, struct frame *frame, pfn_t pfn)
 {
 	uint64_t copy[CONTENTS_WORDS];
@@ -94,7 +94,6 @@ static int write_back(struct address_space *mapping, struct frame *frame, pfn_t 
 	ret = file_write_page(mapping, frame->index, copy);
 	if (ret)
 		return ret;
-	atomic64_inc(&mapping->nr_written);
 	if (pinned)
 		return -EBUSY;
 	address_space_set_dirty(mapping, frame->index, false);
@@ -103,18 +102,24 @@ static int write_back(struct address_space *mapping, struct frame *frame, pfn_t 
 
 int address_space_writeback_page(struct address_space *mapping, struct frame *frame, pfn_t pfn)
 {
+	int ret;
+
 	ASSERT(!atomic_read(&frame->mapcount), "the caller unmapped the page");
-	return write_back(mapping, frame, pfn);
+	/* With the frame locked it is too late to wait. */
+	if (!down_read_trylock(&mapping->writeback_rwsem))
+		return -EAGAIN;
+	ret = write_back(mapping, frame, pfn);
+	up_read(&mapping->writeback_rwsem);
+	return ret;
 }
 
 /* 1 if it was written, 0 if there was nothing to write, -errno. */
-static int sync_page(struct address_space *mapping, uint64_t pgoff)
+static int sync_dirty_page(struct address_space *mapping, uint64_t pgoff)
 {
 	int ret = 0;
 	pfn_t pfn;
 
-	if (!address_space_page_dirty(mapping, pgoff) ||
-	    !address_space_find_page(mapping, pgoff, &pfn))
+	if (!address_space_find_page(mapping, pgoff, &pfn))
 		return 0;
 	if (address_space_page_dirty(mapping, pgoff)) {
 		ret = write_back(mapping, pfn_to_frame(mapping->phys, pfn), pfn);
@@ -123,6 +128,18 @@ static int sync_page(struct address_space *mapping, uint64_t pgoff)
 	}
 	unlock_frame(mapping->phys, pfn);
 	phys_put(mapping->phys, pfn);
+	return ret;
+}
+
+static int sync_page(struct address_space *mapping, uint64_t pgoff)
+{
+	int ret;
+
+	if (!address_space_page_dirty(mapping, pgoff))
+		return 0;
+	down_read(&mapping->writeback_rwsem);
+	ret = sync_dirty_page(mapping, pgoff);
+	up_read(&mapping->writeback_rwsem);
 	return ret;
 }
 

@@ -4,7 +4,8 @@
  *
  * Lock order, outermost first (docs/locking.md is the full table):
  *
- *   mm->mmap_lock -> mm_all_locks_mutex -> frame lock -> mapping->i_mmap_rwsem -> anon_vma->rwsem
+ *   mm->mmap_lock -> mm_all_locks_mutex -> mapping->writeback_rwsem -> frame lock
+ *       -> mapping->i_mmap_rwsem -> anon_vma->rwsem
  *       -> mapping->i_pages_lock -> mm->page_table_lock -> swap->lock
  *       -> (notifier clients' spinlocks) -> lru->lock -> phys->lock
  *
@@ -62,9 +63,11 @@ struct address_space {
 
 	/* Constant from the creation on; file_pages.c. */
 	int fd; /* the file that pages come from and go to, or -1: there is nothing but the cache */
-	bool read_only;	       /* the file: nobody may have a shared mapping that writes */
-	uint64_t file_bytes;   /* what lies beyond, in the last page, is not in the file */
-	atomic64_t nr_written; /* pages, counted with the frame locked when the file has them */
+	bool read_only;	     /* the file: nobody may have a shared mapping that writes */
+	uint64_t file_bytes; /* what lies beyond, in the last page, is not in the file */
+	/* Taken for reading by whoever writes a page to the file; for writing while a hole is in
+	 * the making (file_hole.c). */
+	struct rw_semaphore writeback_rwsem;
 };
 
 #define SLOT_DIRTY   (1UL << 63)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Holes in objects: what is gone, what stays, who is told of which range, and the races. */
+#include <gnomon/swap.h>
+
 #include <sys/stat.h>
 
 #include "tests/support/file_fixture.h"
@@ -223,7 +225,6 @@ struct puncher {
 	struct park *park; /* at the end of the first window, if any */
 	struct counting_notifier cn;
 	atomic_t tid, done, windows;
-	int expected; /* what the call returns */
 };
 
 static void park_at_end(struct counting_notifier *cn, const struct mmu_notifier_range *range)
@@ -239,7 +240,7 @@ static void punch(void *arg)
 	struct puncher *p = arg;
 
 	atomic_set(&p->tid, gettid());
-	expect_eq(address_space_punch_hole(p->rig->mapping, 0, 1), p->expected);
+	expect_eq(address_space_punch_hole(p->rig->mapping, 0, 1), 0);
 	atomic_set_release(&p->done, 1);
 }
 
@@ -323,7 +324,7 @@ static void sync_page_once(void *arg)
 	expect_eq(address_space_sync(rig->mapping, 0, 1), 1);
 }
 
-/* And from the cache to the file: they get there when the hole is made already. */
+/* And from the cache to the file. */
 TEST(file_hole, a_write_under_way)
 {
 	struct file_rig rig = file_rig_init(1, 4);
@@ -337,19 +338,19 @@ TEST(file_hole, a_write_under_way)
 	expect_eq(kthread_run(&syncer, "sync", sync_page_once, &rig), 0);
 	park_wait(&park, 1);
 	punch_until_asleep(&p, &rig);
+	expect_eq(atomic_read(&file_calls.punches), 0);
 	park_release(&park);
 	kthread_join(&syncer);
 	kthread_join(&p.thread);
-	expect_eq(atomic_read(&file_calls.punches), 2);
 	expect_hole(&rig);
 	file_rig_done(&rig);
 }
 
-/* The page is gone even if its second hole cannot be made; and the caller is told. */
-TEST(file_hole, a_write_in_between_and_an_error)
+/* Reclaim would write a dirty page, and leave nothing behind that tells of it. */
+TEST(file_hole, reclaim_in_between)
 {
 	struct file_rig rig = file_rig_init(1, 4);
-	struct puncher p = {.rig = &rig, .expected = -EIO};
+	struct puncher p = {.rig = &rig};
 	struct park park;
 
 	park_init(&park);
@@ -359,13 +360,43 @@ TEST(file_hole, a_write_in_between_and_an_error)
 	test_write(rig.mm, file_page(0), 5);
 	expect_eq(kthread_run(&p.thread, "punch", punch, &p), 0);
 	park_wait(&park, 1);
-	expect_eq(address_space_sync(rig.mapping, 0, 1), 1);
-	atomic_set(&file_calls.punch_errno, EIO);
+	expect_eq(phys_reclaim(rig.phys, 1), 0);
+	expect_eq(atomic_read(&file_calls.writes), 0);
 	park_release(&park);
 	kthread_join(&p.thread);
-	expect_eq(phys_nr_free(rig.phys), 4);
-	/* What the file has after all. */
-	expect_eq(test_read(rig.mm, file_page(0)), 5);
 	mmu_notifier_unregister(&p.cn.mn, rig.mm);
+	expect_hole(&rig);
+	/* Otherwise it goes. */
+	test_write(rig.mm, file_page(0), 6);
+	expect_eq(phys_reclaim(rig.phys, 1), 1);
+	expect_eq(test_file_read(rig.fd, 0), 6);
 	file_rig_done(&rig);
+}
+
+/* ---- pages that are out ---- */
+
+TEST(file_hole, what_is_swapped_out_is_gone_too)
+{
+	struct phys *phys = test_phys(8);
+	struct mm_struct *mm = test_mm(phys);
+	struct address_space *mapping = test_mapping(phys, 4);
+	struct reclaim_stats stats;
+
+	expect_eq(phys_swap_on(phys, "/tmp", 8), 0);
+	expect_eq(mm_mmap(mm, FILE_BASE, 4 * PAGE_SIZE, RW, mapping, 0), 0);
+	for (uint64_t n = 0; n < 4; n++)
+		test_write(mm, file_page(n), n + 1);
+	expect_eq(mm_madvise(mm, file_page(0), 4 * PAGE_SIZE, MM_MADV_PAGEOUT), 0);
+	phys_reclaim_stats(phys, &stats);
+	expect_eq(stats.swap_used, 4);
+	expect_eq(address_space_punch_hole(mapping, 1, 2), 0);
+	phys_reclaim_stats(phys, &stats);
+	expect_eq(stats.swap_used, 2);
+	for (uint64_t n = 0; n < 4; n++)
+		expect_eq(test_read(mm, file_page(n)), n == 0 || n == 3 ? n + 1 : 0);
+	mmput(mm);
+	address_space_put(mapping);
+	phys_reclaim_stats(phys, &stats);
+	expect_eq(stats.swap_used, 0);
+	test_phys_done(phys);
 }

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Holes against readers, syncs and migrations. Each page has one thread that writes a stamp to it,
- * and then makes it a hole: what it finds there afterwards, in memory and in the file, is zero,
- * whatever the others do. They find a stamp of the page's, or zero, and no stamp comes back.
+ * Holes against readers, syncs, migrations and reclaim. Each page has one thread that writes a
+ * stamp to it, and then makes it a hole: what it finds there afterwards, in memory and in the file,
+ * is zero, whatever the others do. They find a stamp of the page's, or zero, and no stamp comes
+ * back.
  */
+#include <gnomon/swap.h>
+
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
@@ -17,7 +20,7 @@ struct storm {
 	atomic_t next_owner, stop;
 	atomic64_t gone[NR_PAGES]; /* stamps up to this one were punched out */
 	uint64_t first, goal;	   /* stamps of this round */
-	atomic64_t seen, synced, migrated;
+	atomic64_t seen, synced, migrated, reclaimed;
 };
 
 static void own(void *arg)
@@ -59,13 +62,14 @@ static void sync_and_migrate(void *arg)
 	struct storm *s = arg;
 
 	for (uint64_t i = 0; !atomic_read(&s->stop); i++) {
-		long ret = address_space_sync(s->rig.mapping, i % NR_PAGES, 1);
+		long ret = address_space_sync(s->rig.mapping, 0, NR_PAGES);
 
 		expect_ge(ret, 0);
 		atomic64_add(ret, &s->synced);
 		ret = migrate_mapping_page(s->rig.mapping, i * 3 % NR_PAGES);
 		expect(ret == 0 || ret == -EBUSY || ret == -ENOENT);
 		atomic64_add(ret == 0, &s->migrated);
+		atomic64_add((int64_t)phys_reclaim(s->rig.phys, 1), &s->reclaimed);
 		expect_ge(mm_migrate_range(s->other, file_page(0), NR_PAGES * PAGE_SIZE), 0);
 	}
 }
@@ -91,7 +95,7 @@ TEST(file_hole_races, no_stamp_comes_back)
 		test_threads(NR_OWNERS, own, &s);
 		s.first += s.goal;
 	} while (atomic64_read(&s.seen) < 50 || atomic64_read(&s.synced) < 50 ||
-		 atomic64_read(&s.migrated) < 50);
+		 atomic64_read(&s.migrated) < 50 || atomic64_read(&s.reclaimed) < 50);
 	atomic_set(&s.stop, 1);
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		kthread_join(&threads[i]);

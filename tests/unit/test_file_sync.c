@@ -314,3 +314,29 @@ TEST(file_sync, one_page_for_its_frame)
 	phys_put(rig.phys, pfn);
 	file_rig_done(&rig);
 }
+
+/* ---- with fewer frames than pages ---- */
+
+/*
+ * Reclaim drops what the file has, and writes what it does not have: so a file larger than the
+ * machine can be read and written all over, without a swap file.
+ */
+TEST(file_sync, more_pages_than_frames)
+{
+	struct file_rig rig = file_rig_init(64, 16);
+
+	for (uint64_t n = 0; n < 64; n++)
+		expect_eq(test_read(rig.mm, file_page(n)), file_word(n));
+	expect_eq(atomic_read(&file_calls.writes), 0);
+	for (uint64_t n = 0; n < 64; n++)
+		test_write(rig.mm, file_page(n), n + 1);
+	expect_ge(atomic_read(&file_calls.writes), 64 - 16);
+	for (uint64_t n = 0; n < 64; n++) {
+		expect_eq(test_read(rig.mm, file_page(n)), n + 1);
+		expect_eq(test_read(rig.mm, file_page(n) + 8), file_word(n));
+	}
+	expect_ge(address_space_sync(rig.mapping, 0, 64), 0);
+	for (uint64_t n = 0; n < 64; n++)
+		expect_eq(test_file_read(rig.fd, n * PAGE_SIZE), n + 1);
+	file_rig_done(&rig);
+}

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Writers of three kinds against syncs, migrations and zaps, with exact oracles: what a writer
- * knows to be in memory when a sync begins is in the file when it returns, and at the end the file
- * is what memory was. A store that went into a page that was thought clean is missing there.
+ * Writers of three kinds against syncs, migrations, zaps and reclaim, with exact oracles: what a
+ * writer knows to be in memory when a sync begins is in the file when it returns, and at the end
+ * the file is what memory was. A store that went into a page that was thought clean is missing
+ * there.
  */
+#include <gnomon/swap.h>
+
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
@@ -45,7 +48,7 @@ struct storm {
 	atomic64_t known[NR_PAGES][NR_WORDS]; /* are in memory for sure */
 	atomic_t stop;
 	uint64_t goal;
-	atomic64_t synced, checked, migrated, zapped, refused;
+	atomic64_t synced, checked, migrated, zapped, reclaimed;
 };
 
 static int secondary_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
@@ -203,6 +206,7 @@ static void disturb(void *arg)
 		zapped = mm_zap_range(mm_of(s, i, n), file_page(n), PAGE_SIZE);
 		expect_ge(zapped, 0);
 		atomic64_add(zapped, &s->zapped);
+		atomic64_add((int64_t)phys_reclaim(s->rig.phys, 2), &s->reclaimed);
 		expect_ge(mm_migrate_range(s->rig.mm, file_page(0), NR_PAGES * PAGE_SIZE), 0);
 	}
 }
@@ -250,7 +254,8 @@ TEST(file_sync_races, no_write_is_lost)
 		kthread_join(&threads[i]);
 	/* Writers may be done before the others have begun. */
 	while (atomic64_read(&s.checked) < 500 || atomic64_read(&s.synced) < 100 ||
-	       atomic64_read(&s.migrated) < 100 || atomic64_read(&s.zapped) < 100) {
+	       atomic64_read(&s.migrated) < 100 || atomic64_read(&s.zapped) < 100 ||
+	       atomic64_read(&s.reclaimed) < 100) {
 		for (uint64_t n = 0; n < NR_PAGES; n++) {
 			test_increment(s.rig.mm, word_at(n, BY_INCREMENT));
 			atomic64_inc_return(&s.known[n][BY_INCREMENT]);

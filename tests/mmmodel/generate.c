@@ -210,6 +210,8 @@ static void on_space(const struct world *w, uint64_t *random, struct op *op)
 		op->value = one_in(random, 3) ? MM_MADV_REMOVE : MM_MADV_DONTNEED;
 		if (w->swap && one_in(random, 2))
 			op->value = MM_MADV_PAGEOUT;
+		if (w->swap && one_in(random, 3))
+			op->value = MM_MADV_FREE;
 		if (one_in(random, 10))
 			op->value = MM_MADV_COLD;
 		if (one_in(random, 50))

@@ -20,12 +20,17 @@ static struct report {
 	int at;
 	char what[300];
 	uint64_t done[NR_OP_KINDS];
-	uint64_t swapped_in;
+	uint64_t swapped_in, given_up;
 } * report;
 
 uint64_t run_swapped_in(void)
 {
 	return report->swapped_in;
+}
+
+uint64_t run_given_up(void)
+{
+	return report->given_up;
 }
 
 static void *shared_memory(size_t size)
@@ -96,8 +101,10 @@ static void run_all(struct list *list, const struct how *how)
 	report->at = list->nr;
 	phys_reclaim_stats(w.phys, &stats);
 	world_destroy(&w);
-	if (!how->quiet)
+	if (!how->quiet) {
 		report->swapped_in += stats.swap_in;
+		report->given_up += stats.lazyfreed;
+	}
 	for (int i = 0; i < NR_OP_KINDS && !how->quiet; i++)
 		report->done[i] += w.done[i];
 }

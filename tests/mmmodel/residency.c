@@ -119,6 +119,8 @@ static void adopt_object(struct world *w, struct mobject *object)
 		if (!page)
 			continue;
 		if (page->dirty && !address_space_page_dirty(object->real, i)) {
+			if (page->pins)
+				differ("page %d of a file is pinned, and clean", i);
 			expect_in_file(object, i);
 			page->dirty = false;
 			memcpy(object->file[i], page->word, sizeof(page->word));

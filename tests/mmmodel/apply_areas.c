@@ -357,6 +357,22 @@ bool apply_zap(struct world *w, const struct op *op)
 	return true;
 }
 
+/* Done already: what was out is gone, and what is in memory may go. */
+static int give_up(struct world *w, struct mspace *s, int page, int nr)
+{
+	if (!s->place[page].private || s->place[page].object)
+		return -EINVAL;
+	for (int i = page; i < page + nr; i++) {
+		struct place *place = &s->place[i];
+
+		if (place->page && !is_mapped(s, i))
+			drop_entry(w, place);
+		else if (place->page && place->page->maps == 1 && !place->page->pins)
+			place->page->lazy = true;
+	}
+	return 0;
+}
+
 /* What of the range lies in one area. */
 static int advise_part(struct world *w, struct mspace *s, const struct op *op, int page, int nr)
 {
@@ -368,6 +384,8 @@ static int advise_part(struct world *w, struct mspace *s, const struct op *op, i
 		drop_entries(w, s, page, nr);
 		return 0;
 	}
+	if (op->value == MM_MADV_FREE)
+		return give_up(w, s, page, nr);
 	if (!place->object)
 		return -EINVAL;
 	if (place->private || !(place->prot & MM_PROT_WRITE))
@@ -409,9 +427,9 @@ bool apply_madvise(struct world *w, const struct op *op)
 	hva_t addr;
 	int ret;
 
-	if (!s || !range_of(op, &addr, &len) || op->value == MM_MADV_FREE)
+	if (!s || !range_of(op, &addr, &len))
 		return false;
-	if (op->value == MM_MADV_PAGEOUT && !w->swap)
+	if ((op->value == MM_MADV_PAGEOUT || op->value == MM_MADV_FREE) && !w->swap)
 		return false;
 	ret = mm_madvise(s->real, addr, len, op->value);
 	expect_result(op, ret, expect_madvise(w, s, op, len));

@@ -38,12 +38,11 @@ static bool words_of(const struct op *op, struct words *words)
 	return true;
 }
 
-/* An access ends at the first page that cannot be had: the expected result, and that page. */
-static int fault_words(struct world *w, struct mspace *s, const struct words *words, bool write,
-		       int *end)
+/* A read ends at the first page that cannot be had. */
+static int fault_words(struct world *w, struct mspace *s, const struct words *words)
 {
-	for (*end = words->first_page; *end <= words->last_page; ++*end) {
-		int ret = fault(w, s, *end, write);
+	for (int page = words->first_page; page <= words->last_page; page++) {
+		int ret = fault(w, s, page, false);
 
 		if (ret)
 			return ret;
@@ -91,14 +90,14 @@ bool apply_read(struct world *w, const struct op *op)
 	static unsigned char expected[5 * PAGE_SIZE], found[5 * PAGE_SIZE];
 	struct mspace *s = space_of(w, op);
 	struct words words;
-	int ret, end;
+	int ret;
 
-	if (!s || !words_of(op, &words))
+	if (!s || !words_of(op, &words) || !settle_lazy(w, s, words.first_page, words.last_page))
 		return false;
 	ret = mm_read(s->real, words.hva, found, words.len);
 	if (gave_up_at(w, s, ret, words.first_page, words.last_page))
 		return true;
-	expect_result(op, ret, fault_words(w, s, &words, false, &end));
+	expect_result(op, ret, fault_words(w, s, &words));
 	if (ret)
 		return true;
 	memset(expected, 0, words.len + 8);
@@ -135,15 +134,36 @@ static int pages_written(struct world *w, struct mspace *s, const struct op *op,
 	return words->last_page - words->first_page + 1;
 }
 
+/* Page by page: one of them may be copied from what was written to another. */
+static int write_words(struct world *w, struct mspace *s, const struct op *op,
+		       const struct words *words, const unsigned char *buffer)
+{
+	for (int i = 0; i < op->nr; i++) {
+		int page = op->page + (op->to + i) / NR_WORDS;
+		size_t at = word_in_buffer(op, words, i);
+		int ret = 0;
+
+		if (page > words->last_page)
+			break;
+		if (i == 0 || (op->to + i) % NR_WORDS == 0)
+			ret = fault(w, s, page, true);
+		if (ret)
+			return ret;
+		memcpy(model_word(s, op, i), buffer + at,
+		       words->len - at < 8 ? words->len - at : 8);
+	}
+	return 0;
+}
+
 /* As apply_read(). value: of what is written. Pages before the one that cannot be had are. */
 bool apply_write(struct world *w, const struct op *op)
 {
 	static unsigned char buffer[5 * PAGE_SIZE];
 	struct mspace *s = space_of(w, op);
-	int ret, end, expected;
 	struct words words;
+	int ret, expected;
 
-	if (!s || !words_of(op, &words))
+	if (!s || !words_of(op, &words) || !settle_lazy(w, s, words.first_page, words.last_page))
 		return false;
 	memset(buffer, 0, words.len + 8);
 	for (int i = 0; i < op->nr; i++) {
@@ -154,16 +174,9 @@ bool apply_write(struct world *w, const struct op *op)
 	ret = mm_write(s->real, words.hva, buffer, words.len);
 	if (gave_up_at(w, s, ret, words.first_page, words.last_page)) {
 		words.last_page = words.first_page + pages_written(w, s, op, &words, buffer) - 1;
-		expected = fault_words(w, s, &words, true, &end) ?: ret;
+		expected = write_words(w, s, op, &words, buffer) ?: ret;
 	} else {
-		expected = fault_words(w, s, &words, true, &end);
-	}
-	for (int i = 0; i < op->nr; i++) {
-		size_t at = word_in_buffer(op, &words, i);
-
-		if (op->page + (op->to + i) / NR_WORDS >= end)
-			break;
-		memcpy(model_word(s, op, i), buffer + at, words.len - at < 8 ? words.len - at : 8);
+		expected = write_words(w, s, op, &words, buffer);
 	}
 	expect_result(op, ret, expected);
 	return true;
@@ -189,6 +202,8 @@ bool apply_cmpxchg(struct world *w, const struct op *op)
 	int ret, expected;
 
 	if (!s || !places_ok(op->page, 1) || op->to < 0 || op->to >= NR_WORDS || op->skew < 0)
+		return false;
+	if (!settle_lazy(w, s, op->page, op->page))
 		return false;
 	found = peek(&s->place[op->page], op->to);
 	old = found + (op->flags ? 1 : 0);
@@ -262,6 +277,8 @@ bool apply_secondary(struct world *w, const struct op *op)
 
 	if (!s || !places_ok(op->page, 1))
 		return false;
+	if (!settle_lazy(w, s, op->page, op->page))
+		return false;
 	place = &s->place[op->page];
 	ret = hva_to_pfn(s->real, place_hva(op->page), op->flags, &pfn, &writable);
 	if (gave_up_at(w, s, ret, op->page, op->page))
@@ -302,6 +319,8 @@ bool apply_pin(struct world *w, const struct op *op)
 	int ret;
 
 	if (!s || !places_ok(op->page, 1) || op->to < 0 || op->to >= NR_PINS || w->pin[op->to].page)
+		return false;
+	if (!settle_lazy(w, s, op->page, op->page))
 		return false;
 	pin = &w->pin[op->to];
 	ret = mm_pin_page(s->real, place_hva(op->page), op->flags, &pfn);
@@ -492,6 +511,8 @@ bool apply_exclusive(struct world *w, const struct op *op)
 	int ret;
 
 	if (!s || !places_ok(op->page, 1))
+		return false;
+	if (!settle_lazy(w, s, op->page, op->page))
 		return false;
 	mmap_read_lock(s->real);
 	ret = make_device_exclusive(s->real, place_hva(op->page), s, &pfn);

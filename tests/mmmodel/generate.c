@@ -49,7 +49,7 @@ static const struct {
 	{OP_SECONDARY, 120},
 	{OP_PIN, 20},
 	{OP_PUNCH, 6},
-	{OP_SYNC, 10},
+	{OP_SYNC, 20},
 	{OP_MSYNC, 6},
 	{OP_SOFT_CLEAR, 8},
 	{OP_SOFT_TEST, 20},
@@ -210,6 +210,8 @@ static void on_space(const struct world *w, uint64_t *random, struct op *op)
 		op->value = one_in(random, 3) ? MM_MADV_REMOVE : MM_MADV_DONTNEED;
 		if (w->swap && one_in(random, 2))
 			op->value = MM_MADV_PAGEOUT;
+		if (w->swap && one_in(random, 3))
+			op->value = MM_MADV_FREE;
 		if (one_in(random, 10))
 			op->value = MM_MADV_COLD;
 		if (one_in(random, 50))
@@ -261,7 +263,7 @@ void generate(const struct world *w, uint64_t *random, struct op *op)
 		op->object = 1 + below(random, NR_OBJECTS);
 		op->nr = one_in(random, 8) ? 0 : 1 + below(random, MAX_OBJECT_PAGES);
 		/* Pages of files go when frames are few. */
-		op->flags = (w->swap || w->nr_frames >= 1024) && one_in(random, 3);
+		op->flags = (w->swap || w->nr_frames >= 1024) && !one_in(random, 3);
 		break;
 	case OP_RECLAIM:
 		op->nr = 1 + below(random, 40);

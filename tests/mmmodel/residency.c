@@ -6,7 +6,8 @@
  *  - the entry of a private page is a swap entry; who writes to it may have to ask again (own);
  *  - the entry of an object's page is gone, and its frame with it, or not;
  *  - a page of a file is not dirty any more: then the file has it;
- *  - a device has a page no more.
+ *  - a device has a page no more;
+ *  - a page that was given up is gone.
  *
  * Contents never change, so each access that brings a page back is a test.
  */
@@ -28,6 +29,47 @@ bool is_resident(struct mspace *s, int page)
 	return pte_maps_frame(entry_of(s, page));
 }
 
+bool is_mapped(struct mspace *s, int page)
+{
+	return !pte_none(entry_of(s, page));
+}
+
+/* All as it was, or all zero. */
+static void settle(struct world *w, struct mspace *s, int at)
+{
+	struct mpage *page;
+	bool zero = true;
+	pfn_t pfn;
+
+	if (mm_pin_page(s->real, place_hva(at), true, &pfn) || fault(w, s, at, true))
+		differ("place %d cannot be written", at);
+	page = s->place[at].page;
+	for (int i = 0; i < NR_WORDS; i++) {
+		const uint64_t *word =
+			(uint64_t *)((char *)phys_map(w->phys, pfn) + word_offset(i));
+
+		zero &= !*word;
+	}
+	if (zero)
+		memset(page->word, 0, sizeof(page->word));
+	page->lazy = false;
+	mm_unpin_page(s->real, pfn, true);
+}
+
+bool settle_lazy(struct world *w, struct mspace *s, int first, int last)
+{
+	for (int i = first; i <= last; i++) {
+		struct place *place = &s->place[i];
+
+		if (!place->page || !place->page->lazy)
+			continue;
+		if (!(place->prot & MM_PROT_WRITE))
+			return false;
+		settle(w, s, i);
+	}
+	return true;
+}
+
 bool no_frame_left(const struct world *w)
 {
 	return w->swap ? phys_nr_free(w->phys) == 0 : w->used == w->nr_frames;
@@ -41,7 +83,7 @@ static void adopt_entry(struct world *w, struct mspace *s, int at)
 	if (!place->page)
 		return;
 	if (pte_none(pte)) {
-		if (!place->page->cached || place->page->pins)
+		if ((!place->page->cached && !place->page->lazy) || place->page->pins)
 			differ("the page at place %d is lost", at);
 		drop_entry(w, place);
 		return;
@@ -77,6 +119,8 @@ static void adopt_object(struct world *w, struct mobject *object)
 		if (!page)
 			continue;
 		if (page->dirty && !address_space_page_dirty(object->real, i)) {
+			if (page->pins)
+				differ("page %d of a file is pinned, and clean", i);
 			expect_in_file(object, i);
 			page->dirty = false;
 			memcpy(object->file[i], page->word, sizeof(page->word));

@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "notifier/frame.h"
 #include "notifier/sync/util.h"
 #include "tests/mmmodel/world.h"
 
@@ -43,7 +44,16 @@ static void release(struct mmu_notifier *mn, struct mm_struct *mm)
 {
 	struct secondary *secondary = container_of(mn, struct secondary, mn);
 
-	(void)mm;
+	/* No page is freed before. */
+	for (int i = 0; i < NR_PAGES; i++) {
+		const struct frame *frame;
+
+		if (!secondary->entry[i].valid)
+			continue;
+		frame = pfn_to_frame(mm_phys(mm), secondary->entry[i].pfn);
+		if (!atomic_read(&frame->refcount) || !frame->mapping)
+			differ("the frame of place %d is freed before release", i);
+	}
 	secondary->released = true;
 	drop(secondary, 0, HVA_MAX);
 }

@@ -35,6 +35,7 @@ struct mpage {
 	int pins, gets;		   /* pins for writing, and for reading */
 	bool cached;		   /* in the slot of an object */
 	bool dirty;		   /* the file below that has something else, perhaps */
+	bool lazy;		   /* MM_MADV_FREE: zero, perhaps, when it is next touched */
 	uint64_t word[NR_WORDS];
 	/* check.c */
 	pfn_t pfn;
@@ -206,6 +207,12 @@ void secondary_detach(struct mspace *s); /* after the mm's exit, or before */
  */
 void adopt_residency(struct world *w);
 bool is_resident(struct mspace *s, int page);
+bool is_mapped(struct mspace *s, int page); /* there is an entry of any kind */
+/*
+ * Before an access: pages of [first, last] that were given up are looked at, and kept from now on.
+ * False: that cannot be done, and the access is not for this world.
+ */
+bool settle_lazy(struct world *w, struct mspace *s, int first, int last);
 bool no_frame_left(const struct world *w);
 
 /* ---- check.c: everything that there is, against everything that should be ---- */

@@ -56,9 +56,13 @@ static hva_t word_of(unsigned int page)
 	return HVA + page * PAGE_SIZE + 8 * page;
 }
 
+/*
+ * Counts up to 3 in the accessed and dirty bits of a page-table entry: that is all that host code
+ * writes to a guest's memory while it runs, and so all that may be under way when a page is taken.
+ */
 static uint64_t stamp(unsigned int page, uint64_t count)
 {
-	return 0x9e3779b97f4a7c15 * (page + 1) + (count << 8);
+	return ((0x9e3779b97f4a7c15 * (page + 1)) & ~0x60ULL) | (count & 3) << 5;
 }
 
 /* As a vCPU would: refused in a hole, or for want of memory that is hoarded, it waits. */

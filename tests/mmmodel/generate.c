@@ -119,6 +119,21 @@ static void any_range(const struct mspace *s, uint64_t *random, int nr, int *pag
 		*nr_pages = area_end(s, *page) - *page;
 }
 
+/* One that shows a page of a file, or @page if none does. */
+static int any_file_place(const struct mspace *s, uint64_t *random, int page)
+{
+	int first = below(random, NR_PAGES);
+
+	for (int i = 0; i < NR_PAGES; i++) {
+		int at = (first + i) % NR_PAGES;
+		const struct place *place = &s->place[at];
+
+		if (place->object && place->object->fd >= 0 && !place->private)
+			return at;
+	}
+	return page;
+}
+
 static unsigned int any_prot(uint64_t *random)
 {
 	static const unsigned int prots[] = {0, 1, 1, 3, 3, 3, 3, 3};
@@ -278,6 +293,8 @@ void generate(const struct world *w, uint64_t *random, struct op *op)
 	case OP_PIN:
 		on_space(w, random, op);
 		op->to = below(random, NR_PINS);
+		if (one_in(random, 2))
+			op->page = any_file_place(&w->mm[op->mm], random, op->page);
 		break;
 	case OP_CMPXCHG:
 		on_space(w, random, op);

@@ -59,6 +59,7 @@ struct rig {
 	struct mmu_interval_notifier interval;
 	struct mm_struct *child;
 	struct address_space *file;
+	struct device_memory *memory;
 	bool releasing;
 	int owner; /* its address is one */
 };
@@ -278,6 +279,37 @@ static void take_page(struct rig *rig)
 	mmap_read_unlock(rig->g.mm);
 }
 
+static void copy_to_device(struct device_memory *memory, struct mm_struct *mm, hva_t hva, pfn_t pfn,
+			   const void *ram)
+{
+	(void)mm, (void)hva;
+	memcpy(device_memory_map(memory, pfn), ram, PAGE_SIZE);
+}
+
+static void copy_to_ram(struct device_memory *memory, struct mm_struct *mm, hva_t hva, pfn_t pfn,
+			void *ram)
+{
+	(void)mm, (void)hva;
+	memcpy(ram, device_memory_map(memory, pfn), PAGE_SIZE);
+}
+
+static void add_device(struct rig *rig)
+{
+	static const struct device_memory_ops ops = {copy_to_device, copy_to_ram};
+
+	expect_eq(device_memory_create(rig->g.phys, 8, &ops, &rig->owner, &rig->memory), 0);
+}
+
+static void send_page(struct rig *rig)
+{
+	expect_eq(mm_migrate_to_device(rig->g.mm, page(3), PAGE_SIZE, rig->memory), 1);
+}
+
+static void do_to_device(struct rig *rig)
+{
+	expect_eq(mm_migrate_to_device(rig->g.mm, page(2), 4 * PAGE_SIZE, rig->memory), 4);
+}
+
 static void do_unmap(struct rig *rig)
 {
 	expect_eq(mm_munmap(rig->g.mm, page(2), 3 * PAGE_SIZE), 0);
@@ -352,6 +384,7 @@ static void do_soft_dirty(struct rig *rig)
 	mm_clear_soft_dirty(rig->g.mm);
 }
 
+/* To read it is to have it back. */
 static void do_take_back(struct rig *rig)
 {
 	uint64_t value;
@@ -382,7 +415,7 @@ enum after { SAME, ZERO, GONE };
 /* Windows are pages [first, end); to -1 is all there is. */
 static const struct row {
 	enum mmu_notifier_event event;
-	bool private;
+	bool owner, private;
 	void (*before)(struct rig *rig); /* anybody subscribes */
 	void (*ready)(struct rig *rig);	 /* with the secondary full; pages 3 and 8 to 11 excepted */
 	void (*mutate)(struct rig *rig);
@@ -442,6 +475,7 @@ static const struct row {
 				 .mutate = do_soft_dirty,
 				 .windows = {{0, -1}}},
 	[MUTATION_EXCLUSIVE] = {.event = MMU_NOTIFY_EXCLUSIVE,
+				.owner = true,
 				.private = true,
 				.mutate = take_page,
 				.windows = {{3, 4}}},
@@ -456,6 +490,19 @@ static const struct row {
 	[MUTATION_MIGRATE] = {.event = MMU_NOTIFY_MIGRATE,
 			      .mutate = do_migrate,
 			      .windows = {{3, 4}}},
+	[MUTATION_TO_DEVICE] = {.event = MMU_NOTIFY_MIGRATE,
+				.owner = true,
+				.private = true,
+				.before = add_device,
+				.mutate = do_to_device,
+				.windows = {{2, 6}}},
+	[MUTATION_FROM_DEVICE] = {.event = MMU_NOTIFY_MIGRATE,
+				  .owner = true,
+				  .private = true,
+				  .before = add_device,
+				  .ready = send_page,
+				  .mutate = do_take_back,
+				  .windows = {{3, 4}}},
 	/* Everybody is released, and told nothing after that. */
 	[MUTATION_EXIT] = {.event = MMU_NOTIFY_UNMAP, .mutate = do_exit},
 };
@@ -475,7 +522,7 @@ static void expect_windows(const struct rig *rig, const struct watcher *watcher,
 		expect(nr < watcher->nr);
 		expect_eq(window->event, row->event);
 		expect(window->blockable);
-		expect(window->owner == (what == MUTATION_EXCLUSIVE ? &rig->owner : NULL));
+		expect(window->owner == (row->owner ? &rig->owner : NULL));
 		expect_eq(window->start, row->windows[nr][1] == -1 ? 0 : start);
 		expect_eq(window->end, row->windows[nr][1] == -1 ? HVA_MAX : end);
 	}
@@ -573,6 +620,8 @@ static void end(struct rig *rig)
 	rig->g.mm = NULL;
 	if (rig->file)
 		address_space_put(rig->file);
+	if (rig->memory)
+		device_memory_destroy(rig->memory);
 	guest_mem_destroy(&rig->g);
 }
 
@@ -584,7 +633,7 @@ static void run(enum kind kind, enum mm_mutation what)
 	/* What the table says is said here once more. */
 	expect(row->mutate);
 	expect_eq(mm_mutations[what].event, row->event);
-	expect_eq(mm_mutations[what].owner, what == MUTATION_EXCLUSIVE);
+	expect_eq(mm_mutations[what].owner, row->owner);
 	expect(mm_mutations[what].blockable);
 	begin(&rig, kind, what);
 	expect_eq(mm_has_notifiers(rig.g.mm), kind != NOBODY);

@@ -34,7 +34,7 @@
  *   lock; read_retry: true. Again
  *
  * Without set_seq it would have A in its table now, which is somebody else's. Replayed by
- * tests/unit/test_migrate_device.c (migrated_before_the_lock).
+ * tests/unit/test_migrate_device_races.c (migrated_before_the_lock).
  */
 #include <errno.h>
 

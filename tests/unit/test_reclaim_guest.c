@@ -30,6 +30,10 @@ static void cpu(void *arg)
 	uint64_t random = me + 1;
 
 	expect(own);
+	for (uint64_t page = 0; page < DATA; page++) {
+		own[page] = page * NR_CPUS + me;
+		guest_store(&guest->g, me, (page << PAGE_SHIFT) + 8 * me, own[page]);
+	}
 	for (uint64_t n = 1; n <= guest->goal; n++) {
 		uint64_t page;
 		gva_t gva;
@@ -39,7 +43,7 @@ static void cpu(void *arg)
 		page = (random >> 33) % (n % 4 ? DATA / 8 : DATA);
 		gva = (page << PAGE_SHIFT) + 8 * me;
 		expect_eq(guest_load(&guest->g, me, gva), own[page]);
-		own[page] = n * NR_CPUS + me;
+		own[page] = (DATA + n) * NR_CPUS + me;
 		guest_store(&guest->g, me, gva, own[page]);
 	}
 	for (uint64_t page = 0; page < DATA; page++)

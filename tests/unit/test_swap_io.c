@@ -84,7 +84,8 @@ struct rig {
 	struct address_space *mapping;
 	struct park park;
 	struct kthread thread;
-	uint64_t value;
+	uint64_t value, other;
+	pfn_t pfn; /* of page 0, when it was made */
 	bool out;
 };
 
@@ -100,6 +101,7 @@ static void make_rig(struct rig *rig)
 	expect_eq(mm_mmap(rig->mm2, page(1), PAGE_SIZE, RW, rig->mapping, 0), 0);
 	test_write(rig->mm, page(0), 10);
 	test_write(rig->mm, page(1), 11);
+	rig->pfn = mm_lookup_pfn(rig->mm, page(0));
 	park_init(&rig->park);
 }
 
@@ -119,6 +121,13 @@ static void read_private(void *arg)
 	rig->value = test_read(rig->mm, page(0));
 }
 
+static void read_private_too(void *arg)
+{
+	struct rig *rig = arg;
+
+	rig->other = test_read(rig->mm, page(0));
+}
+
 static void read_shared(void *arg)
 {
 	struct rig *rig = arg;
@@ -130,7 +139,9 @@ static void put_out_private(void *arg)
 {
 	struct rig *rig = arg;
 
-	rig->out = page_goes_out(rig->mm, page(0));
+	phys_get(rig->phys, rig->pfn);
+	rig->out = reclaim_page(rig->phys, rig->pfn);
+	phys_put(rig->phys, rig->pfn);
 }
 
 static void wait_for_waiter(struct rig *rig, pfn_t pfn)
@@ -182,15 +193,13 @@ TEST(swap_io, a_fault_while_the_page_is_written)
 {
 	struct kthread fault;
 	struct rig rig;
-	pfn_t pfn;
 
 	make_rig(&rig);
-	pfn = mm_lookup_pfn(rig.mm, page(0));
 	io.before_write = &rig.park;
 	expect_eq(kthread_run(&rig.thread, "out", put_out_private, &rig), 0);
 	park_wait(&rig.park, 1);
 	expect_eq(kthread_run(&fault, "fault", read_private, &rig), 0);
-	wait_for_waiter(&rig, pfn);
+	wait_for_waiter(&rig, rig.pfn);
 	expect_eq(rig.value, 0);
 	park_release(&rig.park);
 	kthread_join(&fault);
@@ -214,12 +223,13 @@ TEST(swap_io, a_fault_while_the_page_is_read)
 	expect_eq(kthread_run(&rig.thread, "fault", read_private, &rig), 0);
 	park_wait(&rig.park, 1);
 	pfn = rig.phys->swap.slots[pte_pfn(entry_of(rig.mm, page(0)))].cached - 1;
-	expect_eq(kthread_run(&fault, "fault", read_private, &rig), 0);
+	expect_eq(kthread_run(&fault, "fault", read_private_too, &rig), 0);
 	wait_for_waiter(&rig, pfn);
 	park_release(&rig.park);
 	kthread_join(&fault);
 	kthread_join(&rig.thread);
 	expect_eq(rig.value, 10);
+	expect_eq(rig.other, 10);
 	expect_eq(atomic_read(&io.reads), 1);
 	expect_eq(mm_lookup_pfn(rig.mm, page(0)), pfn);
 	end_rig(&rig);
@@ -269,15 +279,13 @@ TEST(swap_io, an_exit_while_the_page_is_written)
 {
 	struct kthread exit;
 	struct rig rig;
-	pfn_t pfn;
 
 	make_rig(&rig);
-	pfn = mm_lookup_pfn(rig.mm, page(0));
 	io.before_write = &rig.park;
 	expect_eq(kthread_run(&rig.thread, "out", put_out_private, &rig), 0);
 	park_wait(&rig.park, 1);
 	expect_eq(kthread_run(&exit, "exit", put_mm, &rig), 0);
-	wait_for_waiter(&rig, pfn);
+	wait_for_waiter(&rig, rig.pfn);
 	park_release(&rig.park);
 	kthread_join(&exit);
 	kthread_join(&rig.thread);

@@ -113,11 +113,16 @@ static int fork_area(struct world *w, struct mspace *parent, struct mspace *chil
 		     int end)
 {
 	for (int i = start; i < end; i++) {
+		struct place *from = &parent->place[i];
+
+		from->exclusive = false;
+		if (from->device && bring_back(w, from))
+			return -ENOMEM;
+	}
+	for (int i = start; i < end; i++) {
 		struct place *from = &parent->place[i], *to = &child->place[i];
 
 		map_place(to, from, from->pgoff);
-		if (from->private)
-			from->exclusive = false;
 		if (!from->private || !from->page)
 			continue;
 		if (!from->page->cached && from->page->pins)
@@ -161,7 +166,7 @@ static int fork_space(struct world *w, struct mspace *parent, struct mspace *chi
 }
 
 /* An allocation failed: areas behind that have not been looked at, and are as they were. */
-static void after_failed_fork(struct mspace *parent)
+static void after_failed_fork(struct world *w, struct mspace *parent)
 {
 	for (int i = 0; i < NR_PAGES; i++) {
 		struct place *place = &parent->place[i];
@@ -169,6 +174,8 @@ static void after_failed_fork(struct mspace *parent)
 
 		if (!place->page || place->page->cached || place->page->maps != 1)
 			continue;
+		if (pte_device(*ptep) && !place->device)
+			send_away(w, place);
 		place->own = *ptep & PTE_OWN;
 		place->exclusive = pte_exclusive(*ptep);
 	}
@@ -193,7 +200,7 @@ bool apply_fork(struct world *w, const struct op *op)
 	if (ret) {
 		unmap_places(w, child, 0, NR_PAGES);
 		if (w->gave_up)
-			after_failed_fork(parent);
+			after_failed_fork(w, parent);
 		return true;
 	}
 	child->real = real;

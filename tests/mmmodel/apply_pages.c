@@ -78,6 +78,8 @@ static bool gave_up_at(struct world *w, struct mspace *s, int ret, int first, in
 		if (mm_lookup_pfn(s->real, place_hva(i)) == INVALID_PFN)
 			continue;
 		place->exclusive = false;
+		if (place->device)
+			bring_back(w, place);
 		if (!place->page)
 			fault_none(w, place);
 	}
@@ -448,7 +450,8 @@ bool apply_migrate_frame(struct world *w, const struct op *op)
 		return false;
 	page = s->place[op->page].page;
 	pfn = mm_lookup_pfn(s->real, place_hva(op->page));
-	if (!w->swap && (pfn == INVALID_PFN) != (!page || s->place[op->page].exclusive))
+	if (!w->swap && (pfn == INVALID_PFN) != (!page || s->place[op->page].exclusive ||
+						 s->place[op->page].device))
 		differ("migrate_frame: frame %#llx at place %d", (unsigned long long)pfn, op->page);
 	if (pfn == INVALID_PFN)
 		return false;
@@ -533,5 +536,109 @@ bool apply_reclaim(struct world *w, const struct op *op)
 	if (!w->swap || op->nr < 1)
 		return false;
 	phys_reclaim(w->phys, op->nr);
+	return true;
+}
+
+/* Private pages that are in one place, and that nobody may be writing to. */
+static bool may_go(struct mspace *s, int page)
+{
+	const struct place *place = &s->place[page];
+
+	return place->page && is_resident(s, page) && !place->exclusive && !place->page->cached &&
+	       place->page->maps == 1 && !place->page->pins;
+}
+
+/* A page that somebody reads takes a frame of the device, and does not go in the end. */
+static long expect_to_device(const struct world *w, struct mspace *s, int first, int nr)
+{
+	uint64_t nr_free = device_memory_nr_free(w->memory);
+	long moved = 0;
+
+	for (int i = first; i < first + nr; i++) {
+		if (!may_go(s, i))
+			continue;
+		if (!nr_free--)
+			return moved ? moved : -ENOMEM;
+		moved += !s->place[i].page->gets;
+	}
+	return moved;
+}
+
+static long adopt_sent_pages(struct world *w, struct mspace *s, int first, int nr)
+{
+	long moved = 0;
+
+	for (int i = first; i < first + nr; i++) {
+		struct place *place = &s->place[i];
+
+		if (!is_in_device(s, i) || place->device)
+			continue;
+		if (!place->page || place->exclusive || place->page->cached ||
+		    place->page->maps != 1 || place->page->pins || place->page->gets)
+			differ("to_device: the page at place %d went", i);
+		send_away(w, place);
+		moved++;
+	}
+	return moved;
+}
+
+bool apply_to_device(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	int first = op->page == -1 ? 0 : op->page, nr = op->page == -1 ? NR_PAGES : op->nr;
+	long ret, expected, moved;
+	uint64_t len;
+	hva_t addr;
+
+	if (!s || !range_of(op, &addr, &len))
+		return false;
+	expected = expect_to_device(w, s, first, nr);
+	if (op->page != -1 && (op->skew || (op->nr && op->cut)))
+		expected = -EINVAL;
+	ret = mm_migrate_to_device(s->real, addr, len, w->memory);
+	moved = adopt_sent_pages(w, s, first, nr);
+	if (moved && ret != moved)
+		differ("to_device: %ld pages went, returned %ld", moved, ret);
+	if (ret < expected && w->failing) {
+		w->gave_up = true;
+		return true;
+	}
+	expect_result(op, ret, expected);
+	return true;
+}
+
+static long expect_to_ram(struct world *w, struct mspace *s, int first, int nr)
+{
+	long back = 0;
+
+	for (int i = first; i < first + nr; i++) {
+		if (!s->place[i].device)
+			continue;
+		if (bring_back(w, &s->place[i]))
+			return back ? back : -ENOMEM;
+		back++;
+	}
+	return back;
+}
+
+bool apply_to_ram(struct world *w, const struct op *op)
+{
+	struct mspace *s = space_of(w, op);
+	int first = op->page == -1 ? 0 : op->page, nr = op->page == -1 ? NR_PAGES : op->nr;
+	long ret, expected = -EINVAL;
+	uint64_t len;
+	hva_t addr;
+
+	if (!s || !range_of(op, &addr, &len))
+		return false;
+	ret = mm_migrate_to_ram(s->real, addr, len);
+	if (op->page == -1 || (!op->skew && (!op->nr || !op->cut)))
+		expected = expect_to_ram(w, s, first, nr);
+	if (ret < expected && w->failing) {
+		w->gave_up = true;
+		adopt_sent_pages(w, s, first, nr);
+		return true;
+	}
+	expect_result(op, ret, expected);
 	return true;
 }

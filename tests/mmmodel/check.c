@@ -89,6 +89,24 @@ static void check_areas(struct mspace *s, struct families *families)
 		differ("%d places too many are mapped", mapped);
 }
 
+/* ---- contents ---- */
+
+static void check_words(const uint64_t *words, const struct mpage *page)
+{
+	uint64_t expected[CONTENTS_WORDS] = {0};
+
+	for (int i = 0; i < NR_WORDS; i++)
+		expected[word_offset(i) / 8] = page->word[i];
+	if (!memcmp(words, expected, PAGE_SIZE))
+		return;
+	for (size_t i = 0; i < CONTENTS_WORDS; i++) {
+		if (words[i] != expected[i])
+			differ("frame %#llx has %#llx at offset %zu, not %#llx",
+			       (unsigned long long)page->pfn, (unsigned long long)words[i], 8 * i,
+			       (unsigned long long)expected[i]);
+	}
+}
+
 /* ---- entries ---- */
 
 static void check_rights(const struct place *place, int at, pte_t pte)
@@ -105,7 +123,7 @@ static void check_rights(const struct place *place, int at, pte_t pte)
 		differ("the entry of place %d can be written, and others have the page", at);
 }
 
-static int check_entry(struct mspace *s, pte_t pte, hva_t hva)
+static int check_entry(const struct world *w, struct mspace *s, pte_t pte, hva_t hva)
 {
 	int at = hva_place(hva);
 	struct mpage *page;
@@ -118,6 +136,10 @@ static int check_entry(struct mspace *s, pte_t pte, hva_t hva)
 		differ("the entry of place %d does not say that it was written", at);
 	if (pte_swap(pte) && s->place[at].private && !page->cached)
 		return 1;
+	if (pte_device(pte) && s->place[at].device) {
+		check_words(device_memory_map(w->memory, pte_pfn(pte)), page);
+		return 1;
+	}
 	if (!pte_maps_frame(pte) || pte_exclusive(pte) != s->place[at].exclusive)
 		differ("the entry of place %d is %#llx: not present", at, (unsigned long long)pte);
 	if (page->seen && page->pfn != pte_pfn(pte))
@@ -131,6 +153,7 @@ static int check_entry(struct mspace *s, pte_t pte, hva_t hva)
 }
 
 struct entries {
+	const struct world *w;
 	struct mspace *s;
 	int nr;
 };
@@ -145,14 +168,15 @@ static int check_leaf(pte_t *ptep, unsigned int nr, hva_t hva, void *arg)
 		differ("a table at %#llx, and no area there", (unsigned long long)hva);
 	for (unsigned int i = 0; i < nr; i++) {
 		if (!pte_none(ptep[i]))
-			entries->nr += check_entry(entries->s, ptep[i], hva + i * PAGE_SIZE);
+			entries->nr +=
+				check_entry(entries->w, entries->s, ptep[i], hva + i * PAGE_SIZE);
 	}
 	return 0;
 }
 
-static void check_entries(struct mspace *s)
+static void check_entries(const struct world *w, struct mspace *s)
 {
-	struct entries entries = {.s = s};
+	struct entries entries = {.w = w, .s = s};
 
 	mmap_read_lock(s->real);
 	pgtable_walk_leaves(s->real->pgtable, 0, HVA_MAX, check_leaf, &entries);
@@ -231,23 +255,6 @@ static void count_entry(struct vm_area_struct *vma, hva_t hva, void *arg)
 		walk->entries++;
 }
 
-static void check_contents(const struct world *w, const struct mpage *page)
-{
-	const uint64_t *words = phys_map(w->phys, page->pfn);
-	uint64_t expected[CONTENTS_WORDS] = {0};
-
-	for (int i = 0; i < NR_WORDS; i++)
-		expected[word_offset(i) / 8] = page->word[i];
-	if (!memcmp(words, expected, PAGE_SIZE))
-		return;
-	for (size_t i = 0; i < CONTENTS_WORDS; i++) {
-		if (words[i] != expected[i])
-			differ("frame %#llx has %#llx at offset %zu, not %#llx",
-			       (unsigned long long)page->pfn, (unsigned long long)words[i], 8 * i,
-			       (unsigned long long)expected[i]);
-	}
-}
-
 static void check_page(const struct world *w, const struct mpage *page)
 {
 	struct frame *frame = pfn_to_frame(w->phys, page->pfn);
@@ -273,7 +280,7 @@ static void check_page(const struct world *w, const struct mpage *page)
 		       (unsigned long long)frame->mapping);
 	if (page->cached != (frame_address_space(frame) != NULL))
 		differ("frame %#llx is in an object, or not", (unsigned long long)page->pfn);
-	check_contents(w, page);
+	check_words(phys_map(w->phys, page->pfn), page);
 	if (!page->present)
 		return;
 	lock_frame(w->phys, page->pfn);
@@ -311,9 +318,11 @@ static void check_not_mapped(const struct world *w, pfn_t pfn)
 static void check_frames(const struct world *w)
 {
 	unsigned char *used = calloc(w->nr_frames, 1);
+	uint64_t away = 0;
 
 	for (const struct mpage *page = w->pages; page; page = page->next) {
-		if (!page->seen && (page->cached || w->swap))
+		away += page->away;
+		if (!page->seen && (page->cached || page->away || w->swap))
 			continue; /* of an object that only areas hold, not mapped now; or out */
 		if (!page->seen)
 			differ("a page of the model is nowhere");
@@ -329,6 +338,8 @@ static void check_frames(const struct world *w)
 		else if (w->swap)
 			check_not_mapped(w, pfn);
 	}
+	if (away != DEVICE_FRAMES - device_memory_nr_free(w->memory))
+		differ("%llu pages are in the device, and others", (unsigned long long)away);
 	free(used);
 }
 
@@ -384,7 +395,7 @@ void check_world(struct world *w)
 		if (!s->real)
 			continue;
 		check_areas(s, &families);
-		check_entries(s);
+		check_entries(w, s);
 		check_stats(s);
 		if (s->secondary)
 			check_secondary(s);

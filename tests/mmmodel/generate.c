@@ -55,6 +55,8 @@ static const struct {
 	{OP_SOFT_TEST, 20},
 	{OP_EXCLUSIVE, 20},
 	{OP_RECLAIM, 10},
+	{OP_TO_DEVICE, 20},
+	{OP_TO_RAM, 6},
 	{OP_UNPIN, 22},
 	{OP_MIGRATE_RANGE, 40},
 	{OP_MIGRATE_FRAME, 60},
@@ -219,6 +221,8 @@ static void on_space(const struct world *w, uint64_t *random, struct op *op)
 	case OP_MADVISE:
 	case OP_MSYNC:
 	case OP_SOFT_TEST:
+	case OP_TO_DEVICE:
+	case OP_TO_RAM:
 	case OP_MIGRATE_RANGE:
 		any_range(s, random, any_length(random), &op->page, &op->nr);
 		op->prot = any_prot(random);

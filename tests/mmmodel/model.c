@@ -75,7 +75,7 @@ void map_place(struct place *place, const struct place *like, int64_t pgoff)
 	place->mapped = true;
 	place->pgoff = pgoff;
 	place->page = NULL;
-	place->own = place->exclusive = place->soft = place->soft_maybe = false;
+	place->own = place->exclusive = place->device = place->soft = place->soft_maybe = false;
 	if (place->object)
 		place->object->mapped++;
 }
@@ -177,7 +177,8 @@ void put_page(struct world *w, struct mpage *page)
 		page->prev->next = page->next;
 	else
 		w->pages = page->next;
-	w->used--;
+	if (!page->away)
+		w->used--;
 	free(page);
 }
 
@@ -186,7 +187,7 @@ void drop_entry(struct world *w, struct place *place)
 	struct mpage *page = place->page;
 
 	place->page = NULL;
-	place->own = place->exclusive = place->soft = place->soft_maybe = false;
+	place->own = place->exclusive = place->device = place->soft = place->soft_maybe = false;
 	if (!page)
 		return;
 	page->maps--;
@@ -243,6 +244,24 @@ static int make_own(struct world *w, struct mspace *s, struct place *place)
 	return 0;
 }
 
+void send_away(struct world *w, struct place *place)
+{
+	w->used--;
+	place->page->away = true;
+	place->device = place->own = true;
+}
+
+int bring_back(struct world *w, struct place *place)
+{
+	if (w->used == w->nr_frames && !w->swap)
+		return -ENOMEM;
+	w->used++;
+	place->page->away = false;
+	place->device = false;
+	place->own = true;
+	return 0;
+}
+
 int fault(struct world *w, struct mspace *s, int page, bool write)
 {
 	struct place *place = &s->place[page];
@@ -251,7 +270,9 @@ int fault(struct world *w, struct mspace *s, int page, bool write)
 	if (!place->mapped || !(place->prot & (write ? MM_PROT_WRITE : MM_PROT_READ)))
 		return -EFAULT;
 	place->exclusive = false;
-	if (!place->page)
+	if (place->device)
+		ret = bring_back(w, place);
+	else if (!place->page)
 		ret = fault_none(w, place);
 	if (!ret && write && place->private)
 		ret = make_own(w, s, place);

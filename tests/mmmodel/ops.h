@@ -39,7 +39,9 @@
 	X(OP_SOFT_CLEAR, soft_clear)         \
 	X(OP_SOFT_TEST, soft_test)           \
 	X(OP_EXCLUSIVE, exclusive)           \
-	X(OP_RECLAIM, reclaim)
+	X(OP_RECLAIM, reclaim)               \
+	X(OP_TO_DEVICE, to_device)           \
+	X(OP_TO_RAM, to_ram)
 
 #define OP_ENUM(kind, name) kind,
 enum op_kind { OP_KINDS(OP_ENUM) NR_OP_KINDS };

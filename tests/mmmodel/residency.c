@@ -29,6 +29,11 @@ bool is_resident(struct mspace *s, int page)
 	return pte_maps_frame(entry_of(s, page));
 }
 
+bool is_in_device(struct mspace *s, int page)
+{
+	return pte_device(entry_of(s, page));
+}
+
 bool is_mapped(struct mspace *s, int page)
 {
 	return !pte_none(entry_of(s, page));

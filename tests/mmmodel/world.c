@@ -43,6 +43,29 @@ bool places_ok(int page, int nr)
 	       page + nr <= (page / RUN_PAGES + 1) * RUN_PAGES;
 }
 
+static void copy_to_device(struct device_memory *memory, struct mm_struct *mm, hva_t hva, pfn_t pfn,
+			   const void *ram)
+{
+	(void)mm, (void)hva;
+	memcpy(device_memory_map(memory, pfn), ram, PAGE_SIZE);
+}
+
+static void copy_to_ram(struct device_memory *memory, struct mm_struct *mm, hva_t hva, pfn_t pfn,
+			void *ram)
+{
+	(void)mm, (void)hva;
+	memcpy(ram, device_memory_map(memory, pfn), PAGE_SIZE);
+}
+
+static void create_device(struct world *w)
+{
+	static const struct device_memory_ops ops = {copy_to_device, copy_to_ram};
+	static int owner;
+
+	if (device_memory_create(w->phys, DEVICE_FRAMES, &ops, &owner, &w->memory))
+		differ("no device");
+}
+
 void world_create(struct world *w, uint64_t nr_frames, bool swap)
 {
 	const char *dir = getenv("TMPDIR");
@@ -53,6 +76,7 @@ void world_create(struct world *w, uint64_t nr_frames, bool swap)
 	w->swap = swap;
 	if (swap && phys_swap_on(w->phys, dir ? dir : "/tmp", SWAP_SLOTS))
 		differ("a swap file of %d pages", SWAP_SLOTS);
+	create_device(w);
 }
 
 void world_destroy(struct world *w)
@@ -68,6 +92,7 @@ void world_destroy(struct world *w)
 	check_world(w);
 	if (w->used || w->pages)
 		differ("the model has %llu frames left", (unsigned long long)w->used);
+	device_memory_destroy(w->memory);
 	phys_destroy(w->phys);
 	w->phys = NULL;
 }

@@ -15,6 +15,7 @@
 #ifndef TESTS_MMMODEL_WORLD_H
 #define TESTS_MMMODEL_WORLD_H
 
+#include <gnomon/device.h>
 #include <gnomon/mm.h>
 #include <gnomon/mmu_notifier.h>
 
@@ -23,6 +24,7 @@
 #define NR_MMS		 6
 #define NR_OBJECTS	 4
 #define NR_PINS		 6
+#define DEVICE_FRAMES	 24
 #define NR_WORDS	 4
 #define RUN_PAGES	 64 /* places in each of the two runs */
 #define NR_PAGES	 (2 * RUN_PAGES)
@@ -36,6 +38,7 @@ struct mpage {
 	bool cached;		   /* in the slot of an object */
 	bool dirty;		   /* the file below that has something else, perhaps */
 	bool lazy;		   /* MM_MADV_FREE: zero, perhaps, when it is next touched */
+	bool away;		   /* in a device's memory, and not in a frame */
 	uint64_t word[NR_WORDS];
 	/* check.c */
 	pfn_t pfn;
@@ -68,6 +71,7 @@ struct place {
 	struct mpage *page;
 	bool own;	       /* of a private page: nobody else has had it since it was written */
 	bool exclusive;	       /* a device has it for itself */
+	bool device;	       /* ... in its own memory */
 	bool soft, soft_maybe; /* has to be reported as written, or may be */
 };
 
@@ -100,6 +104,7 @@ struct world {
 	struct phys *phys;
 	uint64_t nr_frames, used;
 	bool swap; /* pages may go out at any time: residency.c */
+	struct device_memory *memory;
 	struct mspace mm[NR_MMS];
 	struct mobject *object[NR_OBJECTS];
 	struct pin pin[NR_PINS];
@@ -149,6 +154,10 @@ void punch(struct world *w, struct mobject *object, int first, int nr);
 /* Returns how many pages were written. */
 long sync_object(struct mobject *object, int first, int nr);
 
+/* The page at @place is in the device's memory now; or in RAM again. 0, -ENOMEM. */
+void send_away(struct world *w, struct place *place);
+int bring_back(struct world *w, struct place *place);
+
 /* As handle_mm_fault() has it. 0, -EFAULT, -ENOMEM. */
 int fault(struct world *w, struct mspace *s, int page, bool write);
 int fault_none(struct world *w, struct place *place); /* its first half */
@@ -184,6 +193,8 @@ bool apply_soft_clear(struct world *w, const struct op *op);
 bool apply_soft_test(struct world *w, const struct op *op);
 bool apply_exclusive(struct world *w, const struct op *op);
 bool apply_reclaim(struct world *w, const struct op *op);
+bool apply_to_device(struct world *w, const struct op *op);
+bool apply_to_ram(struct world *w, const struct op *op);
 
 /* The mm of @op; NULL: none there. */
 struct mspace *space_of(struct world *w, const struct op *op);
@@ -208,6 +219,7 @@ void secondary_detach(struct mspace *s); /* after the mm's exit, or before */
 void adopt_residency(struct world *w);
 bool is_resident(struct mspace *s, int page);
 bool is_mapped(struct mspace *s, int page); /* there is an entry of any kind */
+bool is_in_device(struct mspace *s, int page);
 /*
  * Before an access: pages of [first, last] that were given up are looked at, and kept from now on.
  * False: that cannot be done, and the access is not for this world.

@@ -47,11 +47,12 @@ static void out_here(struct step *step)
 TEST(swap_races, a_write_that_is_under_way)
 {
 	struct stepped s = {.step = {.at_each = out_here, .arg = &s}};
-	struct phys *phys = test_swap_phys(8, 8);
 	uint64_t word = 2;
 	unsigned int nr_out = 0, nr_stayed = 0;
+	struct phys *phys;
 
 	step_skip();
+	phys = test_swap_phys(8, 8);
 	s.mm = test_mm(phys);
 	expect_eq(mm_mmap(s.mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
 	do {
@@ -78,11 +79,12 @@ TEST(swap_races, a_write_that_is_under_way)
 TEST(swap_races, a_write_that_is_under_way_and_a_fork)
 {
 	struct stepped s = {.step = {.at_each = out_here, .arg = &s}};
-	struct phys *phys = test_swap_phys(8, 8);
 	uint64_t word = 2;
 	unsigned int nr[3] = {0};
+	struct phys *phys;
 
 	step_skip();
+	phys = test_swap_phys(8, 8);
 	s.mm = test_mm(phys);
 	expect_eq(mm_mmap(s.mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
 	do {

@@ -197,6 +197,31 @@ TEST(reclaim, the_reserve_is_not_for_processes)
 	test_phys_done(phys);
 }
 
+/* All frames and all slots hold pages: no more come, but what there is can be had, and written. */
+TEST(reclaim, memory_that_is_full_can_be_used)
+{
+	struct phys *phys = test_swap_phys(1024, 64);
+	struct mm_struct *mm = test_mm(phys);
+	struct address_space *mapping = test_mapping(phys, 512);
+	uint64_t word = 1, nr;
+
+	expect_eq(mm_mmap(mm, page(0), 512 * PAGE_SIZE, RW, mapping, 0), 0);
+	expect_eq(mm_mmap(mm, page(512), 1024 * PAGE_SIZE, RW, NULL, 0), 0);
+	for (nr = 0; mm_write(mm, page(nr), &word, sizeof(word)) == 0; nr++)
+		;
+	expect_eq(nr, 1024 - 1024 / 64 + 64);
+	for (int round = 0; round < 2; round++) {
+		for (uint64_t i = 0; i < nr; i++)
+			test_increment(mm, page(i));
+	}
+	for (uint64_t i = 0; i < nr; i++)
+		expect_eq(test_read(mm, page(i)), 3);
+	expect_eq(mm_write(mm, page(nr), &word, sizeof(word)), -ENOMEM);
+	mmput(mm);
+	address_space_put(mapping);
+	test_swap_phys_done(phys);
+}
+
 TEST(reclaim, who_needs_a_frame_takes_it)
 {
 	struct phys *phys = test_swap_phys(32, 256);

@@ -58,6 +58,12 @@ struct frame {
 
 struct frame *pfn_to_frame(const struct phys *phys, pfn_t pfn);
 
+/* With the frame locked, or before anybody knows it. Others may be looking. */
+static inline void set_frame_mapping(struct frame *frame, uintptr_t mapping)
+{
+	WRITE_ONCE(frame->mapping, mapping);
+}
+
 #define lock_frame(phys, pfn)	 lock_frame_at(phys, pfn, LOCK_SITE_OF("frame"))
 #define trylock_frame(phys, pfn) trylock_frame_at(phys, pfn, LOCK_SITE_OF("frame"))
 /*

@@ -119,14 +119,14 @@ static bool move_page(struct migration *m, struct phys *phys)
 	if (!frame_ref_freeze_wait(from, 1 + frame_base_refs(from)))
 		return false;
 	contents_copy_page(phys_map(phys, m->to), phys_map(phys, m->from));
-	to->mapping = from->mapping;
+	set_frame_mapping(to, from->mapping);
 	to->index = from->index;
 	frame_set(to, atomic_read(&from->flags) & MOVED_FLAGS);
 	if (mapping)
 		address_space_replace(mapping, from->index, m->from, m->to);
 	if (frame_test(from, FRAME_SWAPCACHE))
 		swap_cache_replace(phys, m->from, m->to);
-	from->mapping = 0;
+	set_frame_mapping(from, 0);
 	lru_add(phys, m->to, frame_test(from, FRAME_ACTIVE) ? LRU_ACTIVE : LRU_INACTIVE);
 	frame_ref_unfreeze(from, 1);
 	return true;

@@ -115,7 +115,7 @@ static int copy_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t p
 	set_anon_frame(vma, hva, copy);
 	replaced = replace_page(vma, hva, ptep, pte, copy);
 	if (!replaced)
-		pfn_to_frame(phys, copy)->mapping = 0;
+		set_frame_mapping(pfn_to_frame(phys, copy), 0);
 	unlock_frame(phys, copy);
 	if (replaced) {
 		atomic64_inc(&vma->mm->nr_cow);

@@ -33,7 +33,7 @@
 /* A cached copy of a swap slot stays that, for as long as the slot has users. */
 void private_page_unmapped(struct phys *phys, pfn_t pfn)
 {
-	pfn_to_frame(phys, pfn)->mapping = 0;
+	set_frame_mapping(pfn_to_frame(phys, pfn), 0);
 	leave_swap_cache_if_unused(phys, pfn);
 }
 

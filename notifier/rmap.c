@@ -42,16 +42,18 @@ void anon_vma_put(struct anon_vma *anon_vma)
 
 struct anon_vma *frame_anon_vma(const struct frame *frame)
 {
-	if (!(frame->mapping & FRAME_MAPPING_ANON))
+	uintptr_t mapping = READ_ONCE(frame->mapping);
+
+	if (!(mapping & FRAME_MAPPING_ANON))
 		return NULL;
-	return (struct anon_vma *)(frame->mapping & ~FRAME_MAPPING_ANON);
+	return (struct anon_vma *)(mapping & ~FRAME_MAPPING_ANON);
 }
 
 struct address_space *frame_address_space(const struct frame *frame)
 {
-	if (frame->mapping & FRAME_MAPPING_ANON)
-		return NULL;
-	return (struct address_space *)frame->mapping;
+	uintptr_t mapping = READ_ONCE(frame->mapping);
+
+	return mapping & FRAME_MAPPING_ANON ? NULL : (struct address_space *)mapping;
 }
 
 static void walk_mapping(struct address_space *mapping, uint64_t page,

@@ -130,7 +130,7 @@ bool address_space_find_page(struct address_space *mapping, uint64_t pgoff, pfn_
 
 void address_space_delete_page(struct address_space *mapping, uint64_t pgoff, pfn_t pfn)
 {
-	pfn_to_frame(mapping->phys, pfn)->mapping = 0;
+	set_frame_mapping(pfn_to_frame(mapping->phys, pfn), 0);
 	spin_lock(&mapping->i_pages_lock);
 	ASSERT(address_space_peek(mapping, pgoff) == pfn,
 	       "a slot changes only with its frame locked");
@@ -151,7 +151,7 @@ static bool fill_slot(struct address_space *mapping, uint64_t pgoff, uint64_t sl
 	spin_lock(&mapping->i_pages_lock);
 	filled = load_slot(mapping, pgoff) == slot;
 	if (filled) {
-		frame->mapping = (uintptr_t)mapping;
+		set_frame_mapping(frame, (uintptr_t)mapping);
 		frame->index = pgoff;
 		phys_get(mapping->phys, pfn);
 		set_slot(mapping, pgoff, pfn + 1);

@@ -122,6 +122,35 @@ static inline void contents_fill_page(void *page, uint64_t word)
 		__atomic_store_n(&target[i], word, __ATOMIC_RELAXED);
 }
 
+/* An order of pages by what is in them: below, equal to, or above 0. */
+static inline int contents_compare_pages(const void *a, const void *b)
+{
+	const uint64_t *left = a, *right = b;
+
+	for (size_t i = 0; i < CONTENTS_WORDS; i++) {
+		uint64_t l = __atomic_load_n(&left[i], __ATOMIC_RELAXED);
+		uint64_t r = __atomic_load_n(&right[i], __ATOMIC_RELAXED);
+
+		if (l != r)
+			return l < r ? -1 : 1;
+	}
+	return 0;
+}
+
+/* Changes, all but surely, when a page does: each word goes through a multiplication and a fold. */
+static inline uint64_t contents_hash_page(const void *page)
+{
+	const uint64_t *source = page;
+	uint64_t hash = CONTENTS_WORDS;
+
+	for (size_t i = 0; i < CONTENTS_WORDS; i++) {
+		hash ^= __atomic_load_n(&source[i], __ATOMIC_RELAXED);
+		hash *= 0x9e3779b97f4a7c15UL;
+		hash ^= hash >> 32;
+	}
+	return hash;
+}
+
 /* The index of the first word that is not @word, or CONTENTS_WORDS. */
 static inline size_t contents_differ(const void *page, uint64_t word)
 {

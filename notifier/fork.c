@@ -38,6 +38,7 @@
 #include <gnomon/mmu_notifier.h>
 
 #include "notifier/contents.h"
+#include "notifier/ksm_internal.h"
 #include "notifier/mm_internal.h"
 #include "notifier/swap.h"
 #include "notifier/mutations.h"
@@ -240,6 +241,8 @@ int mm_fork(struct mm_struct *mm, struct mm_struct **childp)
 		return -ENOMEM;
 	mmap_write_lock(mm);
 	down_write_nest_lock(&child->mmap_lock, &mm->mmap_lock);
+	if (mm->ksm_mm)
+		ret = ksm_enter(child);
 	for (struct vm_area_struct *vma = vma_first(mm); vma && !ret; vma = vma_next(vma))
 		ret = copy_area(vma, child);
 	up_write(&child->mmap_lock);

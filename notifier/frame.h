@@ -18,8 +18,10 @@
  *   other half way. A frame may be locked without a reference, to look: its frame structure never
  *   goes away, and whoever finds that the frame is not the one that was sought unlocks it again.
  * - mapping, index: which page of what this is. Stored, and stable, under the frame lock; set when
- *   the frame enters a mapping, cleared before the reference of one that leaves is put. Low bit of
- *   mapping set: a struct anon_vma, else a struct address_space, 0: no page.
+ *   the frame enters a mapping, cleared before the reference of one that leaves is put. The low
+ *   bits of mapping say of what: a struct anon_vma; a struct ksm_page, which several private pages
+ *   were merged into, and then there is no index; none set: a struct address_space, 0: no page.
+ *   Who looks at those bits without the lock learns what was true an instant ago.
  * - flags: set and cleared one by one, atomically. ACTIVE and LRU, like the list node: under the
  *   lock of the lists (lru.h). SWAPCACHE, slot, DIRTY, LAZYFREE: under the frame lock. REFERENCED
  *   is a hint. All are zero in a free frame.
@@ -36,6 +38,8 @@
 #include "notifier/sync/wait.h"
 
 #define FRAME_MAPPING_ANON 0x1UL
+#define FRAME_MAPPING_KSM  0x2UL
+#define FRAME_MAPPING_KIND (FRAME_MAPPING_ANON | FRAME_MAPPING_KSM)
 
 #define FRAME_LRU	 0x01 /* on one of the lists that reclaim goes by */
 #define FRAME_ACTIVE	 0x02 /* ... and not on that of pages that may go next */
@@ -57,6 +61,24 @@ struct frame {
 };
 
 struct frame *pfn_to_frame(const struct phys *phys, pfn_t pfn);
+
+/* With the frame locked, or before anybody knows it. Others may be looking. */
+static inline void set_frame_mapping(struct frame *frame, uintptr_t mapping)
+{
+	WRITE_ONCE(frame->mapping, mapping);
+}
+
+/* Of an anon_vma, or of several: not of an object. */
+static inline bool frame_is_private(const struct frame *frame)
+{
+	return READ_ONCE(frame->mapping) & FRAME_MAPPING_KIND;
+}
+
+/* Equal private pages are one in this frame (ksm_page.c): nobody may write to it. */
+static inline bool frame_is_ksm(const struct frame *frame)
+{
+	return READ_ONCE(frame->mapping) & FRAME_MAPPING_KSM;
+}
 
 #define lock_frame(phys, pfn)	 lock_frame_at(phys, pfn, LOCK_SITE_OF("frame"))
 #define trylock_frame(phys, pfn) trylock_frame_at(phys, pfn, LOCK_SITE_OF("frame"))
@@ -103,8 +125,7 @@ static inline bool frame_clear(struct frame *frame, int flag)
  */
 static inline int frame_base_refs(const struct frame *frame)
 {
-	/* No bit that says that it is anything else. */
-	bool in_object = frame->mapping && !(frame->mapping & (sizeof(void *) - 1));
+	bool in_object = frame->mapping && !frame_is_private(frame);
 
 	return in_object + frame_test(frame, FRAME_SWAPCACHE);
 }

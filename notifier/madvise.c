@@ -36,9 +36,13 @@ static const struct advice {
 	int (*fn)(struct vm_area_struct *vma, hva_t start, hva_t end);
 	bool changes_areas;
 } advices[NR_MM_MADV] = {
-	[MM_MADV_DONTNEED] = {madvise_dontneed, false}, [MM_MADV_REMOVE] = {madvise_remove, false},
-	[MM_MADV_FREE] = {madvise_free, false},		[MM_MADV_COLD] = {madvise_cold, false},
+	[MM_MADV_DONTNEED] = {madvise_dontneed, false},
+	[MM_MADV_REMOVE] = {madvise_remove, false},
+	[MM_MADV_FREE] = {madvise_free, false},
+	[MM_MADV_COLD] = {madvise_cold, false},
 	[MM_MADV_PAGEOUT] = {madvise_pageout, false},
+	[MM_MADV_MERGEABLE] = {madvise_mergeable, true},
+	[MM_MADV_UNMERGEABLE] = {madvise_unmergeable, true},
 };
 
 static int advise_part(struct mm_struct *mm, const struct advice *advice, hva_t start, hva_t end)

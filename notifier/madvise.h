@@ -16,5 +16,8 @@ int madvise_remove(struct vm_area_struct *vma, hva_t start, hva_t end); /* file_
 int madvise_cold(struct vm_area_struct *vma, hva_t start, hva_t end);
 int madvise_pageout(struct vm_area_struct *vma, hva_t start, hva_t end);
 int madvise_free(struct vm_area_struct *vma, hva_t start, hva_t end);
+/* ksm_mm.c: for writing */
+int madvise_mergeable(struct vm_area_struct *vma, hva_t start, hva_t end);
+int madvise_unmergeable(struct vm_area_struct *vma, hva_t start, hva_t end);
 
 #endif

@@ -39,6 +39,7 @@
 
 #include "notifier/contents.h"
 #include "notifier/frame.h"
+#include "notifier/ksm_internal.h"
 #include "notifier/lru.h"
 #include "notifier/mm_internal.h"
 #include "notifier/swap.h"
@@ -119,14 +120,16 @@ static bool move_page(struct migration *m, struct phys *phys)
 	if (!frame_ref_freeze_wait(from, 1 + frame_base_refs(from)))
 		return false;
 	contents_copy_page(phys_map(phys, m->to), phys_map(phys, m->from));
-	to->mapping = from->mapping;
+	set_frame_mapping(to, from->mapping);
 	to->index = from->index;
 	frame_set(to, atomic_read(&from->flags) & MOVED_FLAGS);
 	if (mapping)
 		address_space_replace(mapping, from->index, m->from, m->to);
 	if (frame_test(from, FRAME_SWAPCACHE))
 		swap_cache_replace(phys, m->from, m->to);
-	from->mapping = 0;
+	if (frame_is_ksm(to))
+		ksm_page_moved(frame_ksm_page(to), m->to);
+	set_frame_mapping(from, 0);
 	lru_add(phys, m->to, frame_test(from, FRAME_ACTIVE) ? LRU_ACTIVE : LRU_INACTIVE);
 	frame_ref_unfreeze(from, 1);
 	return true;
@@ -179,7 +182,7 @@ int migration_complete(struct migration *m, struct phys *phys)
 	}
 	if (m->nr_unmapped)
 		rmap_walk(frame, restore_one, &restore);
-	if (m->anon_vma && !atomic_read(&frame->mapcount))
+	if (frame_is_private(frame) && !atomic_read(&frame->mapcount))
 		private_page_unmapped(phys, restore.target);
 
 	/* From here on neither address_space nor anon_vma is touched by way of the frames. */

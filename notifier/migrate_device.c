@@ -165,7 +165,7 @@ static bool give_page(struct batch *batch, const struct migration *m, hva_t hva,
 	pte_t kind = PTE_DEVICE | PTE_OWN | (pte_t)dev->id << PTE_DEVICE_SHIFT;
 
 	dev->ops->copy_to_device(dev, mm, hva, m->to, phys_map(mm->phys, m->from));
-	pfn_to_frame(mm->phys, m->from)->mapping = 0;
+	set_frame_mapping(pfn_to_frame(mm->phys, m->from), 0);
 	if (replace_migration_entry(mm, hva, ptep, m->from, m->to, kind))
 		return true;
 	phys_put(dev->frames, m->to);
@@ -182,7 +182,7 @@ static void keep_page(struct batch *batch, const struct migration *m, hva_t hva,
 	if (!replace_migration_entry(mm, hva, ptep, m->from, m->from, PTE_PRESENT)) {
 		phys_put(mm->phys, m->from);
 		if (!atomic_read(&frame->mapcount))
-			frame->mapping = 0;
+			set_frame_mapping(frame, 0);
 	}
 	phys_put(batch->dev->frames, m->to);
 }
@@ -273,7 +273,7 @@ static bool take_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, struct
 	mapped = replace_migration_entry(mm, hva, ptep, to, to,
 					 PTE_PRESENT | PTE_OWN | PTE_ACCESSED);
 	if (!mapped)
-		pfn_to_frame(mm->phys, to)->mapping = 0;
+		set_frame_mapping(pfn_to_frame(mm->phys, to), 0);
 	return mapped;
 }
 

@@ -4,6 +4,7 @@
  *
  * Exit, run by the last mmput, in this order and for these reasons:
  *  1. Release the notifiers: nobody may still map our pages when they are freed (I5).
+ *     The scanner for equal pages forgets us as well: it looks for pages by way of the mm.
  *  2. Take every VMA out of its reverse map. Until then reverse-map walkers may find us, open
  *     windows here and change our entries, mm_users at zero or not; from then on they cannot.
  *  3. Clear the entries, in a window as every removal of present entries; free the pages.
@@ -26,6 +27,7 @@
  */
 #include <gnomon/mmu_notifier.h>
 
+#include "notifier/ksm_internal.h"
 #include "notifier/mm_internal.h"
 #include "notifier/mutations.h"
 #include "notifier/sync/alloc.h"
@@ -61,6 +63,7 @@ static void exit_mmap(struct mm_struct *mm)
 	struct mmu_notifier_range range;
 
 	mmu_notifier_release(mm);
+	ksm_exit(mm);
 
 	mmap_write_lock(mm);
 	unlink_vmas(mm);

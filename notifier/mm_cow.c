@@ -53,8 +53,8 @@ bool get_entry_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 }
 
 /*
- * With the frame locked, and a reference of the caller's. A page that is in the swap cache as well
- * belongs to those, too, who have the swap entry.
+ * With the frame locked, and a reference of the caller's. A merged page is nobody's. A page that is
+ * in the swap cache as well belongs to those, too, who have the swap entry.
  */
 static bool is_only_ours(struct phys *phys, const struct frame *frame, pte_t pte)
 {
@@ -81,8 +81,8 @@ static bool reuse_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t
 	return reused;
 }
 
-/* @copy, locked, takes the place of what @pte maps. False if the entry is another by now. */
-static bool replace_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte, pfn_t copy)
+/* @copy, the entry of a locked frame, takes the place of @pte. False if that is another by now. */
+static bool replace_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte, pte_t copy)
 {
 	struct mm_struct *mm = vma->mm;
 	struct mmu_notifier_range range;
@@ -91,9 +91,9 @@ static bool replace_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte
 	mutation_range_init(&range, MUTATION_COPY, mm, hva, hva + PAGE_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
 	spin_lock(&mm->page_table_lock);
-	replaced = change_pte(mm, hva, ptep, &pte, pte_make(copy, PTE_PRESENT | MADE_WRITABLE));
+	replaced = change_pte(mm, hva, ptep, &pte, copy);
 	if (replaced) {
-		atomic_inc(&pfn_to_frame(mm->phys, copy)->mapcount);
+		atomic_inc(&pfn_to_frame(mm->phys, pte_pfn(copy))->mapcount);
 		atomic_dec(&pfn_to_frame(mm->phys, pte_pfn(pte))->mapcount);
 	}
 	spin_unlock(&mm->page_table_lock);
@@ -101,8 +101,10 @@ static bool replace_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte
 	return replaced;
 }
 
-/* A reference on the old frame is the caller's. 0, -ENOMEM. */
-static int copy_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte)
+/*
+ * A reference on the old frame is the caller's; @flags are those of the new entry. 0, -ENOMEM.
+ */
+static int copy_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte, pte_t flags)
 {
 	struct phys *phys = vma->mm->phys;
 	pfn_t copy = alloc_user_frame(phys);
@@ -113,9 +115,9 @@ static int copy_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t p
 	contents_copy_page(phys_map(phys, copy), phys_map(phys, pte_pfn(pte)));
 	lock_frame(phys, copy);
 	set_anon_frame(vma, hva, copy);
-	replaced = replace_page(vma, hva, ptep, pte, copy);
+	replaced = replace_page(vma, hva, ptep, pte, pte_make(copy, PTE_PRESENT | flags));
 	if (!replaced)
-		pfn_to_frame(phys, copy)->mapping = 0;
+		set_frame_mapping(pfn_to_frame(phys, copy), 0);
 	unlock_frame(phys, copy);
 	if (replaced) {
 		atomic64_inc(&vma->mm->nr_cow);
@@ -134,7 +136,19 @@ int cow_fault(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte)
 	if (!get_entry_frame(mm, ptep, pte))
 		return 0; /* the caller looks again */
 	if (!reuse_page(vma, hva, ptep, pte))
-		ret = copy_page(vma, hva, ptep, pte);
+		ret = copy_page(vma, hva, ptep, pte, MADE_WRITABLE);
 	phys_put(mm->phys, pte_pfn(pte));
+	return ret;
+}
+
+int unshare_fault(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte)
+{
+	int ret;
+
+	if (!get_entry_frame(vma->mm, ptep, pte))
+		return 0;
+	ret = copy_page(vma, hva, ptep, pte,
+			(pte & PTE_KEEP) | vma_pte_rights(vma) | PTE_DIRTY | PTE_OWN);
+	phys_put(vma->mm->phys, pte_pfn(pte));
 	return ret;
 }

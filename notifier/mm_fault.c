@@ -48,7 +48,7 @@ void set_anon_frame(struct vm_area_struct *vma, hva_t hva, pfn_t pfn)
 	struct frame *frame = pfn_to_frame(vma->mm->phys, pfn);
 
 	ASSERT(frame_locked(frame), "the caller locked the frame");
-	frame->mapping = (uintptr_t)vma->anon_vma | FRAME_MAPPING_ANON;
+	set_frame_mapping(frame, (uintptr_t)vma->anon_vma | FRAME_MAPPING_ANON);
 	frame->index = vma_page(vma, hva);
 	if (!frame_test(frame, FRAME_LRU))
 		lru_add(vma->mm->phys, pfn, LRU_INACTIVE);
@@ -119,7 +119,7 @@ static int fault_zeroes(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, bool
 	installed = install_entry(vma, hva, ptep, pfn,
 				  vma_pte_rights(vma) | new_entry(write) | PTE_OWN);
 	if (!installed)
-		pfn_to_frame(phys, pfn)->mapping = 0;
+		set_frame_mapping(pfn_to_frame(phys, pfn), 0);
 	unlock_frame(phys, pfn);
 	if (!installed)
 		phys_put(phys, pfn);

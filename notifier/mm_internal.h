@@ -4,7 +4,7 @@
  *
  * Lock order, outermost first (docs/locking.md is the full table):
  *
- *   mm->mmap_lock -> mm_all_locks_mutex -> mapping->writeback_rwsem -> frame lock
+ *   ksm->mutex -> mm->mmap_lock -> mm_all_locks_mutex -> mapping->writeback_rwsem -> frame lock
  *       -> mapping->i_mmap_rwsem -> anon_vma->rwsem
  *       -> mapping->i_pages_lock -> mm->page_table_lock -> swap->lock
  *       -> (notifier clients' spinlocks) -> lru->lock -> phys->lock
@@ -33,6 +33,7 @@
 
 struct notifier_subscriptions;
 struct hmm;
+struct ksm_mm;
 
 #define NO_PAGE 0
 
@@ -148,6 +149,9 @@ struct mm_struct {
 
 	/* hmm_mirror.c: NULL or that of the mirrors of this mm; under page_table_lock. */
 	struct hmm *hmm;
+
+	/* ksm.c: from the first MERGEABLE until exit; set under mmap_lock held for writing. */
+	struct ksm_mm *ksm_mm;
 
 	/* Counters of gnomon/mm.h, relaxed. */
 	atomic64_t nr_faults, nr_cow, nr_zapped, nr_migrated, nr_migrate_busy;
@@ -266,6 +270,9 @@ struct anon_vma *frame_anon_vma(const struct frame *frame);
 struct address_space *frame_address_space(const struct frame *frame);
 void rmap_walk(struct frame *frame, void (*fn)(struct vm_area_struct *vma, hva_t hva, void *arg),
 	       void *arg);
+/* The same for one page of one family, which the caller keeps alive. */
+void rmap_walk_anon(struct anon_vma *anon_vma, uint64_t page,
+		    void (*fn)(struct vm_area_struct *vma, hva_t hva, void *arg), void *arg);
 
 /*
  * mm_fault.c. handle_mm_fault: with mmap_lock held for reading, and the access allowed by the VMA:
@@ -315,9 +322,11 @@ void set_anon_frame(struct vm_area_struct *vma, hva_t hva, pfn_t pfn);
 
 /*
  * mm_cow.c: a write meets the present entry @pte of private @vma, which does not allow it. As
- * handle_mm_fault(); the caller looks again.
+ * handle_mm_fault(); the caller looks again. unshare_fault: the same with nobody writing; the area
+ * need not allow it, and gets no right that it has not.
  */
 int cow_fault(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte);
+int unshare_fault(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte);
 
 /* Take a reference on the frame that @pte names, unless *ptep is another by now. */
 bool get_entry_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte);
@@ -344,7 +353,8 @@ pte_t device_entry_for(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, void 
 /*
  * mm_zap.c: clear the entry of @hva in @vma, inside a window over it, and let go of its page. True
  * if there was one. May sleep (a private page's frame lock). unmapped_page: an entry of @vma that
- * mapped @pfn is gone, and the frame's mapcount with it: the rest.
+ * mapped @pfn is gone, and the frame's mapcount with it: the rest. private_page_gone: a page that
+ * nobody maps, locked, is none any more, if it was private.
  */
 bool zap_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep);
 void unmapped_page(struct vm_area_struct *vma, pfn_t pfn);

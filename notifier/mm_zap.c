@@ -25,6 +25,7 @@
 #include <gnomon/mmu_notifier.h>
 
 #include "notifier/frame.h"
+#include "notifier/ksm_internal.h"
 #include "notifier/mm_internal.h"
 #include "notifier/swap.h"
 #include "notifier/mutations.h"
@@ -33,7 +34,12 @@
 /* A cached copy of a swap slot stays that, for as long as the slot has users. */
 void private_page_unmapped(struct phys *phys, pfn_t pfn)
 {
-	pfn_to_frame(phys, pfn)->mapping = 0;
+	struct frame *frame = pfn_to_frame(phys, pfn);
+
+	if (frame_is_ksm(frame))
+		ksm_page_gone(frame);
+	else
+		set_frame_mapping(frame, 0);
 	leave_swap_cache_if_unused(phys, pfn);
 }
 
@@ -52,7 +58,7 @@ void unmapped_page(struct vm_area_struct *vma, pfn_t pfn)
 
 	if (vma->anon_vma && !atomic_read(&frame->mapcount)) {
 		lock_frame(phys, pfn);
-		if (frame_anon_vma(frame) && !atomic_read(&frame->mapcount))
+		if (frame_is_private(frame) && !atomic_read(&frame->mapcount))
 			private_page_unmapped(phys, pfn);
 		unlock_frame(phys, pfn);
 	}

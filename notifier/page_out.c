@@ -287,7 +287,7 @@ static bool memory_page_out(struct phys *phys, pfn_t pfn)
 		goto stays;
 	}
 	address_space_swap_out(frame_address_space(frame), frame->index, pfn, slot);
-	frame->mapping = 0;
+	set_frame_mapping(frame, 0);
 	frame_ref_unfreeze(frame, 1);
 	return true;
 

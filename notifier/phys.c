@@ -143,6 +143,8 @@ void phys_destroy(struct phys *phys)
 	WARN(phys_swap_off(phys) == -EBUSY, "%llu pages are still in the swap file",
 	     (unsigned long long)phys->swap.nr_used);
 
+	WARN(phys->ksm, "ksm_destroy comes before phys_destroy");
+
 	munmap(phys->base, phys->nr_frames << PAGE_SHIFT);
 	close(phys->memfd);
 	kvfree(phys->frames, phys->nr_frames * sizeof(*phys->frames));

@@ -45,6 +45,8 @@ struct phys {
 	struct device_memory *devices[PHYS_MAX_DEVICES]; /* device_memory.c; stored under lock */
 
 	wait_queue_head_t waitqueues[PHYS_NR_WAITQUEUES];
+
+	struct ksm *ksm; /* the machine's, from ksm_create to ksm_destroy, or NULL */
 };
 
 /* phys.c: as phys_alloc(), if more than @keep frames are free. */

@@ -2,7 +2,8 @@
 /*
  * Reverse maps: from a frame to the places that map it. A shared page is found through its
  * address_space, a private one through its anon_vma; both have a tree of VMAs by page, and a VMA
- * and a page number give the hva.
+ * and a page number give the hva. Pages that were merged into one have several of the latter
+ * (ksm_page.c).
  *
  * Who keeps an anon_vma alive: its VMAs, and each migration of one of its pages. A frame names its
  * anon_vma without a reference, which is enough for whoever has the frame locked: a VMA drops its
@@ -11,6 +12,7 @@
  * which no VMA sees any more, is covered by that migration's own reference.
  */
 #include "notifier/frame.h"
+#include "notifier/ksm_internal.h"
 #include "notifier/mm_internal.h"
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/bug.h"
@@ -42,16 +44,18 @@ void anon_vma_put(struct anon_vma *anon_vma)
 
 struct anon_vma *frame_anon_vma(const struct frame *frame)
 {
-	if (!(frame->mapping & FRAME_MAPPING_ANON))
+	uintptr_t mapping = READ_ONCE(frame->mapping);
+
+	if ((mapping & FRAME_MAPPING_KIND) != FRAME_MAPPING_ANON)
 		return NULL;
-	return (struct anon_vma *)(frame->mapping & ~FRAME_MAPPING_ANON);
+	return (struct anon_vma *)(mapping & ~FRAME_MAPPING_KIND);
 }
 
 struct address_space *frame_address_space(const struct frame *frame)
 {
-	if (frame->mapping & FRAME_MAPPING_ANON)
-		return NULL;
-	return (struct address_space *)frame->mapping;
+	uintptr_t mapping = READ_ONCE(frame->mapping);
+
+	return mapping & FRAME_MAPPING_KIND ? NULL : (struct address_space *)mapping;
 }
 
 static void walk_mapping(struct address_space *mapping, uint64_t page,
@@ -69,8 +73,8 @@ static void walk_mapping(struct address_space *mapping, uint64_t page,
 	up_read(&mapping->i_mmap_rwsem);
 }
 
-static void walk_anon_vma(struct anon_vma *anon_vma, uint64_t page,
-			  void (*fn)(struct vm_area_struct *vma, hva_t hva, void *arg), void *arg)
+void rmap_walk_anon(struct anon_vma *anon_vma, uint64_t page,
+		    void (*fn)(struct vm_area_struct *vma, hva_t hva, void *arg), void *arg)
 {
 	struct interval_tree_node *node;
 
@@ -89,7 +93,9 @@ void rmap_walk(struct frame *frame, void (*fn)(struct vm_area_struct *vma, hva_t
 {
 	ASSERT(frame_locked(frame) && frame->mapping, "the frame is a page, and locked");
 	if (frame_anon_vma(frame))
-		walk_anon_vma(frame_anon_vma(frame), frame->index, fn, arg);
+		rmap_walk_anon(frame_anon_vma(frame), frame->index, fn, arg);
+	else if (frame_is_ksm(frame))
+		ksm_page_walk(frame_ksm_page(frame), fn, arg);
 	else
 		walk_mapping(frame_address_space(frame), frame->index, fn, arg);
 }

@@ -12,11 +12,6 @@
  */
 #include "shadow/shadow_internal.h"
 
-static struct shadow *notifier_to_shadow(struct mmu_notifier *subscription)
-{
-	return container_of(subscription, struct shadow, notifier);
-}
-
 static void window_open(struct shadow *shadow, hva_t start, hva_t end)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
@@ -177,4 +172,7 @@ const struct mmu_notifier_ops shadow_mmu_notifier_ops = {
 	.release = shadow_release,
 	.invalidate_range_start = shadow_invalidate_range_start,
 	.invalidate_range_end = shadow_invalidate_range_end,
+	.clear_flush_young = shadow_clear_flush_young,
+	.clear_young = shadow_clear_young,
+	.test_young = shadow_test_young,
 };

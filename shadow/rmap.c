@@ -105,6 +105,18 @@ void rmap_remove(struct rmap_head *head, spte_t *sptep)
 	ASSERT(false, "the rmap holds the entry that is removed");
 }
 
+void rmap_each(const struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg)
+{
+	struct rmap_desc *desc = head_chain(head);
+
+	if (!desc && head->val)
+		fn((spte_t *)head->val, arg);
+	for (; desc; desc = desc->next) {
+		for (unsigned int i = 0; i < desc->nr; i++)
+			fn(desc->sptep[i], arg);
+	}
+}
+
 spte_t *rmap_first(const struct rmap_head *head)
 {
 	struct rmap_desc *desc = head_chain(head);

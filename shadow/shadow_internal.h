@@ -45,6 +45,8 @@ void rmap_add(struct rmap_head *head, spte_t *sptep, struct rmap_desc **spare);
 void rmap_remove(struct rmap_head *head, spte_t *sptep);
 /* Any one of them, or NULL. mmu_lock. */
 spte_t *rmap_first(const struct rmap_head *head);
+/* @fn for each; it does not change the rmap. mmu_lock. */
+void rmap_each(const struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
 bool rmap_contains(const struct rmap_head *head, const spte_t *sptep);
 unsigned int rmap_count(const struct rmap_head *head);
 
@@ -159,6 +161,8 @@ void zap_batch_close(struct shadow *shadow, struct zap_batch *batch);
  * too, retire the tables. The batch is empty again.
  */
 void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch);
+/* No spinlock held: no CPU remembers a translation to these frames any more. None is fine. */
+void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr);
 
 /* zap.c, mmu_lock: clear one leaf, or a table and all that hangs below it; the batch must not be
  * full for a leaf. */
@@ -273,6 +277,18 @@ static inline void shadow_hook(struct shadow *shadow, enum shadow_hook_point poi
 }
 
 extern const struct mmu_notifier_ops shadow_mmu_notifier_ops;
+
+static inline struct shadow *notifier_to_shadow(struct mmu_notifier *subscription)
+{
+	return container_of(subscription, struct shadow, notifier);
+}
+
+/* age.c: notifier callbacks. */
+bool shadow_clear_flush_young(struct mmu_notifier *subscription, struct mm_struct *mm, hva_t start,
+			      hva_t end);
+bool shadow_clear_young(struct mmu_notifier *subscription, struct mm_struct *mm, hva_t start,
+			hva_t end);
+bool shadow_test_young(struct mmu_notifier *subscription, struct mm_struct *mm, hva_t address);
 
 /* shadow.c: 0 or -ENOMEM; sleeps. After 0 a fault (or, with @root, a CR3 load) finds all that it
  * may need. */

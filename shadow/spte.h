@@ -12,7 +12,7 @@
  * and in the role of the table that holds it: so tables reached with different rights are different
  * tables.
  *  4. A present leaf is changed in place only to gain rights. Anything else is: clear, shoot down,
- * fault again.
+ * fault again. (The accessed bit is no right.)
  *  5. Entries are stored under mmu_lock, atomically: CPUs walk them at any time.
  */
 #ifndef SHADOW_SPTE_H
@@ -29,14 +29,15 @@ typedef uint64_t spte_t;
 #define SPTE_USER     (1UL << 2)
 #define SPTE_ACCESSED (1UL << 5)
 #define SPTE_DIRTY    (1UL << 6)
-#define SPTE_OURS     (1UL << 9) /* ignored by hardware */
+#define SPTE_OURS     (1UL << 9)  /* ignored by hardware */
+#define SPTE_AGED     (1UL << 10) /* and this: A was cleared, and no CPU was told (age.c) */
 #define SPTE_NX	      (1UL << 63)
 #define SPTE_PFN_MASK 0x000ffffffffff000UL
 
 static_assert((SPTE_PFN_MASK & (SPTE_PRESENT | SPTE_WRITE | SPTE_USER | SPTE_ACCESSED | SPTE_DIRTY |
-				SPTE_OURS | SPTE_NX)) == 0,
+				SPTE_OURS | SPTE_AGED | SPTE_NX)) == 0,
 	      "flag bits lie outside the frame number");
-static_assert(SPTE_OURS >= (1UL << 9) && SPTE_OURS <= (1UL << 11),
+static_assert(SPTE_OURS >= (1UL << 9) && SPTE_AGED <= (1UL << 11),
 	      "bits 9 to 11 are software's at every level");
 
 /* Rights, as roles and walks carry them. User mode is part of the role from the day guests have it.
@@ -55,7 +56,10 @@ static inline pfn_t spte_pfn(spte_t spte)
 	return (spte & SPTE_PFN_MASK) >> PAGE_SHIFT;
 }
 
-/* A and D are set from the start: the guest walk has set the guest's, and no one reads ours. */
+/*
+ * A and D are set from the start: the guest walk has set the guest's, and the entry is made for an
+ * access. A may be cleared later, to find out whether there is another (age.c); nobody reads D.
+ */
 static inline spte_t make_leaf_spte(pfn_t pfn, unsigned int access)
 {
 	spte_t spte = (pfn << PAGE_SHIFT) | SPTE_PRESENT | SPTE_OURS | SPTE_USER | SPTE_ACCESSED;

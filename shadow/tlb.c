@@ -69,7 +69,7 @@ static bool earlier_batches_done(struct shadow *shadow, uint64_t number)
 	return done;
 }
 
-static void shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr)
+void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr)
 {
 	struct machine *machine = shadow->machine;
 
@@ -107,9 +107,9 @@ void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch)
 	ASSERT(batch->number, "the batch was closed under mmu_lock");
 	if (!zap_batch_empty(batch)) {
 		shadow_hook(shadow, SHADOW_HOOK_BATCH_BEFORE_SHOOT);
-		shoot(shadow, batch->frames, batch->nr_frames);
+		shadow_shoot(shadow, batch->frames, batch->nr_frames);
 		list_for_each_entry(sp, &batch->retired, link)
-			shoot(shadow, sp->gfns, sp->nr_unshot);
+			shadow_shoot(shadow, sp->gfns, sp->nr_unshot);
 
 		spin_lock(&shadow->batch_lock);
 		list_del_init(&batch->link);

@@ -27,6 +27,7 @@ enum chaos_kind_id {
 	CHAOS_UNMAP,
 	CHAOS_PROTECT,
 	CHAOS_FORK,
+	CHAOS_MERGE,
 	CHAOS_SWAP,
 	CHAOS_REMAP,
 	CHAOS_AGE,
@@ -48,6 +49,7 @@ struct chaos_target {
 	uint64_t nr_pages;
 	hva_t away; /* CHAOS_AWAY_PAGES where nothing is */
 	struct holes *holes;
+	struct ksm *ksm;       /* of the machine; NULL only if RAM is shared */
 	uint64_t spare_frames; /* that a balloon leaves in the pool */
 	bool swap;	       /* the machine has a swap file */
 	struct chaos_spared {
@@ -191,6 +193,8 @@ void chaos_protect(struct chaos_worker *worker, const struct chaos_target *targe
 		   const struct chaos_draw *draw);
 void chaos_fork(struct chaos_worker *worker, const struct chaos_target *target,
 		const struct chaos_draw *draw);
+void chaos_merge(struct chaos_worker *worker, const struct chaos_target *target,
+		 const struct chaos_draw *draw);
 void chaos_swap(struct chaos_worker *worker, const struct chaos_target *target,
 		const struct chaos_draw *draw);
 void chaos_remap(struct chaos_worker *worker, const struct chaos_target *target,

@@ -12,17 +12,19 @@ void chaos_age(struct chaos_worker *worker, const struct chaos_target *target,
 {
 	hva_t start = chaos_draw_hva(target, draw), end = start + chaos_draw_len(draw);
 
+	unsigned int nr = 0;
+
 	switch (draw->bits % 3) {
 	case 0:
-		mmu_notifier_clear_flush_young(target->mm, start, end);
+		nr = draw->nr_pages * mmu_notifier_clear_flush_young(target->mm, start, end);
 		break;
 	case 1:
-		mmu_notifier_clear_young(target->mm, start, end);
+		nr = draw->nr_pages * mmu_notifier_clear_young(target->mm, start, end);
 		break;
 	case 2:
 		for (hva_t hva = start; hva < end; hva += PAGE_SIZE)
-			mmu_notifier_test_young(target->mm, hva);
+			nr += mmu_notifier_test_young(target->mm, hva);
 		break;
 	}
-	atomic64_add(draw->nr_pages, &worker->pages);
+	atomic64_add(nr, &worker->pages);
 }

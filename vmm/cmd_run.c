@@ -219,6 +219,7 @@ static int start_chaos(struct run *run)
 		.nr_pages = args->mem_bytes >> PAGE_SHIFT,
 		.away = VM_AWAY_HVA,
 		.holes = &vm->holes,
+		.ksm = vm->ksm,
 		.spare_frames = SPARE_FRAMES,
 		.swap = args->swap_bytes,
 	};

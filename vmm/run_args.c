@@ -43,9 +43,8 @@ static const struct argp_option run_options[] = {
 	 "--chaos asks for one)",
 	 0},
 	{"chaos", KEY_CHAOS, "KIND[=OPS_PER_SECOND],...", 0,
-	 "Move the guest's memory while it runs. Kinds: migrate, unmap, protect, fork, swap, "
-	 "remap, "
-	 "age, balloon; all of these that go with --ram; register",
+	 "Move the guest's memory while it runs. Kinds: migrate, unmap, protect, fork, merge, "
+	 "swap, remap, age, balloon; all (of those that go with --ram); register",
 	 0},
 	{"duration", KEY_DURATION, "SECONDS", 0,
 	 "Ask the guest to stop after so long, and kill it if it has not ended 10 s later", 0},

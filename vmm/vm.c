@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <gnomon/ksm.h>
 #include <gnomon/swap.h>
 
 #include "notifier/sync/alloc.h"
@@ -114,6 +115,11 @@ static int create_memory(struct vm *vm, char *why, size_t why_len)
 		if (!vm->ram)
 			goto destroy_phys;
 	}
+	if (vm->config.private_ram) {
+		vm->ksm = ksm_create(vm->phys);
+		if (!vm->ksm)
+			goto destroy_phys;
+	}
 	vm->mm = mm_alloc(vm->phys);
 	if (!vm->mm)
 		goto put_ram;
@@ -126,6 +132,7 @@ static int create_memory(struct vm *vm, char *why, size_t why_len)
 put_mm:
 	mmput(vm->mm);
 put_ram:
+	ksm_destroy(vm->ksm);
 	if (vm->ram)
 		address_space_put(vm->ram);
 destroy_phys:
@@ -137,6 +144,7 @@ destroy_phys:
 static void destroy_memory(struct vm *vm)
 {
 	mmput(vm->mm);
+	ksm_destroy(vm->ksm);
 	if (vm->ram)
 		address_space_put(vm->ram);
 	phys_reclaim_stop(vm->phys);

@@ -70,6 +70,7 @@ struct vm {
 	struct phys *phys;
 	struct address_space *ram; /* NULL: private */
 	struct mm_struct *mm;
+	struct ksm *ksm; /* with private RAM: its pages can be merged */
 	struct engine *engine;
 	struct shadow *shadow;
 	struct holes holes; /* of mm: what is taken from the guest for a while */

@@ -497,7 +497,10 @@ all_kinds_at_once() {
 		done
 		case $ram in
 		shared) stats 'hole_waits>0' 'pages_swapped_in>0' ;;
-		private) stats "mutations.fork>$((20 / share))" 'pages_copied>0' ;;
+		private)
+			stats "mutations.fork>$((20 / share))" "mutations.merge>$((70 / share))" \
+				'mutation_pages.merge>0' 'pages_copied>0'
+			;;
 		esac
 		cp stats "$work/stats.$ram"
 		end

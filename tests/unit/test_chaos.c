@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include <gnomon/log.h>
+#include <gnomon/ksm.h>
 #include <gnomon/swap.h>
 
 #include "notifier/mm_internal.h"
@@ -25,6 +26,7 @@
 struct chaos_test {
 	struct phys *phys;
 	struct mm_struct *mm;
+	struct ksm *ksm;
 	struct address_space *ram;
 	struct holes holes;
 	struct chaos_target target;
@@ -102,6 +104,8 @@ static void setup_frames(struct chaos_test *t, bool private_ram, uint64_t nr_fra
 	if (swap)
 		expect_eq(phys_swap_on(t->phys, getenv("TMPDIR") ?: "/var/tmp", 2 * NR_PAGES), 0);
 	gnomon_set_log(count_warnings, NULL);
+	if (private_ram)
+		expect(t->ksm = ksm_create(t->phys));
 	t->mm = test_mm(t->phys);
 	if (!private_ram)
 		t->ram = test_mapping(t->phys, NR_PAGES);
@@ -118,6 +122,7 @@ static void setup_frames(struct chaos_test *t, bool private_ram, uint64_t nr_fra
 		.away = AWAY,
 		.holes = &t->holes,
 		.spare_frames = 16,
+		.ksm = t->ksm,
 		.swap = swap,
 		.spared = {{32, 64}, {200, NR_PAGES}},
 		.nr_spared = 2,
@@ -145,6 +150,7 @@ static void teardown(struct chaos_test *t)
 	counting_expect_paired(&t->cn);
 	mmu_notifier_unregister(&t->cn.mn, t->mm);
 	mmput(t->mm);
+	ksm_destroy(t->ksm);
 	if (t->ram)
 		address_space_put(t->ram);
 	test_phys_done(t->phys);
@@ -394,6 +400,24 @@ TEST(chaos, fork_makes_pages_be_copied)
 	teardown(&t);
 }
 
+TEST(chaos, merge_makes_equal_pages_one)
+{
+	struct chaos_counts counts;
+	struct ksm_stats ksm;
+	struct chaos_test t;
+	struct mm_stats mm;
+
+	setup(&t, true);
+	counts = run_kind(&t, CHAOS_MERGE, 100, MMU_NOTIFY_CLEAR, 100);
+	ksm_get_stats(t.ksm, &ksm);
+	mm_get_stats(t.mm, &mm);
+	expect_ge(counts.pages, 100);
+	expect_eq(counts.pages, ksm.pages_merged);
+	expect_eq(ksm.pages_sharing, 0);
+	expect_ge(mm.cow_copies, 20);
+	teardown(&t);
+}
+
 struct aged {
 	struct mmu_notifier mn;
 	atomic_t asked[3];
@@ -598,6 +622,12 @@ TEST(chaos, fork_sees_a_stale_writer)
 	see_a_stale_writer(CHAOS_FORK, true);
 }
 
+/* Nor in a copy what is written to a page that was merged with it. */
+TEST(chaos, merge_sees_a_stale_writer)
+{
+	see_a_stale_writer(CHAOS_MERGE, true);
+}
+
 /* ---- start and stop ---- */
 
 TEST(chaos, stops_between_two_distant_operations)
@@ -680,6 +710,8 @@ TEST(chaos, kinds_go_with_the_right_ram)
 
 	check_fit(CHAOS_FORK, shared, "--ram private");
 	check_fit(CHAOS_FORK, private, NULL);
+	check_fit(CHAOS_MERGE, shared, "--ram private");
+	check_fit(CHAOS_MERGE, private, NULL);
 	check_fit(CHAOS_UNMAP, shared, NULL);
 	check_fit(CHAOS_UNMAP, private, "--swap");
 	check_fit(CHAOS_UNMAP, private_memory, NULL);

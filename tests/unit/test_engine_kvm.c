@@ -34,6 +34,25 @@ TEST(engine_kvm, loads_and_stores)
 	rig_destroy(&rig);
 }
 
+/* What ages pages relies on it: once a frame was shot down, the next use is marked in its leaf. */
+TEST(engine_kvm, accessed_bits)
+{
+	struct rig rig;
+	uint64_t *leaf;
+
+	rig_create_here(&rig);
+	leaf = rig_entry(&rig, DATA, 1);
+	*rig_words(&rig, rig.data) = 0x1234;
+	for (int i = 0; i < 10; i++) {
+		__atomic_fetch_and(leaf, ~0x20UL, __ATOMIC_SEQ_CST);
+		rig_shoot(&rig, rig.data);
+		expect_eq(READ_ONCE(*leaf) & 0x20, 0);
+		expect_eq(rig_read(&rig, DATA), 0x1234);
+		expect_eq(READ_ONCE(*leaf) & 0x20, 0x20);
+	}
+	rig_destroy(&rig);
+}
+
 TEST(engine_kvm, page_faults)
 {
 	static const struct {

@@ -4,12 +4,14 @@
  * partial order that its lock-order block spells out. Debug builds only.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <gnomon/hmm.h>
 #include <gnomon/hmm_mirror.h>
+#include <gnomon/ksm.h>
 #include <gnomon/srcu.h>
 #include <gnomon/swap.h>
 
@@ -203,6 +205,30 @@ static void reclaim_work(struct guest_mem *g, hva_t hva)
 	phys_reclaim_stop(g->phys);
 }
 
+/* In an mm of its own, pages are merged, move, and are written. */
+static void merge_work(struct phys *phys, hva_t hva)
+{
+	struct mm_struct *mm = mm_alloc(phys), *child;
+	struct ksm *ksm = ksm_create(phys);
+	const uint64_t len = 2 * PAGE_SIZE, word = 7;
+
+	expect(mm && ksm);
+	expect_eq(mm_mmap(mm, hva, len, MM_PROT_READ | MM_PROT_WRITE, NULL, 0), 0);
+	expect_eq(mm_madvise(mm, hva, len, MM_MADV_MERGEABLE), 0);
+	expect_eq(mm_write(mm, hva, &word, sizeof(word)), 0);
+	expect_eq(mm_write(mm, hva + PAGE_SIZE, &word, sizeof(word)), 0);
+	expect_eq(ksm_scan(ksm, ULONG_MAX), 0);
+	expect_eq(ksm_scan(ksm, ULONG_MAX), 1);
+	expect_eq(migrate_frame(phys, mm_lookup_pfn(mm, hva)), 0);
+	expect_eq(mm_fork(mm, &child), 0);
+	expect_eq(mm_write(child, hva, &word, sizeof(word)), 0);
+	expect_eq(ksm_scan(ksm, ULONG_MAX), 1);
+	mmput(child);
+	expect_eq(mm_madvise(mm, hva, len, MM_MADV_UNMERGEABLE), 0);
+	mmput(mm);
+	ksm_destroy(ksm);
+}
+
 /* A guest runs; its memory is zapped, moved, written by the host, and goes away. */
 static void work(void)
 {
@@ -235,6 +261,7 @@ static void work(void)
 	expect_eq(mm_write(g.mm, private, &word, sizeof(word)), 0);
 	device_work(g.mm, private);
 	reclaim_work(&g, private);
+	merge_work(g.phys, private);
 	/* Before the domain of the memslots is forgotten, and after. */
 	expect_documented(15);
 	guest_mem_destroy(&g);

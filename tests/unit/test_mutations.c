@@ -13,6 +13,7 @@
 
 #include <gnomon/device.h>
 #include <gnomon/hmm_mirror.h>
+#include <gnomon/ksm.h>
 #include <gnomon/swap.h>
 
 #include "notifier/mm_internal.h"
@@ -60,6 +61,7 @@ struct rig {
 	struct mm_struct *child;
 	struct address_space *file;
 	struct device_memory *memory;
+	struct ksm *ksm;
 	bool releasing;
 	int owner; /* its address is one */
 };
@@ -403,6 +405,41 @@ static void do_migrate(struct rig *rig)
 	expect_eq(migrate_frame(rig->g.phys, mm_lookup_pfn(rig->g.mm, page(3))), 0);
 }
 
+/* A page of another mm has what page 3 has. */
+static void make_equal(struct rig *rig)
+{
+	uint64_t value = 4;
+
+	rig->child = mm_alloc(rig->g.phys);
+	expect(rig->child);
+	expect_eq(mm_mmap(rig->child, page(0), PAGE_SIZE, MM_PROT_READ | MM_PROT_WRITE, NULL, 0),
+		  0);
+	expect_eq(mm_madvise(rig->child, page(0), PAGE_SIZE, MM_MADV_MERGEABLE), 0);
+	expect_eq(mm_write(rig->child, page(0), &value, sizeof(value)), 0);
+}
+
+/* The scanner comes to ours first, or last. */
+static void ready_to_become_merged(struct rig *rig)
+{
+	rig->ksm = ksm_create(rig->g.phys);
+	expect_eq(mm_madvise(rig->g.mm, page(3), PAGE_SIZE, MM_MADV_MERGEABLE), 0);
+	make_equal(rig);
+	expect_eq(ksm_scan(rig->ksm, 10), 0);
+}
+
+static void ready_to_merge(struct rig *rig)
+{
+	rig->ksm = ksm_create(rig->g.phys);
+	make_equal(rig);
+	expect_eq(mm_madvise(rig->g.mm, page(3), PAGE_SIZE, MM_MADV_MERGEABLE), 0);
+	expect_eq(ksm_scan(rig->ksm, 10), 0);
+}
+
+static void do_merge(struct rig *rig)
+{
+	expect_eq(ksm_scan(rig->ksm, 10), 1);
+}
+
 static void do_exit(struct rig *rig)
 {
 	rig->releasing = true;
@@ -503,6 +540,16 @@ static const struct row {
 				  .ready = send_page,
 				  .mutate = do_take_back,
 				  .windows = {{3, 4}}},
+	[MUTATION_MERGE_PROTECT] = {.event = MMU_NOTIFY_CLEAR,
+				    .private = true,
+				    .before = ready_to_become_merged,
+				    .mutate = do_merge,
+				    .windows = {{3, 4}}},
+	[MUTATION_MERGE] = {.event = MMU_NOTIFY_CLEAR,
+			    .private = true,
+			    .before = ready_to_merge,
+			    .mutate = do_merge,
+			    .windows = {{3, 4}, {3, 4}}},
 	/* Everybody is released, and told nothing after that. */
 	[MUTATION_EXIT] = {.event = MMU_NOTIFY_UNMAP, .mutate = do_exit},
 };
@@ -622,6 +669,7 @@ static void end(struct rig *rig)
 		address_space_put(rig->file);
 	if (rig->memory)
 		device_memory_destroy(rig->memory);
+	ksm_destroy(rig->ksm);
 	guest_mem_destroy(&rig->g);
 }
 

@@ -165,6 +165,12 @@ enum mm_advice {
 	 * it shows none; -EACCES: it is private, or may not write.
 	 */
 	MM_MADV_REMOVE,
+	/*
+	 * Equal private pages may become one (gnomon/ksm.h); areas that are not private are passed
+	 * by. -EINVAL if nobody does so on this machine. And no more: each page that was merged
+	 * gets a frame of its own again, in one window, MMU_NOTIFY_CLEAR, for each; after -ENOMEM
+	 * the rest of the area is as before. Both take mmap_lock for writing.
+	 */
 	MM_MADV_MERGEABLE,
 	MM_MADV_UNMERGEABLE,
 	NR_MM_MADV,

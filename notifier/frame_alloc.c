@@ -30,7 +30,6 @@ static bool make_room(struct phys *phys, unsigned int *tries)
 
 	atomic64_inc(&phys->reclaim.nr_direct);
 	if (reclaim_pages(phys, RECLAIM_BATCH, &may_succeed)) {
-		*tries = 0;
 		atomic_set(&phys->reclaim.failures, 0);
 		return true;
 	}
@@ -48,9 +47,9 @@ static pfn_t alloc_user(struct phys *phys, bool zero)
 	pfn_t pfn;
 
 	might_sleep();
-	if (in_reclaim())
-		return phys_alloc_above(phys, 0, zero);
 	lock_map_visit(&lockdep_fs_reclaim);
+	if (in_reclaim()) /* a callback that should not; lock checking has told */
+		return phys_alloc_above(phys, 0, zero);
 	do
 		pfn = phys_alloc_above(phys, phys->reclaim.min, zero);
 	while (pfn == INVALID_PFN && make_room(phys, &tries));

@@ -117,7 +117,6 @@ struct unmap {
 	pfn_t pfn;
 	uint32_t slot;	 /* what swap entries name; NO_SLOT: entries become none */
 	bool clean_only; /* an entry that was written through stays */
-	unsigned int nr; /* how many went */
 };
 
 static void unmap_entry(struct unmap *u, struct mm_struct *mm, hva_t hva, pte_t *ptep)
@@ -141,7 +140,6 @@ static void unmap_entry(struct unmap *u, struct mm_struct *mm, hva_t hva, pte_t 
 		unmapped = false;
 	}
 	if (unmapped) {
-		u->nr++;
 		if (u->slot != NO_SLOT)
 			swap_dup(u->phys, u->slot);
 		atomic_dec(&pfn_to_frame(u->phys, u->pfn)->mapcount);

@@ -15,7 +15,7 @@
 /* Pages that one call frees, if nobody says otherwise. */
 #define RECLAIM_BATCH 32
 
-/* After so many fruitless attempts an allocation fails, and the thread waits for better times. */
+/* After so many fruitless attempts an allocation fails; or, in a row, the thread gives up. */
 #define RECLAIM_TRIES 16
 
 struct reclaim {

@@ -2,6 +2,7 @@
 /* MM_MADV_COLD, PAGEOUT and FREE: which pages they are about, and what becomes of those. */
 #include <errno.h>
 
+#include "tests/support/fail_alloc.h"
 #include "tests/support/step.h"
 #include "tests/support/swap_fixture.h"
 
@@ -49,6 +50,12 @@ static void expect_contents(struct mm_struct *mm)
 {
 	for (uint64_t i = 0; i < 8; i++)
 		expect_eq(test_read(mm, page(i)), i + 1);
+}
+
+static void expect_contents_after_free(struct mm_struct *mm, uint64_t nr)
+{
+	for (uint64_t i = 0; i < 8; i++)
+		expect_eq(test_read(mm, page(i)), i < nr ? 0 : i + 1);
 }
 
 TEST(madvise_age, cold_pages_go_first)
@@ -159,6 +166,28 @@ TEST(madvise_age, free)
 	end_rig(&rig);
 }
 
+/* Once it was written it is a page like any other, also when its entry is clean again, as it is
+ * when it comes back. */
+TEST(madvise_age, written_after_free)
+{
+	struct rig rig;
+	pfn_t pfn;
+
+	make_rig(&rig);
+	expect_eq(mm_madvise(rig.mm, page(0), P, MM_MADV_FREE), 0);
+	test_write(rig.mm, page(0), 22);
+	pfn = mm_lookup_pfn(rig.mm, page(0));
+	phys_get(rig.phys, pfn);
+	expect(!page_goes_out(rig.mm, page(0)));
+	phys_put(rig.phys, pfn);
+	expect_eq(test_read(rig.mm, page(0)), 22);
+	expect(!(entry_of(rig.mm, page(0)) & PTE_DIRTY));
+	expect(page_goes_out(rig.mm, page(0)));
+	expect_eq(test_read(rig.mm, page(0)), 22);
+	expect_eq(stats_of(&rig).lazyfreed, 0);
+	end_rig(&rig);
+}
+
 /* With no swap file these are the only private pages that can go. */
 TEST(madvise_age, free_without_swap)
 {
@@ -252,6 +281,26 @@ TEST(madvise_age, free_and_then_a_fork)
 	expect_eq(test_read(child, page(1)), 7);
 	mmput(child);
 	end_rig(&rig);
+}
+
+/* What is allocated along the way is given back: asked the second time, when all that is kept for
+ * good is there. */
+TEST(madvise_age, leaves_nothing)
+{
+	int64_t live = 0;
+
+	for (int round = 0; round < 3; round++) {
+		struct rig rig;
+
+		make_rig(&rig);
+		expect_eq(mm_madvise(rig.mm, page(0), 4 * P, MM_MADV_FREE), 0);
+		expect_eq(phys_reclaim(rig.phys, 6), 6);
+		expect_contents_after_free(rig.mm, 4);
+		end_rig(&rig);
+		if (round == 2)
+			expect_eq(atomic64_read(&allocs.live), live);
+		live = atomic64_read(&allocs.live);
+	}
 }
 
 struct stepped {

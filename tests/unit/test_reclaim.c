@@ -142,6 +142,36 @@ TEST(reclaim, what_a_secondary_uses_stays)
 	test_swap_phys_done(phys);
 }
 
+/* Only who maps the page is asked: not a child that has a copy of its own there, or nothing. */
+TEST(reclaim, who_does_not_map_the_page_is_not_asked)
+{
+	struct phys *phys = test_swap_phys(64, 64);
+	struct mm_struct *mm = test_mm(phys), *child[2] = {NULL};
+	struct user user[2];
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	test_write(mm, page(0), 1);
+	for (int i = 0; i < 2; i++) {
+		expect_eq(mm_fork(mm, &child[i]), 0);
+		user[i] = (struct user){.mn = {.ops = &user_ops}, .end = HVA_MAX};
+		expect_eq(mmu_notifier_register(&user[i].mn, child[i]), 0);
+	}
+	test_write(child[0], page(0), 2);
+	expect_eq(mm_zap_range(child[1], page(0), PAGE_SIZE), 1);
+	lock_frame(phys, mm_lookup_pfn(mm, page(0)));
+	expect_eq(page_referenced(phys, mm_lookup_pfn(mm, page(0)), true), 1);
+	expect_eq(page_referenced(phys, mm_lookup_pfn(mm, page(0)), true), 0);
+	unlock_frame(phys, mm_lookup_pfn(mm, page(0)));
+	expect(entry_of(child[0], page(0)) & PTE_ACCESSED);
+	for (int i = 0; i < 2; i++) {
+		expect_eq(atomic64_read(&user[i].flushes), 0);
+		mmu_notifier_unregister(&user[i].mn, child[i]);
+		mmput(child[i]);
+	}
+	mmput(mm);
+	test_swap_phys_done(phys);
+}
+
 /* Active pages come back as candidates, so that the lists stay in balance. */
 TEST(reclaim, the_active_list_feeds_the_other)
 {
@@ -307,11 +337,49 @@ static void reclaim_under_a_spinlock(void *arg)
 	phys_reclaim(phys, 1);
 }
 
-TEST(reclaim, may_sleep)
+static void allocate_under_a_spinlock(void *arg)
+{
+	static DEFINE_SPINLOCK(lock);
+
+	spin_lock(&lock);
+	alloc_user_frame(arg);
+}
+
+static void allocate_under_a_reverse_map_lock(void *arg)
+{
+	struct anon_vma *anon_vma = anon_vma_create();
+
+	down_read(&anon_vma->rwsem);
+	alloc_user_frame(arg);
+}
+
+static void allocate(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	(void)cn;
+	alloc_user_frame(mm_phys(range->mm));
+}
+
+static void allocate_in_a_callback(void *arg)
+{
+	struct phys *phys = arg;
+	struct counting_notifier cn = {.on_start = allocate};
+	struct mm_struct *mm = test_mm(phys);
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	test_write(mm, page(0), 1);
+	counting_register(&cn, mm);
+	phys_reclaim(phys, 1);
+}
+
+/* Although there are frames, and nothing would have to be reclaimed. */
+TEST(reclaim, where_it_must_not_be)
 {
 	struct phys *phys = test_swap_phys(8, 8);
 
 	expect_bug(reclaim_under_a_spinlock, phys, "sleep");
+	expect_bug(allocate_under_a_spinlock, phys, "sleep");
+	expect_bug(allocate_under_a_reverse_map_lock, phys, "fs_reclaim");
+	expect_bug(allocate_in_a_callback, phys, "fs_reclaim");
 	test_swap_phys_done(phys);
 }
 #endif
@@ -397,6 +465,43 @@ TEST(reclaim, who_needs_a_frame_takes_it)
 	expect_ge(stats.swap_out, 3 * (128 - 32));
 	expect_ge(stats.swap_in, 2 * (128 - 32));
 	mmput(mm);
+	test_swap_phys_done(phys);
+}
+
+struct waiter {
+	struct mm_struct *mm;
+	int ret;
+};
+
+static void write_second_page(void *arg)
+{
+	struct waiter *waiter = arg;
+	uint64_t word = 2;
+
+	waiter->ret = mm_write(waiter->mm, page(1), &word, sizeof(word));
+}
+
+/* The only page that could go is busy: that is no reason to fail. */
+TEST(reclaim, who_needs_a_frame_waits_for_a_busy_page)
+{
+	struct phys *phys = test_swap_phys(1, 8);
+	struct waiter waiter = {.mm = test_mm(phys), .ret = 1};
+	struct kthread thread;
+	pfn_t pfn;
+
+	expect_eq(mm_mmap(waiter.mm, page(0), 2 * PAGE_SIZE, RW, NULL, 0), 0);
+	test_write(waiter.mm, page(0), 1);
+	pfn = mm_lookup_pfn(waiter.mm, page(0));
+	lock_frame(phys, pfn);
+	expect_eq(kthread_run(&thread, "write", write_second_page, &waiter), 0);
+	while (!READ_ONCE(phys->reclaim.freed.waiters))
+		sync_yield();
+	unlock_frame(phys, pfn);
+	kthread_join(&thread);
+	expect_eq(waiter.ret, 0);
+	expect_eq(test_read(waiter.mm, page(1)), 2);
+	expect_eq(test_read(waiter.mm, page(0)), 1);
+	mmput(waiter.mm);
 	test_swap_phys_done(phys);
 }
 

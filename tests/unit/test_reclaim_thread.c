@@ -1,24 +1,51 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* The thread: when it works, when it stops, and when it gives up. */
 #include <errno.h>
+#include <glob.h>
 
 #include "tests/support/swap_fixture.h"
+#include "tests/support/syscall_filter.h"
 
 static void wait_for_free(struct phys *phys, uint64_t nr)
 {
 	wait_event(phys->reclaim.freed, phys_nr_free(phys) >= nr);
 }
 
+static unsigned int nr_threads(void)
+{
+	unsigned int nr = 0;
+	glob_t found;
+
+	if (!glob("/proc/self/task/*", 0, NULL, &found)) {
+		nr = (unsigned int)found.gl_pathc;
+		globfree(&found);
+	}
+	return nr;
+}
+
 TEST(reclaim_thread, starts_and_stops)
 {
 	struct phys *phys = test_phys(64);
+	unsigned int nr = nr_threads();
 
 	phys_reclaim_stop(phys);
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < 50; i++) {
 		expect_eq(phys_reclaim_start(phys), 0);
 		expect_eq(phys_reclaim_start(phys), -EBUSY);
 		phys_reclaim_stop(phys);
+		expect_eq(nr_threads(), nr);
 	}
+	test_phys_done(phys);
+}
+
+TEST(reclaim_thread, without_a_thread)
+{
+	struct phys *phys = test_phys(64);
+
+	filter_syscall(SYS_clone3, SECCOMP_RET_ERRNO | EAGAIN);
+	filter_syscall(SYS_clone, SECCOMP_RET_ERRNO | EAGAIN);
+	expect_eq(phys_reclaim_start(phys), -EAGAIN);
+	phys_reclaim_stop(phys);
 	test_phys_done(phys);
 }
 
@@ -33,17 +60,24 @@ TEST(reclaim_thread, works_from_low_to_high)
 	phys_reclaim_stats(phys, &stats);
 	low = stats.low;
 	high = stats.high;
+	/* One that ran before, and one that had given up, make no difference. */
+	expect_eq(phys_reclaim_start(phys), 0);
+	phys_reclaim_stop(phys);
+	atomic_set(&phys->reclaim.failures, RECLAIM_TRIES);
 	expect_eq(phys_reclaim_start(phys), 0);
 	expect_eq(mm_mmap(mm, page(0), 8192 * PAGE_SIZE, RW, NULL, 0), 0);
 	for (uint64_t i = 0; i < 2048 - low; i++)
 		test_write(mm, page(i), i);
 	phys_reclaim_stats(phys, &stats);
 	expect_eq(stats.wakeups, 0);
+	atomic_set(&phys->reclaim.failures, RECLAIM_TRIES - 1);
 	for (uint64_t i = 2048 - low; i < 4096; i++) {
 		test_write(mm, page(i), i);
 		if (phys_nr_free(phys) < low)
 			wait_for_free(phys, high);
 	}
+	while (atomic_read(&phys->reclaim.failures))
+		sync_yield();
 	phys_reclaim_stats(phys, &stats);
 	expect_eq(stats.direct_reclaims, 0);
 	expect_ge(stats.wakeups, 1);

@@ -171,6 +171,7 @@ TEST(swap, a_page_of_an_object_out_and_in)
 	struct mm_struct *mm = test_mm(phys), *mm2 = test_mm(phys);
 	struct address_space *mapping = test_mapping(phys, 4);
 	struct counting_notifier cn = {0}, cn2 = {0};
+	struct mm_stats stats;
 	pfn_t pfn;
 
 	expect_eq(mm_mmap(mm, page(0), 4 * PAGE_SIZE, RW, mapping, 0), 0);
@@ -186,6 +187,8 @@ TEST(swap, a_page_of_an_object_out_and_in)
 	expect(pte_none(entry_of(mm2, page(12))));
 	expect_eq(atomic64_read(&cn.starts[MMU_NOTIFY_CLEAR]), 1);
 	expect_eq(atomic64_read(&cn2.starts[MMU_NOTIFY_CLEAR]), 1);
+	mm_get_stats(mm, &stats);
+	expect_eq(stats.pages_swapped_out, 0); /* nothing of this mm's own */
 	expect_eq(address_space_peek(mapping, 2), INVALID_PFN);
 	expect_eq(migrate_mapping_page(mapping, 2), -ENOENT);
 	expect_eq(swap_used(phys), 1);

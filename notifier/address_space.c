@@ -220,7 +220,7 @@ static uint64_t get_swapped(struct address_space *mapping, uint64_t pgoff)
 static int swap_in_page(struct address_space *mapping, uint64_t pgoff, uint64_t slot, pfn_t *pfnp)
 {
 	struct phys *phys = mapping->phys;
-	pfn_t pfn = alloc_user_frame(phys);
+	pfn_t pfn = alloc_swap_in_frame(phys);
 	int ret = pfn == INVALID_PFN ? -ENOMEM : 0;
 
 	if (!ret) {

@@ -67,6 +67,19 @@ pfn_t alloc_zeroed_user_frame(struct phys *phys)
 	return alloc_user(phys, true);
 }
 
+/*
+ * When all frames and all of the swap file are full of pages, none of them can go, and so none
+ * could come: those that are out would be lost to their owner, although there is a place for each.
+ * So this may take of the reserve. What it costs comes back: the slot that is free then is room for
+ * another page.
+ */
+pfn_t alloc_swap_in_frame(struct phys *phys)
+{
+	pfn_t pfn = alloc_user(phys, false);
+
+	return pfn != INVALID_PFN ? pfn : phys_alloc_above(phys, phys->reclaim.min / 2, false);
+}
+
 /* A move gives a frame back for each that it takes, so it need not take any from others. */
 pfn_t alloc_migration_frame(struct phys *phys)
 {

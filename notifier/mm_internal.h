@@ -305,11 +305,12 @@ bool install_entry(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pfn_t pfn
 
 /*
  * frame_alloc.c: a frame for a page of a process: may sleep, and may take one from another. So not
- * under a reverse-map lock, nor in a callback. INVALID_PFN: none. The last: to move a page to;
- * never sleeps.
+ * under a reverse-map lock, nor in a callback. INVALID_PFN: none. For a page that comes back from
+ * the swap file there is a reserve. The last: to move a page to; never sleeps.
  */
 pfn_t alloc_user_frame(struct phys *phys);
 pfn_t alloc_zeroed_user_frame(struct phys *phys);
+pfn_t alloc_swap_in_frame(struct phys *phys);
 pfn_t alloc_migration_frame(struct phys *phys);
 
 /* mm_swap.c: the entry was @pte, a swap entry. As handle_mm_fault(), or -EIO; the caller looks

@@ -50,7 +50,7 @@ static bool names_slot(pte_t *ptep, uint32_t slot)
  */
 static int read_page(struct phys *phys, uint32_t slot, pfn_t *pfnp)
 {
-	pfn_t pfn = alloc_user_frame(phys);
+	pfn_t pfn = alloc_swap_in_frame(phys);
 	int ret = 0;
 
 	*pfnp = INVALID_PFN;

@@ -40,8 +40,8 @@ bool in_reclaim(void)
 static void enter_reclaim(void)
 {
 	might_sleep();
-	lock_map_acquire(&lockdep_fs_reclaim);
 	ASSERT(!in_reclaim(), "reclaim does not come back to itself");
+	lock_map_acquire(&lockdep_fs_reclaim);
 	current_thread()->in_reclaim = true;
 }
 

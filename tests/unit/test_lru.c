@@ -88,7 +88,26 @@ TEST(lru, the_oldest_first_and_around)
 	expect_eq(migrate_frame(phys, pfn[1]), 0);
 	expect_lists(phys, 3, 1);
 	expect_eq(next(phys, LRU_ACTIVE), mm_lookup_pfn(mm, page(1)));
+	/* What is on no list stays so. */
+	pfn[0] = phys_alloc(phys);
+	lru_expose(phys, pfn[0]);
+	expect_lists(phys, 3, 1);
+	phys_put(phys, pfn[0]);
 	mmput(mm);
+	expect_lists(phys, 0, 0);
+	test_phys_done(phys);
+}
+
+static void add_free_frame(void *arg)
+{
+	lru_add(arg, 0, LRU_INACTIVE);
+}
+
+TEST(lru, a_free_frame_is_no_page)
+{
+	struct phys *phys = test_phys(4);
+
+	expect_bug(add_free_frame, phys, "the caller has a reference on frame 0");
 	test_phys_done(phys);
 }
 

@@ -88,6 +88,8 @@ TEST(reclaim, what_the_host_uses_stays)
 	for (uint64_t i = 0; i < 64; i += 2)
 		expect(in_memory(mm, i));
 	expect_eq(nr_in_memory(mm, 0, 64), 48);
+	phys_reclaim_stats(phys, &stats);
+	expect_eq(stats.activated, 0);
 	expect_eq(phys_reclaim(phys, 16), 16);
 	for (uint64_t i = 0; i < 64; i += 2)
 		expect(in_memory(mm, i));
@@ -156,9 +158,163 @@ TEST(reclaim, the_active_list_feeds_the_other)
 	phys_reclaim_stats(phys, &stats);
 	expect_ge(stats.deactivated, 30);
 	expect_ge(stats.nr_inactive + 4, stats.nr_active);
+	expect_ge(stats.nr_active, 28);
 	mmput(mm);
 	test_swap_phys_done(phys);
 }
+
+/* While there is enough on the other, it is left alone. */
+TEST(reclaim, active_pages_are_left_alone)
+{
+	struct phys *phys = test_swap_phys(256, 256);
+	struct mm_struct *mm = test_mm(phys);
+	struct reclaim_stats stats;
+	pfn_t pfn;
+
+	expect_eq(mm_mmap(mm, page(0), 64 * PAGE_SIZE, RW, NULL, 0), 0);
+	for (uint64_t i = 0; i < 64; i++)
+		test_write(mm, page(i), i);
+	forget_use(phys, mm, 64);
+	for (uint64_t i = 0; i < 16; i++)
+		lru_add(phys, mm_lookup_pfn(mm, page(i)), LRU_ACTIVE);
+	expect_eq(phys_reclaim(phys, 8), 8);
+	expect_eq(nr_in_memory(mm, 0, 16), 16);
+	phys_reclaim_stats(phys, &stats);
+	expect_eq(stats.deactivated, 64); /* all by forget_use() */
+	expect_eq(stats.nr_active, 16);
+	/* Nor can one come that is frozen. */
+	pfn = mm_lookup_pfn(mm, page(0));
+	expect(frame_ref_freeze(pfn_to_frame(phys, pfn), 1));
+	expect_eq(phys_reclaim(phys, 64), 55);
+	frame_ref_unfreeze(pfn_to_frame(phys, pfn), 1);
+	expect_eq(nr_in_memory(mm, 0, 64), 1);
+	expect_eq(test_read(mm, page(0)), 0);
+	mmput(mm);
+	test_swap_phys_done(phys);
+}
+
+/* That it was used while it was active counts as once. */
+TEST(reclaim, what_becomes_of_an_active_page)
+{
+	struct phys *phys = test_swap_phys(8, 8);
+	struct mm_struct *mm = test_mm(phys);
+	struct frame *frame;
+	pfn_t pfn;
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	for (int used = 0; used < 2; used++) {
+		for (int forget = 0; forget < 2; forget++) {
+			test_write(mm, page(0), 1);
+			pfn = mm_lookup_pfn(mm, page(0));
+			frame = pfn_to_frame(phys, pfn);
+			if (!used)
+				forget_use(phys, mm, 1);
+			lru_add(phys, pfn, LRU_ACTIVE);
+			frame_set(frame, FRAME_REFERENCED);
+			deactivate_page(phys, pfn, forget);
+			expect_eq(frame_test(frame, FRAME_REFERENCED), used && !forget);
+			expect(!frame_test(frame, FRAME_ACTIVE));
+			expect(!(entry_of(mm, page(0)) & PTE_ACCESSED));
+		}
+	}
+	/* One that is busy stays where it is. */
+	lru_add(phys, pfn, LRU_ACTIVE);
+	lock_frame(phys, pfn);
+	deactivate_page(phys, pfn, true);
+	expect(frame_locked(frame));
+	expect(frame_test(frame, FRAME_ACTIVE));
+	unlock_frame(phys, pfn);
+	mmput(mm);
+	test_swap_phys_done(phys);
+}
+
+/* ---- what an attempt says ---- */
+
+static void expect_reclaim(struct phys *phys, uint64_t freed, bool may_succeed)
+{
+	bool may = !may_succeed;
+
+	expect_eq(reclaim_pages(phys, 8, &may), freed);
+	expect_eq(may, may_succeed);
+}
+
+/* Whether it is worth trying again, if nothing went. */
+TEST(reclaim, in_vain_or_not)
+{
+	struct phys *phys = test_phys(8);
+	struct mm_struct *mm = test_mm(phys);
+	struct frame *frame;
+	pfn_t pfn;
+
+	expect_reclaim(phys, 0, false);
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	test_write(mm, page(0), 1);
+	expect_reclaim(phys, 0, false); /* no place to go to */
+	expect_eq(phys_swap_on(phys, "/tmp", 8), 0);
+	expect_eq(mm_pin_page(mm, page(0), true, &pfn), 0);
+	expect_reclaim(phys, 0, false); /* nobody says for how long */
+	mm_unpin_page(mm, pfn, true);
+
+	frame = pfn_to_frame(phys, pfn);
+	lock_frame(phys, pfn);
+	expect_reclaim(phys, 0, true);
+	unlock_frame(phys, pfn);
+	expect(frame_ref_freeze(frame, 1));
+	expect_reclaim(phys, 0, true);
+	frame_ref_unfreeze(frame, 1);
+	phys_get(phys, pfn);
+	expect_reclaim(phys, 0, true); /* somebody reads it */
+	phys_put(phys, pfn);
+	expect_reclaim(phys, 1, true);
+	expect_eq(test_read(mm, page(0)), 1);
+	mmput(mm);
+	test_swap_phys_done(phys);
+}
+
+static void come_back(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	(void)cn;
+	phys_reclaim(mm_phys(range->mm), 1);
+}
+
+static void reclaim_from_a_callback(void *arg)
+{
+	struct phys *phys = arg;
+	struct counting_notifier cn = {.on_start = come_back};
+	struct mm_struct *mm = test_mm(phys);
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	test_write(mm, page(0), 1);
+	counting_register(&cn, mm);
+	phys_reclaim(phys, 1);
+}
+
+TEST(reclaim, does_not_come_back_to_itself)
+{
+	struct phys *phys = test_swap_phys(8, 8);
+
+	expect_bug(reclaim_from_a_callback, phys, "reclaim does not come back to itself");
+	test_swap_phys_done(phys);
+}
+
+#ifdef CONFIG_LOCKDEP
+static void reclaim_under_a_spinlock(void *arg)
+{
+	struct phys *phys = arg;
+	static DEFINE_SPINLOCK(lock);
+
+	spin_lock(&lock);
+	phys_reclaim(phys, 1);
+}
+
+TEST(reclaim, may_sleep)
+{
+	struct phys *phys = test_swap_phys(8, 8);
+
+	expect_bug(reclaim_under_a_spinlock, phys, "sleep");
+	test_swap_phys_done(phys);
+}
+#endif
 
 /* ---- allocation ---- */
 
@@ -195,6 +351,31 @@ TEST(reclaim, the_reserve_is_not_for_processes)
 	test_write(mm, page(0), 2);
 	mmput(mm);
 	test_phys_done(phys);
+}
+
+/* All frames and all slots hold pages: no more come, but what there is can be had, and written. */
+TEST(reclaim, memory_that_is_full_can_be_used)
+{
+	struct phys *phys = test_swap_phys(1024, 64);
+	struct mm_struct *mm = test_mm(phys);
+	struct address_space *mapping = test_mapping(phys, 512);
+	uint64_t word = 1, nr;
+
+	expect_eq(mm_mmap(mm, page(0), 512 * PAGE_SIZE, RW, mapping, 0), 0);
+	expect_eq(mm_mmap(mm, page(512), 1024 * PAGE_SIZE, RW, NULL, 0), 0);
+	for (nr = 0; mm_write(mm, page(nr), &word, sizeof(word)) == 0; nr++)
+		;
+	expect_eq(nr, 1024 - 1024 / 64 + 64);
+	for (int round = 0; round < 2; round++) {
+		for (uint64_t i = 0; i < nr; i++)
+			test_increment(mm, page(i));
+	}
+	for (uint64_t i = 0; i < nr; i++)
+		expect_eq(test_read(mm, page(i)), 3);
+	expect_eq(mm_write(mm, page(nr), &word, sizeof(word)), -ENOMEM);
+	mmput(mm);
+	address_space_put(mapping);
+	test_swap_phys_done(phys);
 }
 
 TEST(reclaim, who_needs_a_frame_takes_it)

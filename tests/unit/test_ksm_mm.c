@@ -39,6 +39,65 @@ TEST(ksm, unmapped_pages_are_forgotten)
 	host_done(&h);
 }
 
+static void drop_page(struct mm_struct *mm)
+{
+	expect_eq(mm_zap_range(mm, area_page(0), P), 1);
+}
+
+static void drop_area(struct mm_struct *mm)
+{
+	expect_eq(mm_munmap(mm, area_page(0), P), 0);
+}
+
+static void take_advice_back(struct mm_struct *mm)
+{
+	expect_eq(mm_madvise(mm, area_page(0), P, MM_MADV_UNMERGEABLE), 0);
+}
+
+static void write_other(struct mm_struct *mm)
+{
+	fill_page(mm, 0, 8);
+}
+
+static void move_page(struct mm_struct *mm)
+{
+	expect_eq(migrate_frame(mm_phys(mm), pfn_of(mm, 0)), 0);
+}
+
+/* A page that waits in the tree for its equal is looked for again when that comes. */
+TEST(ksm, what_waits_in_the_tree_may_be_gone)
+{
+	static const struct {
+		void (*act)(struct mm_struct *mm);
+		long merged;
+		uint64_t frames;
+	} cases[] = {{drop_page, 0, 1},
+		     {drop_area, 0, 1},
+		     {take_advice_back, 0, 2},
+		     {write_other, 0, 2},
+		     {move_page, 1, 1}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct mm_struct *mm;
+		struct host h;
+
+		host_init(&h, 16);
+		mm = mergeable_mm(&h, 2);
+		fill_page(mm, 0, 7);
+		fill_page(mm, 1, 7);
+		expect_eq(scan_round(&h), 0);
+		expect_eq(ksm_scan(h.ksm, 1), 0);
+		cases[i].act(mm);
+		expect_eq(ksm_scan(h.ksm, 1), cases[i].merged);
+		expect_eq(used_frames(&h), cases[i].frames);
+		if (!cases[i].merged)
+			expect_own(&h, pfn_of(mm, 1));
+		expect_page(mm, 1, 7);
+		mmput(mm);
+		host_done(&h);
+	}
+}
+
 TEST(ksm, merged_pages_move)
 {
 	struct counting_notifier cn = {0};

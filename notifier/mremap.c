@@ -15,10 +15,12 @@
  *                                             walks: the new area's entry, A -> migration entry
  *
  * Without those locks the walk could look at the new entry before, and at the old one after the
- * move, find A in neither, and free it while it is mapped. Nor does a walk find the page of one
- * entry in two places: it visits both areas, and a moved entry is none.
+ * move, and find A in neither. One that unmaps would see by the references that it has missed an
+ * entry; but one that puts entries back would leave a migration entry behind, whose page is gone.
+ * Nor does a walk find the page of one entry in two places: it visits both areas, and a moved entry
+ * is none.
  *
- * Replayed by tests/unit/test_mremap.c (a_walk_finds_what_is_being_moved).
+ * Replayed by tests/unit/test_mremap_walk.c (an_entry_does_not_slip_through).
  */
 #include <errno.h>
 

@@ -18,6 +18,7 @@ void note_window_open(const struct mmu_notifier_range *range)
 {
 	struct thread_state *self = current_thread();
 
+	ASSERT(self->windows, "a start visits a lock map, which makes a stack of locks");
 	if (self->nr_windows == THREAD_MAX_WINDOWS)
 		memmove(self->windows, self->windows + 1,
 			--self->nr_windows * sizeof(self->windows[0]));

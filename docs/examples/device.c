@@ -68,7 +68,7 @@ static const struct mmu_interval_notifier_ops notifier_ops = {.invalidate = inva
 
 static void drop_one(struct device_memory *memory, hva_t hva)
 {
-	struct device *d = device_memory_owner(memory);
+	struct device *d = (struct device *)device_memory_owner(memory);
 
 	pthread_mutex_lock(&d->lock);
 	drop(d, hva, hva + PAGE_SIZE);
@@ -127,7 +127,8 @@ static unsigned long *contents(struct device *d, uint64_t entry)
 {
 	pfn_t pfn = hmm_pfn_to_pfn(entry);
 
-	return entry & HMM_PFN_DEVICE ? device_memory_map(d->memory, pfn) : phys_map(phys, pfn);
+	return (unsigned long *)(entry & HMM_PFN_DEVICE ? device_memory_map(d->memory, pfn)
+							: phys_map(phys, pfn));
 }
 
 /* A read, an addition and a write: one step to everyone else. Nobody else runs here to disturb. */

@@ -168,11 +168,19 @@ static struct held_lock *find_held_kind(const struct thread_state *self, const v
 	return NULL;
 }
 
+/* Of the stack, and of the windows behind it, for which a thread variable has no room. */
+static size_t stack_bytes(unsigned int max_held)
+{
+	return max_held * sizeof(struct held_lock) +
+	       THREAD_MAX_WINDOWS * sizeof(struct open_window);
+}
+
 static void free_stack(struct thread_state *self)
 {
 	if (self->held)
-		BUG_ON(munmap(self->held, self->max_held * sizeof(*self->held)) != 0);
+		BUG_ON(munmap(self->held, stack_bytes(self->max_held)) != 0);
 	self->held = NULL;
+	self->windows = NULL;
 	self->max_held = 0;
 }
 
@@ -181,18 +189,21 @@ static void free_stack(struct thread_state *self)
 static void grow(struct thread_state *self)
 {
 	unsigned int max_held = self->max_held ? 2 * self->max_held : 128;
-	struct held_lock *held = mmap(NULL, max_held * sizeof(*held), PROT_READ | PROT_WRITE,
+	struct held_lock *held = mmap(NULL, stack_bytes(max_held), PROT_READ | PROT_WRITE,
 				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct open_window *windows = (struct open_window *)(held + max_held);
 
 	ASSERT(held != MAP_FAILED, "no memory for the stack of held locks, %u deep", max_held);
 	if (self->held) {
 		memcpy(held, self->held, self->nr_held * sizeof(*held));
+		memcpy(windows, self->windows, self->nr_windows * sizeof(*windows));
 	} else {
 		sync_once(&exit_key_once, make_exit_key);
 		sync_exit_key_set(exit_key, self);
 	}
 	free_stack(self);
 	self->held = held;
+	self->windows = windows;
 	self->max_held = max_held;
 }
 

@@ -40,10 +40,9 @@ struct thread_state {
 	const struct lock_site *non_block_site;
 	unsigned int lockdep_busy; /* inside lockdep: what a report's log hook locks is not seen */
 
-#ifdef CONFIG_LOCKDEP
-	struct open_window windows[THREAD_MAX_WINDOWS]; /* window_check.c: those it has opened */
+	/* window_check.c: [THREAD_MAX_WINDOWS] that it has opened, behind the stack of locks. */
+	struct open_window *windows;
 	unsigned int nr_windows;
-#endif
 
 	bool signal_pending; /* gnomon/signal.h; its handlers store to it, too */
 	bool in_reclaim;     /* reclaim.c: it is making room */

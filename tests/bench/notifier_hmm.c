@@ -123,7 +123,7 @@ static void timed(void (*loop)(void (*op)(hva_t start), uint64_t n), void (*op)(
 
 int notifier_hmm_setup(const struct bench *b)
 {
-	int ret = phys_create(&host.phys, NOTIFIER_HMM_PAGES + 16);
+	int ret = phys_create(&host.phys, 2 * NOTIFIER_HMM_PAGES);
 
 	if (ret)
 		return ret;

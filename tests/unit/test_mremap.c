@@ -163,8 +163,8 @@ static void migrate(void *arg)
 }
 
 /*
- * The ladder of mremap.c. Without the reverse-map locks a walk misses an entry, and the frame is
- * freed while it is mapped: a BUG of phys_put, or another's contents.
+ * Moves and migrations of the same pages, many of each. What exactly must not happen is brought
+ * about in test_mremap_walk.c.
  */
 TEST(mremap, a_walk_finds_what_is_being_moved)
 {

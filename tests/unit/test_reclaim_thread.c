@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* The thread: when it works, when it stops, and when it gives up. */
 #include <errno.h>
-#include <glob.h>
+#include <unistd.h>
 
+#include "tests/support/asleep.h"
+#include "tests/support/park.h"
 #include "tests/support/swap_fixture.h"
 #include "tests/support/syscall_filter.h"
 
@@ -11,31 +13,68 @@ static void wait_for_free(struct phys *phys, uint64_t nr)
 	wait_event(phys->reclaim.freed, phys_nr_free(phys) >= nr);
 }
 
-static unsigned int nr_threads(void)
-{
-	unsigned int nr = 0;
-	glob_t found;
-
-	if (!glob("/proc/self/task/*", 0, NULL, &found)) {
-		nr = (unsigned int)found.gl_pathc;
-		globfree(&found);
-	}
-	return nr;
-}
-
 TEST(reclaim_thread, starts_and_stops)
 {
 	struct phys *phys = test_phys(64);
-	unsigned int nr = nr_threads();
 
 	phys_reclaim_stop(phys);
-	for (int i = 0; i < 50; i++) {
+	for (int i = 0; i < 10; i++) {
 		expect_eq(phys_reclaim_start(phys), 0);
 		expect_eq(phys_reclaim_start(phys), -EBUSY);
 		phys_reclaim_stop(phys);
-		expect_eq(nr_threads(), nr);
 	}
 	test_phys_done(phys);
+}
+
+struct stopper {
+	struct phys *phys;
+	struct park park;
+	atomic_t tid, stopped;
+};
+
+static void stay(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct stopper *stopper = cn->arg;
+
+	(void)range;
+	cn->on_start = NULL;
+	park_enter(&stopper->park);
+}
+
+static void stop(void *arg)
+{
+	struct stopper *stopper = arg;
+
+	atomic_set(&stopper->tid, gettid());
+	phys_reclaim_stop(stopper->phys);
+	atomic_set(&stopper->stopped, 1);
+}
+
+/* Whoever stops it may free what it works on: so it has ended by then. */
+TEST(reclaim_thread, is_waited_for)
+{
+	struct stopper stopper = {.phys = test_swap_phys(64, 64)};
+	struct counting_notifier cn = {.on_start = stay, .arg = &stopper};
+	struct mm_struct *mm = test_mm(stopper.phys);
+	struct kthread thread;
+
+	park_init(&stopper.park);
+	expect_eq(mm_mmap(mm, page(0), 64 * PAGE_SIZE, RW, NULL, 0), 0);
+	counting_register(&cn, mm);
+	expect_eq(phys_reclaim_start(stopper.phys), 0);
+	for (uint64_t i = 0; i < 64 - 1; i++)
+		test_write(mm, page(i), i);
+	park_wait(&stopper.park, 1);
+	expect_eq(kthread_run(&thread, "stop", stop, &stopper), 0);
+	while (!atomic_read(&stopper.tid) || !atomic_read(&stopper.phys->reclaim.stop))
+		sync_yield();
+	until_asleep(atomic_read(&stopper.tid));
+	expect_eq(atomic_read(&stopper.stopped), 0);
+	park_release(&stopper.park);
+	kthread_join(&thread);
+	mmu_notifier_unregister(&cn.mn, mm);
+	mmput(mm);
+	test_swap_phys_done(stopper.phys);
 }
 
 TEST(reclaim_thread, without_a_thread)

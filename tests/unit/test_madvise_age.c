@@ -333,11 +333,12 @@ static void free_here(struct step *step)
 TEST(madvise_age, a_write_that_is_under_way)
 {
 	struct stepped s = {.step = {.at_each = free_here, .arg = &s}};
-	struct phys *phys = test_swap_phys(8, 8);
+	struct phys *phys;
 	uint64_t word = 2;
 	unsigned int nr[3] = {0};
 
 	step_skip();
+	phys = test_swap_phys(8, 8);
 	s.mm = test_mm(phys);
 	expect_eq(mm_mmap(s.mm, page(0), P, RW, NULL, 0), 0);
 	do {

@@ -102,3 +102,44 @@ TEST(mmu_notifier_first, no_domain_is_left)
 		expect_eq(cleanup_srcu_struct(&taken[--nr]), 0);
 	first_done(&f, 1);
 }
+
+static bool young(struct mmu_notifier *mn, struct mm_struct *mm, hva_t address)
+{
+	struct recorder *r = container_of(mn, struct recorder, mn);
+
+	expect(mm == mn->mm && address == HVA);
+	atomic_inc(&r->starts);
+	return true;
+}
+
+static void ask_when_told(void *arg)
+{
+	struct first *f = arg;
+
+	while (!atomic_read(&f->done))
+		cpu_relax();
+	expect(mmu_notifier_test_young(f->h[0].mm, HVA));
+}
+
+/*
+ * Who asks for ages holds no lock of the mm's, and finds the block and the notifier as they were
+ * made: data races, with either published by a relaxed store.
+ */
+TEST(mmu_notifier_first, one_who_asks_finds_the_notifier)
+{
+	static const struct mmu_notifier_ops ops = {
+		.release = recorder_release,
+		.test_young = young,
+	};
+	static struct first f;
+	struct kthread thread;
+
+	first_init(&f, 1);
+	f.r[0].mn.ops = &ops;
+	expect_eq(kthread_run(&thread, "ask", ask_when_told, &f), 0);
+	expect_eq(mmu_notifier_register(&f.r[0].mn, f.h[0].mm), 0);
+	atomic_set(&f.done, 1);
+	kthread_join(&thread);
+	expect_eq(atomic_read(&f.r[0].starts), 1);
+	first_done(&f, 1);
+}

@@ -201,3 +201,46 @@ TEST(mmu_notifier_no_release, after_exit)
 	h.mm = NULL;
 	host_destroy(&h);
 }
+
+#define COMERS 3
+
+struct comings {
+	struct host h;
+	uint64_t rounds;
+	atomic_t next;
+	struct mirror m[COMERS];
+};
+
+/* Each its own, next to those of the others in the list, while windows walk over them. */
+static void come_and_go(void *arg)
+{
+	struct comings *c = arg;
+	struct mirror *m = &c->m[atomic_fetch_add(1, &c->next)];
+
+	for (uint64_t i = 0; i < c->rounds; i++) {
+		mirror_init(m, c->h.mm);
+		window(c->h.mm);
+		mmu_notifier_unregister_no_release(&m->mn, c->h.mm);
+		mmu_notifier_call_srcu(&m->rcu, mirror_free);
+		mmu_notifier_synchronize();
+		expect_eq(atomic_read(&m->freed), 1);
+		expect_eq(atomic_read(&m->freed_early) + atomic_read(&m->late), 0);
+		expect_ge(atomic_read(&m->starts), 1);
+	}
+}
+
+/* Without the lock in it a neighbour's link is lost (and ThreadSanitizer sees it). */
+TEST(mmu_notifier_no_release, neighbours_come_and_go)
+{
+	static struct comings c;
+	struct kthread threads[COMERS];
+
+	host_init(&c.h);
+	c.rounds = test_long() ? 3000 : 300;
+	for (int i = 0; i < COMERS; i++)
+		expect_eq(kthread_run(&threads[i], "comer", come_and_go, &c), 0);
+	for (int i = 0; i < COMERS; i++)
+		kthread_join(&threads[i]);
+	expect(!c.h.mm->notifier_subscriptions->first);
+	host_destroy(&c.h);
+}

@@ -191,9 +191,10 @@ static void grow(struct thread_state *self)
 	unsigned int max_held = self->max_held ? 2 * self->max_held : 128;
 	struct held_lock *held = mmap(NULL, stack_bytes(max_held), PROT_READ | PROT_WRITE,
 				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct open_window *windows = (struct open_window *)(held + max_held);
+	struct open_window *windows;
 
 	ASSERT(held != MAP_FAILED, "no memory for the stack of held locks, %u deep", max_held);
+	windows = (struct open_window *)(held + max_held);
 	if (self->held) {
 		memcpy(held, self->held, self->nr_held * sizeof(*held));
 		memcpy(windows, self->windows, self->nr_windows * sizeof(*windows));

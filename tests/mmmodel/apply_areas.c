@@ -367,10 +367,40 @@ static int give_up(struct world *w, struct mspace *s, int page, int nr)
 
 		if (place->page && !is_mapped(s, i))
 			drop_entry(w, place);
-		else if (place->page && place->page->maps == 1 && !place->page->pins)
+		else if (place->page && place->page->maps == 1 && !place->page->pins &&
+			 !place->page->merged)
 			place->page->lazy = true;
 	}
 	return 0;
+}
+
+/* What is merged is not any more before the area says so. */
+static int set_mergeable(struct world *w, struct mspace *s, int page, int nr, bool mergeable)
+{
+	if (!s->place[page].private || (!mergeable && !s->place[page].mergeable))
+		return 0;
+	for (int i = page; i < page + nr && !mergeable; i++) {
+		int ret = break_merge(w, s, &s->place[i]);
+
+		if (ret)
+			return ret;
+	}
+	for (int i = page; i < page + nr; i++)
+		s->place[i].mergeable = mergeable;
+	return 0;
+}
+
+/* An allocation failed: some areas are as they were. */
+static void after_failed_advice(struct mspace *s)
+{
+	mmap_read_lock(s->real);
+	for (int i = 0; i < NR_PAGES; i++) {
+		const struct vm_area_struct *vma = find_vma(s->real, place_hva(i));
+
+		if (s->place[i].mapped && vma)
+			s->place[i].mergeable = vma->flags & VMA_MERGEABLE;
+	}
+	mmap_read_unlock(s->real);
 }
 
 /* What of the range lies in one area. */
@@ -386,6 +416,8 @@ static int advise_part(struct world *w, struct mspace *s, const struct op *op, i
 	}
 	if (op->value == MM_MADV_FREE)
 		return give_up(w, s, page, nr);
+	if (op->value == MM_MADV_MERGEABLE || op->value == MM_MADV_UNMERGEABLE)
+		return set_mergeable(w, s, page, nr, op->value == MM_MADV_MERGEABLE);
 	if (!place->object)
 		return -EINVAL;
 	if (place->private || !(place->prot & MM_PROT_WRITE))
@@ -400,7 +432,7 @@ static int expect_madvise(struct world *w, struct mspace *s, const struct op *op
 	int end = op->page == -1 ? NR_PAGES : page + whole_pages(len);
 	int ret = op->page == -1 ? -ENOMEM : 0;
 
-	if (op->value >= MM_MADV_MERGEABLE || (op->page != -1 && op->skew))
+	if (op->value >= NR_MM_MADV || (op->page != -1 && op->skew))
 		return -EINVAL;
 	while (page < end) {
 		int part_end, err;
@@ -431,7 +463,14 @@ bool apply_madvise(struct world *w, const struct op *op)
 		return false;
 	if ((op->value == MM_MADV_PAGEOUT || op->value == MM_MADV_FREE) && !w->swap)
 		return false;
+	if (op->value == MM_MADV_UNMERGEABLE && w->failing)
+		return false;
 	ret = mm_madvise(s->real, addr, len, op->value);
+	if (ret == -ENOMEM && w->failing && op->value == MM_MADV_MERGEABLE) {
+		w->gave_up = op->page >= 0 && all_mapped(s, op->page, whole_pages(len));
+		after_failed_advice(s);
+		return true;
+	}
 	expect_result(op, ret, expect_madvise(w, s, op, len));
 	return true;
 }

@@ -545,7 +545,7 @@ static bool may_go(struct mspace *s, int page)
 	const struct place *place = &s->place[page];
 
 	return place->page && is_resident(s, page) && !place->exclusive && !place->page->cached &&
-	       place->page->maps == 1 && !place->page->pins;
+	       !place->page->merged && place->page->maps == 1 && !place->page->pins;
 }
 
 /* A page that somebody reads takes a frame of the device, and does not go in the end. */

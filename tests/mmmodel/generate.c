@@ -41,7 +41,7 @@ static const struct {
 	{OP_MREMAP, 60},
 	{OP_MPROTECT, 60},
 	{OP_ZAP, 12},
-	{OP_MADVISE, 10},
+	{OP_MADVISE, 20},
 	{OP_READ, 100},
 	{OP_WRITE, 200},
 	{OP_CMPXCHG, 40},
@@ -57,6 +57,7 @@ static const struct {
 	{OP_RECLAIM, 10},
 	{OP_TO_DEVICE, 20},
 	{OP_TO_RAM, 6},
+	{OP_MERGE, 12},
 	{OP_UNPIN, 22},
 	{OP_MIGRATE_RANGE, 40},
 	{OP_MIGRATE_FRAME, 60},
@@ -231,6 +232,8 @@ static void on_space(const struct world *w, uint64_t *random, struct op *op)
 			op->value = MM_MADV_PAGEOUT;
 		if (w->swap && one_in(random, 3))
 			op->value = MM_MADV_FREE;
+		if (one_in(random, 3))
+			op->value = one_in(random, 4) ? MM_MADV_UNMERGEABLE : MM_MADV_MERGEABLE;
 		if (one_in(random, 10))
 			op->value = MM_MADV_COLD;
 		if (one_in(random, 50))
@@ -287,6 +290,9 @@ void generate(const struct world *w, uint64_t *random, struct op *op)
 	case OP_RECLAIM:
 		op->nr = 1 + below(random, 40);
 		break;
+	case OP_MERGE:
+		op->nr = 1 + below(random, 300);
+		break;
 	case OP_PUNCH:
 	case OP_SYNC:
 		any_part(w, random, op);
@@ -313,5 +319,8 @@ void generate(const struct world *w, uint64_t *random, struct op *op)
 		break;
 	default:
 		on_space(w, random, op);
+		/* Pages that are equal, now and then. */
+		if (op->kind == OP_WRITE && w->nr_frames < 1024 && one_in(random, 2))
+			op->value = 1 + below(random, 2);
 	}
 }

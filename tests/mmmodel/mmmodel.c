@@ -82,12 +82,13 @@ static int report(uint64_t steps, double seconds)
 	printf("mmmodel: %llu steps in %.1f s, no difference:", (unsigned long long)steps, seconds);
 	for (int kind = 0; kind < NR_OP_KINDS; kind++)
 		printf(" %s %llu", op_names[kind], (unsigned long long)run_count(kind));
-	printf(" swapped in %llu given up %llu\n", (unsigned long long)run_swapped_in(),
-	       (unsigned long long)run_given_up());
+	printf("; pages swapped in %llu, given up %llu, merged %llu\n",
+	       (unsigned long long)run_swapped_in(), (unsigned long long)run_given_up(),
+	       (unsigned long long)run_merged());
 	/* Less is for playing with. */
 	if (steps < ARRAY_SIZE(pools) * ROUND)
 		return 0;
-	if (!run_swapped_in() || !run_given_up()) {
+	if (!run_swapped_in() || !run_given_up() || !run_merged()) {
 		printf("mmmodel: nothing left memory: this run shows nothing\n");
 		status = 1;
 	}

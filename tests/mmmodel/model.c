@@ -12,8 +12,8 @@
 
 static bool alike(const struct place *a, const struct place *b)
 {
-	return a->mapped && b->mapped && a->private == b->private && a->prot == b->prot &&
-	       a->object == b->object;
+	return a->mapped && b->mapped && a->private == b->private && a->mergeable == b->mergeable &&
+	       a->prot == b->prot && a->object == b->object;
 }
 
 bool one_area(const struct mspace *s, int lower)
@@ -230,7 +230,7 @@ static int make_own(struct world *w, struct mspace *s, struct place *place)
 
 	if (place->own || w->planted)
 		return 0;
-	if (!old->cached && old->maps == 1 && !old->pins && !old->gets) {
+	if (!old->cached && !old->merged && old->maps == 1 && !old->pins && !old->gets) {
 		place->own = true;
 		return 0;
 	}

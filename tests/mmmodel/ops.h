@@ -41,7 +41,8 @@
 	X(OP_EXCLUSIVE, exclusive)           \
 	X(OP_RECLAIM, reclaim)               \
 	X(OP_TO_DEVICE, to_device)           \
-	X(OP_TO_RAM, to_ram)
+	X(OP_TO_RAM, to_ram)                 \
+	X(OP_MERGE, merge)
 
 #define OP_ENUM(kind, name) kind,
 enum op_kind { OP_KINDS(OP_ENUM) NR_OP_KINDS };

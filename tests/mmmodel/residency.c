@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "notifier/ksm_internal.h"
 #include "notifier/mm_internal.h"
 #include "tests/mmmodel/world.h"
 
@@ -99,9 +100,13 @@ static void adopt_entry(struct world *w, struct mspace *s, int at)
 		return;
 	if (place->own && !(pte & PTE_OWN) && place->page->pins)
 		differ("the pinned page at place %d is not its owner's any more", at);
-	if (!place->own && (pte & PTE_OWN) && place->page->maps > 1)
+	/* Twins part when they come back: adopt_frames(). */
+	if (!place->own && (pte & PTE_OWN) && place->page->maps > 1 && !place->page->twins)
 		differ("the page at place %d is taken for the only one", at);
 	place->own = pte & PTE_OWN;
+	/* One that comes back from swap is as it was before it was merged. */
+	if (pte_present(pte))
+		place->page->merged = frame_is_ksm(pfn_to_frame(w->phys, pte_pfn(pte)));
 }
 
 static void expect_in_file(const struct mobject *object, int at)
@@ -160,4 +165,5 @@ void adopt_residency(struct world *w)
 		if (w->object[i])
 			adopt_object(w, w->object[i]);
 	}
+	adopt_frames(w);
 }

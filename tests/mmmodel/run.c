@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <gnomon/ksm.h>
 #include <gnomon/log.h>
 #include <gnomon/swap.h>
 
@@ -20,7 +21,7 @@ static struct report {
 	int at;
 	char what[300];
 	uint64_t done[NR_OP_KINDS];
-	uint64_t swapped_in, given_up;
+	uint64_t swapped_in, given_up, merged;
 } * report;
 
 uint64_t run_swapped_in(void)
@@ -31,6 +32,11 @@ uint64_t run_swapped_in(void)
 uint64_t run_given_up(void)
 {
 	return report->given_up;
+}
+
+uint64_t run_merged(void)
+{
+	return report->merged;
 }
 
 static void *shared_memory(size_t size)
@@ -85,12 +91,13 @@ static void hear(enum gnomon_log_level level, const char *message, void *arg)
 static bool is_seldom(enum op_kind kind)
 {
 	return kind == OP_FORK || kind == OP_PUNCH || kind == OP_SYNC || kind == OP_MSYNC ||
-	       kind == OP_SOFT_CLEAR || kind == OP_RECLAIM;
+	       kind == OP_SOFT_CLEAR || kind == OP_RECLAIM || kind == OP_MERGE;
 }
 
 static void run_all(struct list *list, const struct how *how)
 {
 	struct reclaim_stats stats;
+	struct ksm_stats ksm_stats;
 	static struct world w;
 	uint64_t random = how->seed;
 
@@ -107,10 +114,12 @@ static void run_all(struct list *list, const struct how *how)
 	}
 	report->at = list->nr;
 	phys_reclaim_stats(w.phys, &stats);
+	ksm_get_stats(w.ksm, &ksm_stats);
 	world_destroy(&w);
 	if (!how->quiet) {
 		report->swapped_in += stats.swap_in;
 		report->given_up += stats.lazyfreed;
+		report->merged += ksm_stats.pages_merged;
 	}
 	for (int i = 0; i < NR_OP_KINDS && !how->quiet; i++)
 		report->done[i] += w.done[i];

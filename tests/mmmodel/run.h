@@ -34,9 +34,10 @@ struct list list_create(int max, uint64_t nr_frames);
 struct verdict run_list(struct list *list, const struct how *how);
 /* How often each kind was done, in all runs that were not quiet. */
 uint64_t run_count(enum op_kind kind);
-/* Pages that were swapped in, and that were dropped after MM_MADV_FREE. */
+/* Pages that were swapped in, were dropped after MM_MADV_FREE, gave their place to an equal one. */
 uint64_t run_swapped_in(void);
 uint64_t run_given_up(void);
+uint64_t run_merged(void);
 
 /* shrink.c: leave out, and make simpler, what the failure does not need. Returns the runs it took.
  */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <gnomon/ksm.h>
 #include <gnomon/swap.h>
 
 #include "notifier/mm_internal.h"
@@ -77,6 +78,9 @@ void world_create(struct world *w, uint64_t nr_frames, bool swap)
 	if (swap && phys_swap_on(w->phys, dir ? dir : "/tmp", SWAP_SLOTS))
 		differ("a swap file of %d pages", SWAP_SLOTS);
 	create_device(w);
+	w->ksm = ksm_create(w->phys);
+	if (!w->ksm)
+		differ("no merging");
 }
 
 void world_destroy(struct world *w)
@@ -92,6 +96,7 @@ void world_destroy(struct world *w)
 	check_world(w);
 	if (w->used || w->pages)
 		differ("the model has %llu frames left", (unsigned long long)w->used);
+	ksm_destroy(w->ksm);
 	device_memory_destroy(w->memory);
 	phys_destroy(w->phys);
 	w->phys = NULL;

@@ -38,6 +38,8 @@ struct mpage {
 	bool cached;		   /* in the slot of an object */
 	bool dirty;		   /* the file below that has something else, perhaps */
 	bool lazy;		   /* MM_MADV_FREE: zero, perhaps, when it is next touched */
+	bool merged;		   /* equal pages are one here: nobody may write to it */
+	bool twins;		   /* was merged: may be in several frames, by way of swap */
 	bool away;		   /* in a device's memory, and not in a frame */
 	uint64_t word[NR_WORDS];
 	/* check.c */
@@ -61,7 +63,7 @@ struct mobject {
 
 struct place {
 	/* The area. pgoff of private memory that shows no object: where it was mapped first. */
-	bool mapped, private;
+	bool mapped, private, mergeable;
 	unsigned int prot;
 	struct mobject *object;
 	int64_t pgoff;
@@ -105,6 +107,7 @@ struct world {
 	uint64_t nr_frames, used;
 	bool swap; /* pages may go out at any time: residency.c */
 	struct device_memory *memory;
+	struct ksm *ksm;
 	struct mspace mm[NR_MMS];
 	struct mobject *object[NR_OBJECTS];
 	struct pin pin[NR_PINS];
@@ -195,6 +198,7 @@ bool apply_exclusive(struct world *w, const struct op *op);
 bool apply_reclaim(struct world *w, const struct op *op);
 bool apply_to_device(struct world *w, const struct op *op);
 bool apply_to_ram(struct world *w, const struct op *op);
+bool apply_merge(struct world *w, const struct op *op);
 
 /* The mm of @op; NULL: none there. */
 struct mspace *space_of(struct world *w, const struct op *op);
@@ -226,6 +230,13 @@ bool is_in_device(struct mspace *s, int page);
  */
 bool settle_lazy(struct world *w, struct mspace *s, int first, int last);
 bool no_frame_left(const struct world *w);
+
+/* ---- merging.c ---- */
+
+/* Which private pages are one, read off the real mm: only what was merged may have changed. */
+void adopt_frames(struct world *w);
+/* As MM_MADV_UNMERGEABLE does for the place. 0, -ENOMEM. */
+int break_merge(struct world *w, struct mspace *s, struct place *place);
 
 /* ---- check.c: everything that there is, against everything that should be ---- */
 

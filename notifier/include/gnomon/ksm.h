@@ -26,8 +26,8 @@ void ksm_destroy(struct ksm *ksm); /* NULL is fine */
 /*
  * Look at the next @nr_pages private pages of mergeable areas, or at those that are left of this
  * round through all of them. A page that has not changed since the round before is compared with
- * the others. Returns how many frames were saved; or, if none was, -ENOMEM when there was no memory
- * to work with.
+ * the others. Returns how many places were given a merged page; or, if none was, -ENOMEM when there
+ * was no memory to work with.
  *
  * May sleep; several threads take turns, page by page. Opens windows, MMU_NOTIFY_CLEAR, of one page
  * each, under mmap_lock held for reading: one to make a page read-only, if it was not, and one to
@@ -42,7 +42,7 @@ struct ksm_stats {
 	uint64_t pages_sharing;	 /* places that map one of them, beyond the first of each */
 	uint64_t pages_unshared; /* pages that were compared, and have no equal */
 	uint64_t pages_volatile; /* pages that are new, or had changed when last looked at */
-	uint64_t pages_merged;	 /* frames that were saved since ksm_create, in sum */
+	uint64_t pages_merged;	 /* places that were given a merged page since ksm_create, in sum */
 	uint64_t full_scans;	 /* rounds through all areas */
 };
 void ksm_get_stats(struct ksm *ksm, struct ksm_stats *stats); /* may sleep */

@@ -205,12 +205,10 @@ static bool write_and_free(struct phys *phys, pfn_t pfn)
 
 	if (!frame_ref_freeze_wait(frame, 1 + frame_base_refs(frame)))
 		return false;
-	if (frame_test(frame, FRAME_DIRTY) && swap_users(phys, frame->slot)) {
-		if (swap_write(phys, frame->slot, pfn)) {
-			frame_ref_unfreeze(frame, 2);
-			return false;
-		}
-		frame_clear(frame, FRAME_DIRTY);
+	if (frame_test(frame, FRAME_DIRTY) && swap_users(phys, frame->slot) &&
+	    swap_write(phys, frame->slot, pfn)) {
+		frame_ref_unfreeze(frame, 2);
+		return false;
 	}
 	delete_from_swap_cache(phys, pfn);
 	frame_ref_unfreeze(frame, 1);

@@ -200,6 +200,7 @@ TEST(madvise_age, free_without_swap)
 		test_write(mm, page(i), i + 1);
 	expect_eq(mm_write(mm, page(8), &word, sizeof(word)), -ENOMEM);
 	expect_eq(mm_madvise(mm, page(0), 4 * P, MM_MADV_FREE), 0);
+	expect_eq(phys_reclaim(phys, 1), 1);
 	for (uint64_t i = 8; i < 12; i++)
 		test_write(mm, page(i), i + 1);
 	expect_eq(mm_write(mm, page(12), &word, sizeof(word)), -ENOMEM);

@@ -52,6 +52,32 @@ TEST(swap, on_and_off)
 	test_phys_done(phys);
 }
 
+/* Whoever looked whether there was room may find that there is none any more. */
+TEST(swap, the_last_slot_went_to_another)
+{
+	struct phys *phys = test_phys(4);
+	struct mm_struct *mm = test_mm(phys);
+	struct address_space *mapping = test_mapping(phys, 1);
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	expect_eq(mm_mmap(mm, page(1), PAGE_SIZE, RW, mapping, 0), 0);
+	fill(mm, 0, 2);
+	for (uint64_t i = 0; i < 2; i++) {
+		pfn_t pfn = mm_lookup_pfn(mm, page(i));
+
+		phys_get(phys, pfn);
+		lock_frame(phys, pfn);
+		expect(!page_out(phys, pfn));
+		unlock_frame(phys, pfn);
+		phys_put(phys, pfn);
+		expect_eq(mm_lookup_pfn(mm, page(i)), pfn);
+	}
+	expect_filled(mm, 0, 2);
+	mmput(mm);
+	address_space_put(mapping);
+	test_phys_done(phys);
+}
+
 TEST(swap, a_private_page_out_and_in)
 {
 	struct phys *phys = test_swap_phys(8, 16);

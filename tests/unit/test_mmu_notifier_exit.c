@@ -237,3 +237,27 @@ TEST(mmu_notifier_exit, register_needs_mm_users)
 	expect_bug(register_after_exit, &h, "mm_users");
 	host_destroy(&h);
 }
+
+/* Who has no callbacks is called by nobody, to the end. */
+TEST(mmu_notifier_exit, nothing_to_call)
+{
+	static const struct mmu_notifier_ops ops;
+	struct mmu_notifier mn[2] = {{.ops = &ops}, {.ops = &ops}};
+	struct mm_struct *mm;
+	struct host h;
+
+	host_init(&h);
+	for (int i = 0; i < 2; i++)
+		expect_eq(mmu_notifier_register(&mn[i], h.mm), 0);
+	window(h.mm);
+	expect(!mmu_notifier_clear_flush_young(h.mm, HVA, HVA + LEN));
+	expect(!mmu_notifier_clear_young(h.mm, HVA, HVA + LEN));
+	expect(!mmu_notifier_test_young(h.mm, HVA));
+	mmu_notifier_arch_invalidate_secondary_tlbs(h.mm, HVA, HVA + LEN);
+	mmu_notifier_unregister(&mn[0], h.mm);
+	mm = h.mm;
+	h.mm = NULL;
+	mmput(mm); /* and exit has one left to pass by */
+	mmu_notifier_unregister(&mn[1], mm);
+	host_destroy(&h);
+}

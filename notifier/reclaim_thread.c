@@ -38,7 +38,7 @@ void reclaim_wake(struct phys *phys)
 {
 	struct reclaim *r = &phys->reclaim;
 
-	if (phys_nr_free(phys) < r->low && atomic_read(&r->runs) && has_work(phys))
+	if (has_work(phys) && atomic_read(&r->runs))
 		wake_up_all(&r->wait);
 }
 

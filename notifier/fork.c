@@ -58,16 +58,6 @@ static int make_tables(pte_t *ptep, unsigned int nr, hva_t hva, void *arg)
 	return pgtable_get(child->pgtable, hva) ? 0 : -ENOMEM;
 }
 
-/* Clears @lost, and returns what the entry is now. */
-static pte_t narrow(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t lost)
-{
-	pte_t pte = pte_load(ptep);
-
-	while ((pte & lost) && !change_pte(mm, hva, ptep, &pte, pte & ~lost))
-		;
-	return pte_load(ptep);
-}
-
 /* A full barrier lies between the entry's change and the look at the pins. */
 static bool is_pinned(struct mm_struct *mm, pte_t pte)
 {
@@ -75,15 +65,6 @@ static bool is_pinned(struct mm_struct *mm, pte_t pte)
 
 	/* A page of an object is only ever read by way of a private area. */
 	return frame_anon_vma(frame) && frame_is_pinned(frame);
-}
-
-/* It stays the parent's own, and may be written by it where it is. */
-static void keep_own(struct mm_struct *mm, hva_t hva, pte_t *ptep)
-{
-	pte_t pte = pte_load(ptep);
-
-	while (!change_pte(mm, hva, ptep, &pte, pte | PTE_OWN))
-		;
 }
 
 static void copy_entry(struct area_copy *copy, pte_t *ptep, pte_t *child_ptep, hva_t hva)
@@ -97,15 +78,16 @@ static void copy_entry(struct area_copy *copy, pte_t *ptep, pte_t *child_ptep, h
 	ASSERT(!pte_exclusive(pte) && !pte_device(pte), "devices have nothing here: hva %#llx",
 	       (unsigned long long)hva);
 	if (pte_migration(pte)) {
-		narrow(parent, hva, ptep, PTE_WRITE);
+		clear_pte_bits(parent, hva, ptep, PTE_WRITE);
 		copy->passed_by = true;
 		return;
 	}
-	pte = narrow(parent, hva, ptep, PTE_WRITE | PTE_OWN);
+	pte = clear_pte_bits(parent, hva, ptep, PTE_WRITE | PTE_OWN);
 	if (pte_present(pte)) {
 		if (is_pinned(parent, pte)) {
+			/* It stays the parent's own, and may be written by it where it is. */
 			if (own)
-				keep_own(parent, hva, ptep);
+				set_pte_bits(parent, hva, ptep, PTE_OWN);
 			copy->passed_by = true;
 			return;
 		}

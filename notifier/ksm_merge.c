@@ -136,9 +136,7 @@ static bool take_bits(const struct place *place, pte_t bits)
 	} while (!change_pte(mm, place->hva, place->ptep, &pte, pte & ~bits));
 	if (!is_held(place))
 		return true;
-	pte &= ~bits;
-	while (!change_pte(mm, place->hva, place->ptep, &pte, pte | taken))
-		;
+	set_pte_bits(mm, place->hva, place->ptep, taken);
 	return false;
 }
 

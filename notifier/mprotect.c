@@ -14,24 +14,14 @@
 #include "notifier/mutations.h"
 #include "notifier/sync/lock.h"
 
-static int narrow_entry(pte_t *ptep, hva_t hva, void *arg)
-{
-	struct vm_area_struct *vma = arg;
-	pte_t lost = (PTE_READ | PTE_WRITE) & ~vma_pte_rights(vma);
-	pte_t pte = pte_load(ptep);
-
-	while ((pte & lost) && !change_pte(vma->mm, hva, ptep, &pte, pte & ~lost))
-		;
-	return 0;
-}
-
 static int narrow_leaf(pte_t *ptep, unsigned int nr, hva_t hva, void *arg)
 {
 	struct vm_area_struct *vma = arg;
+	pte_t lost = (PTE_READ | PTE_WRITE) & ~vma_pte_rights(vma);
 
 	spin_lock(&vma->mm->page_table_lock);
 	for (unsigned int i = 0; i < nr; i++)
-		narrow_entry(&ptep[i], hva + i * PAGE_SIZE, vma);
+		clear_pte_bits(vma->mm, hva + i * PAGE_SIZE, &ptep[i], lost);
 	spin_unlock(&vma->mm->page_table_lock);
 	return 0;
 }

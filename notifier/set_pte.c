@@ -62,3 +62,21 @@ bool change_pte(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t *old, pte_t 
 	check_change(mm, hva, *old, pte);
 	return try_cmpxchg(ptep, old, pte);
 }
+
+pte_t clear_pte_bits(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t bits)
+{
+	pte_t pte = pte_load(ptep);
+
+	while ((pte & bits) && !change_pte(mm, hva, ptep, &pte, pte & ~bits))
+		;
+	return pte_load(ptep);
+}
+
+pte_t set_pte_bits(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t bits)
+{
+	pte_t pte = pte_load(ptep);
+
+	while (!change_pte(mm, hva, ptep, &pte, pte | bits))
+		;
+	return pte_load(ptep);
+}

@@ -29,6 +29,11 @@ pte_t set_pte(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t pte);
  */
 bool change_pte(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t *old, pte_t pte);
 
+/* Take @bits from *@ptep, or give them, whatever else it gains meanwhile. Returns what it is now.
+ */
+pte_t clear_pte_bits(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t bits);
+pte_t set_pte_bits(struct mm_struct *mm, hva_t hva, pte_t *ptep, pte_t bits);
+
 /* Does going from @old to @pte take something that a secondary may have? */
 bool pte_change_needs_window(pte_t old, pte_t pte);
 

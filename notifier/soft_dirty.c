@@ -61,9 +61,7 @@ static void clear_entry(struct mm_struct *mm, hva_t hva, pte_t *ptep)
 
 	if (!may_be_being_written(mm, pte))
 		return;
-	pte = pte_load(ptep);
-	while (!change_pte(mm, hva, ptep, &pte, pte | lost))
-		;
+	set_pte_bits(mm, hva, ptep, lost);
 }
 
 static int clear_leaf(pte_t *ptep, unsigned int nr, hva_t hva, void *arg)

@@ -356,7 +356,7 @@ void mmu_interval_notifier_remove(struct mmu_interval_notifier *sub)
 	might_sleep();
 	spin_lock(&subscriptions->lock);
 	if (!is_invalidating(subscriptions)) {
-		WARN_ON(!sub->in_tree);
+		ASSERT(sub->in_tree, "an interval that was inserted is removed once");
 		tree_remove(subscriptions, sub);
 	} else if (!sub->in_tree) {
 		undefer(sub); /* it was yet to come: nobody has seen it */

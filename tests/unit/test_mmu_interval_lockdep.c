@@ -234,6 +234,33 @@ TEST(mmu_interval_lockdep, insert_and_mmap_lock)
 	teardown(&l);
 }
 
+static void read_under_a_spinlock(void *arg)
+{
+	static DEFINE_SPINLOCK(spinlock);
+
+	spin_lock(&spinlock);
+	mmu_interval_read_begin(&((struct locking *)arg)->sub);
+}
+
+static void remove_under_a_spinlock(void *arg)
+{
+	static DEFINE_SPINLOCK(spinlock);
+
+	spin_lock(&spinlock);
+	mmu_interval_notifier_remove(&((struct locking *)arg)->sub);
+}
+
+/* Told also when no window is open, so that there is nothing to wait for. */
+TEST(mmu_interval_lockdep, waiting_under_a_spinlock)
+{
+	struct locking l;
+
+	setup(&l, INVALIDATE);
+	expect_bug(read_under_a_spinlock, &l, "in mmu_interval_read_begin()");
+	expect_bug(remove_under_a_spinlock, &l, "in mmu_interval_notifier_remove()");
+	teardown(&l);
+}
+
 /* ---- N-67 ---- */
 
 static void open_window_nonblock(void *arg)

@@ -184,6 +184,44 @@ TEST(mmu_interval_steps, read_begin_sees_one_moment)
 	host_destroy(&host);
 }
 
+/*
+ * Who waited for the end of a phase finds what was written in it, from the number alone: the lock
+ * of the queue orders nothing for one who never slept on it. For the sanitizer to see.
+ *
+ *   read_begin, from its wait on		a window
+ *   -------------------------		--------
+ *						the pages change
+ *						end: global number 4, a release
+ *   global number: 4, an acquire
+ *   looks the pages up
+ */
+static unsigned long pages;
+
+static void run_reader(void *arg)
+{
+	run_read_begin(arg);
+	expect_eq(pages, 1);
+}
+
+TEST(mmu_interval_steps, read_begin_finds_what_the_phase_left)
+{
+	struct mmu_notifier_range range;
+
+	host_init(&host);
+	interval_init(&interval, 'a', NULL);
+	interval_join(&interval, &host, 0, 1);
+	open_pages(&host, &range, 0, 1);
+	interval_thread_start(&thread, &interval, run_reader);
+	while (!atomic_read_acquire(&waits))
+		sched_yield();
+	atomic_set_release(&may_look, 1);
+	pages = 1;
+	close_pages(&range);
+	kthread_join(&thread.thread);
+	interval_leave(&interval);
+	host_destroy(&host);
+}
+
 /* N-51: the last end of a phase wakes, with the lock dropped; no other end does. */
 TEST(mmu_interval_steps, who_wakes)
 {

@@ -46,6 +46,22 @@ static void register_without_a_user(void *arg)
 	(void)!mmu_notifier_register(&m->r.mn, m->h.mm);
 }
 
+static void flush(struct mmu_notifier *mn, struct mm_struct *mm, hva_t start, hva_t end)
+{
+	(void)mn, (void)mm, (void)start, (void)end;
+}
+
+/* Told before what else is wrong with the call. */
+static void register_something_else_without_a_user(void *arg)
+{
+	struct misuse *m = arg;
+	struct mmu_notifier_ops ops = *m->r.mn.ops;
+
+	ops.arch_invalidate_secondary_tlbs = flush;
+	m->r.mn.ops = &ops;
+	register_without_a_user(m);
+}
+
 static void unregister_without_a_count(void *arg)
 {
 	struct misuse *m = arg;
@@ -87,6 +103,17 @@ static void destroy_with_an_interval(void *arg)
 
 	expect_eq(mmu_interval_notifier_insert(&sub, m->h.mm, HVA, LEN, &ops), 0);
 	mmu_notifier_subscriptions_destroy(m->h.mm);
+}
+
+static void remove_twice(void *arg)
+{
+	static const struct mmu_interval_notifier_ops ops = {.invalidate = ignore};
+	static struct mmu_interval_notifier sub;
+	struct misuse *m = arg;
+
+	expect_eq(mmu_interval_notifier_insert(&sub, m->h.mm, HVA, LEN, &ops), 0);
+	mmu_interval_notifier_remove(&sub);
+	mmu_interval_notifier_remove(&sub);
 }
 
 static void end_without_a_start(void *arg)
@@ -132,10 +159,12 @@ TEST(mmu_notifier_misuse, is_told)
 
 	misuse_init(&m);
 	expect_bug(register_without_a_user, &m, "the caller pins mm_users");
+	expect_bug(register_something_else_without_a_user, &m, "the caller pins mm_users");
 	expect_bug(unregister_without_a_count, &m, "register took an mm_count");
 	expect_bug(unregister_no_release_without_a_count, &m, "register took an mm_count");
 	expect_bug(destroy_with_a_notifier, &m, "subscriptions->first");
 	expect_bug(destroy_with_an_interval, &m, "subscriptions->itree");
+	expect_bug(remove_twice, &m, "an interval that was inserted is removed once");
 	expect_bug(end_without_a_start, &m, "a window ends once, and had a start");
 	host_destroy(&m.h);
 }

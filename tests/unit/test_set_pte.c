@@ -110,6 +110,26 @@ static void a_window_under_no_lock(void *arg)
 	narrow();
 }
 
+/* Somebody refused it, so it opened nothing. */
+static int refuse(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	(void)mn;
+	return mmu_notifier_range_blockable(range) ? 0 : -EAGAIN;
+}
+
+static void a_window_that_was_refused(void *arg)
+{
+	static const struct mmu_notifier_ops ops = {.invalidate_range_start = refuse};
+	static struct mmu_notifier mn = {.ops = &ops};
+	struct mmu_notifier_range range = window(0, 4);
+
+	(void)arg;
+	expect_eq(mmu_notifier_register(&mn, f.mm), 0);
+	mmap_read_lock(f.mm);
+	expect_eq(mmu_notifier_invalidate_range_start_nonblock(&range), -EAGAIN);
+	narrow();
+}
+
 static void without_the_table_lock(void *arg)
 {
 	(void)arg;
@@ -124,9 +144,19 @@ TEST(set_pte, debug_builds_insist)
 	expect_bug(no_window, NULL, "inside an open invalidation window");
 	expect_bug(a_window_elsewhere, NULL, "inside an open invalidation window");
 	expect_bug(a_window_that_is_closed, NULL, "inside an open invalidation window");
+	expect_bug(a_window_that_was_refused, NULL, "inside an open invalidation window");
 	expect_bug(a_window_of_another_mm, NULL, "inside an open invalidation window");
 	expect_bug(a_window_under_no_lock, NULL, "held open under mmap_lock or a reverse-map lock");
 	expect_bug(without_the_table_lock, NULL, "page_table_lock");
+
+	/* One that nobody refused is a window as any. */
+	outer = window(0, 4);
+	mmap_read_lock(f.mm);
+	expect_eq(mmu_notifier_invalidate_range_start_nonblock(&outer), 0);
+	narrow();
+	mmu_notifier_invalidate_range_end(&outer);
+	mmap_read_unlock(f.mm);
+	test_write(f.mm, area_page(1), 1);
 
 	/* Nested, and closed in any order. */
 	outer = window(0, 4);

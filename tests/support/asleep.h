@@ -3,11 +3,14 @@
 #ifndef TESTS_SUPPORT_ASLEEP_H
 #define TESTS_SUPPORT_ASLEEP_H
 
+#include <dirent.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 /* Does the thread @tid of ours sleep in the kernel? If it has ended, it does not. */
 static inline bool is_asleep(pid_t tid)
@@ -31,6 +34,36 @@ static inline void until_asleep(pid_t tid)
 {
 	while (!is_asleep(tid))
 		sched_yield();
+}
+
+static inline bool others_are_asleep(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	bool all = dir;
+
+	while (all && (entry = readdir(dir))) {
+		pid_t tid = atoi(entry->d_name);
+
+		all = tid == 0 || tid == gettid() || is_asleep(tid);
+	}
+	if (dir)
+		closedir(dir);
+	return all;
+}
+
+/*
+ * Until every other thread sleeps: what they can do without us, they have done. One that slept when
+ * we looked may have been woken by another that slept when we came to that: hence several looks in
+ * a row.
+ */
+static inline void until_others_sleep(void)
+{
+	for (int looks = 0; looks < 3; looks++) {
+		sched_yield();
+		if (!others_are_asleep())
+			looks = -1;
+	}
 }
 
 #endif

@@ -191,6 +191,8 @@ struct caller {
 	struct kthread thread;
 	void (*fn)(void *arg);
 	void *arg;
+	struct hmm_mirror_range *range;
+	struct hmm_mirror *mirror;
 	const spinlock_t *park_before_lock;
 	int locks_to_skip;
 	bool park_before_get;

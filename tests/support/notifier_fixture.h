@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "notifier/sync/thread.h"
+#include "tests/support/asleep.h"
 #include "tests/support/park.h"
 #include "tests/support/test.h"
 
@@ -154,13 +155,6 @@ static inline int window_nonblock(struct mm_struct *mm)
 		mmu_notifier_invalidate_range_end(&range);
 	mmap_read_unlock(mm);
 	return ret;
-}
-
-/* Time for a wrong implementation to do what it must not. A right one does not care. */
-static inline void let_others_run(void)
-{
-	for (int i = 0; i < 1000; i++)
-		sched_yield();
 }
 
 struct thread_arg {

@@ -361,7 +361,7 @@ TEST(hmm, wants_mmap_lock)
 #endif
 	setup();
 	expect_eq(walk(0, 1, 0), 0);
-	expect_bug(walk_without_mmap_lock, NULL, "mmap_lock");
+	expect_bug(walk_without_mmap_lock, NULL, "hmm_range_fault(): lock ");
 	teardown();
 }
 

@@ -192,7 +192,7 @@ TEST(hmm_mirror, waits_where_it_may)
 	hmm = h.mm->hmm;
 	expect(__down_write_trylock(&hmm->mirrors_sem));
 	caller_start(&in_window, do_window, h.mm);
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&in_window.done), 0);
 	expect_watched(&w, 0, 0);
 	__up_write(&hmm->mirrors_sem);

@@ -96,6 +96,53 @@ TEST(hmm_mirror_misuse, locks_have_classes)
 #endif
 }
 
+static DEFINE_MUTEX(drivers_mutex);
+static DEFINE_SPINLOCK(drivers_spinlock);
+static struct hmm_mirror_range waited_for = {.start = HVA, .end = HVA + PAGE_SIZE};
+
+static void lock_drivers_mutex(struct watcher *w)
+{
+	(void)w;
+	mutex_lock(&drivers_mutex);
+	mutex_unlock(&drivers_mutex);
+}
+
+static void wait_under_the_drivers_mutex(void *arg)
+{
+	(void)arg;
+	mutex_lock(&drivers_mutex);
+	hmm_range_wait_until_valid(&waited_for, 1);
+}
+
+static void unregister_under_a_spinlock(void *arg)
+{
+	spin_lock(&drivers_spinlock);
+	watcher_unregister(arg);
+}
+
+/* Both are told the first time, though there is nothing to wait for. */
+TEST(hmm_mirror_misuse, waiting_where_one_must_not)
+{
+	struct watcher w;
+	struct host h;
+
+#ifndef CONFIG_LOCKDEP
+	skip("built without CONFIG_LOCKDEP");
+#endif
+	host_init(&h);
+	expect_eq(watcher_register(&w, h.mm), 0);
+	w.on_sync = lock_drivers_mutex;
+	window(h.mm);
+	expect_eq(hmm_range_register(&waited_for, &w.mirror), 0);
+	expect_bug(wait_under_the_drivers_mutex, NULL,
+		   "takes mmu_notifier_invalidate_range_start (region)");
+	expect_bug(unregister_under_a_spinlock, &w, "in hmm_mirror_unregister()");
+	hmm_range_unregister(&waited_for);
+	watcher_unregister(&w);
+	expect_no_hmm(&h);
+	host_destroy(&h);
+}
+
 /* A refusal that is none is a warning: the window is open, and the others are told. */
 TEST(hmm_mirror_misuse, refuses_what_may_block)
 {

@@ -121,7 +121,7 @@ TEST(hmm_mirror_races, stored_under_the_lock)
 	expect_eq(atomic_read(&creator.done), 0);
 	spin_lock(&h.mm->page_table_lock);
 	park_release(&park);
-	let_others_run();
+	until_others_sleep();
 	expect(!READ_ONCE(h.mm->hmm));
 	spin_unlock(&h.mm->page_table_lock);
 	kthread_join(&creator.thread);
@@ -148,7 +148,7 @@ TEST(hmm_mirror_races, callback_meets_last_put)
 	watcher_unregister(&w); /* waits for nobody */
 	expect(!h.mm->hmm);
 	caller_start(&waiter, do_synchronize, NULL);
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&hmms_freed), 0);
 	expect_eq(atomic_read(&waiter.done), 0);
 
@@ -214,7 +214,7 @@ TEST(hmm_mirror_races, unregister_waits_for_a_sync)
 	caller_start(&in_window, do_window, h.mm);
 	park_wait(&park, 1);
 	caller_start(&leaver, do_unregister, &w);
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&leaver.done), 0);
 	park_release(&park);
 	kthread_join(&leaver.thread);
@@ -244,13 +244,48 @@ TEST(hmm_mirror_races, range_leaves_under_the_lock)
 	expect_eq(hmm_range_register(&range, &w.mirror), 0);
 	spin_lock(&hmm->ranges_lock);
 	caller_start(&leaver, do_range_unregister, &range);
-	let_others_run();
+	until_others_sleep();
 	expect(READ_ONCE(hmm->ranges) == &range);
 	expect_eq(atomic_read(&leaver.done), 0);
 	spin_unlock(&hmm->ranges_lock);
 	kthread_join(&leaver.thread);
 	expect(!hmm->ranges);
 	expect(!range.hmm);
+	watcher_unregister(&w);
+	expect_no_hmm(&h);
+	host_destroy(&h);
+}
+
+static void do_range_register(void *arg)
+{
+	struct caller *c = arg;
+
+	expect_eq(hmm_range_register(c->range, c->mirror), 0);
+}
+
+/* Nor does one join: it would be valid, in a window that has just looked. */
+TEST(hmm_mirror_races, range_joins_under_the_lock)
+{
+	struct hmm_mirror_range range = {.start = HVA, .end = HVA + PAGE_SIZE};
+	struct caller joiner = {0};
+	struct watcher w;
+	struct host h;
+	struct hmm *hmm;
+
+	host_init(&h);
+	expect_eq(watcher_register(&w, h.mm), 0);
+	hmm = w.mirror.hmm;
+	joiner.range = &range;
+	joiner.mirror = &w.mirror;
+	spin_lock(&hmm->ranges_lock);
+	caller_start(&joiner, do_range_register, &joiner);
+	until_others_sleep();
+	expect(!READ_ONCE(hmm->ranges));
+	expect_eq(atomic_read(&joiner.done), 0);
+	spin_unlock(&hmm->ranges_lock);
+	kthread_join(&joiner.thread);
+	expect(hmm->ranges == &range);
+	hmm_range_unregister(&range);
 	watcher_unregister(&w);
 	expect_no_hmm(&h);
 	host_destroy(&h);
@@ -279,7 +314,7 @@ TEST(hmm_mirror_races, unregister_meets_release)
 	caller_start(&exiter, do_mmput, h.mm);
 	park_wait(&park, 1);
 	caller_start(&leaver, do_unregister, &w);
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&leaver.done), 0);
 	/* Who is not in ->release may go. */
 	watcher_unregister(&other);

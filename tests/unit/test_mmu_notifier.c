@@ -252,7 +252,7 @@ TEST(mmu_notifier, unregister_waits_for_a_callback)
 	park_wait(&park, 1);
 	expect_eq(kthread_run(&leave_thread, "unregister", run_unregister, &leaver), 0);
 	wait_for_releases(&r, 1); /* unregister has begun */
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&leaver.done), 0);
 
 	park_release(&park);
@@ -285,7 +285,7 @@ TEST(mmu_notifier, unregister_waits_for_an_end)
 	park_wait(&park, 1);
 	expect_eq(kthread_run(&leave_thread, "unregister", run_unregister, &leaver), 0);
 	wait_for_releases(&r, 1);
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&leaver.done), 0);
 	park_release(&park);
 	kthread_join(&leave_thread);
@@ -411,7 +411,7 @@ TEST(mmu_notifier, register_waits_for_an_open_window)
 	park_wait(&park, 1);
 	joiner = (struct joiner){.h = &h, .r = &second};
 	expect_eq(kthread_run(&join_thread, "register", run_register, &joiner), 0);
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&joiner.joined), 0);
 
 	park_release(&park);

@@ -110,7 +110,7 @@ TEST(mmu_notifier_exit, unregister_meets_exit_in_release)
 	park_wait(&m.park, 1);
 	start_unregister(&m);
 	wait_for_releases(&m.r, 2); /* still linked, so unregister calls it too */
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&m.leave_arg.done), 0);
 	expect_eq(atomic_read(&m.exit_arg.done), 0);
 	expect_eq(phys_nr_free(m.h.phys), m.r.nr_free);
@@ -128,7 +128,7 @@ TEST(mmu_notifier_exit, exit_meets_unregister_in_release)
 	park_wait(&m.park, 1);
 	start_exit(&m);
 	wait_for_releases(&m.r, 2); /* still linked, so exit calls it too */
-	let_others_run();
+	until_others_sleep();
 	expect_eq(phys_nr_free(m.h.phys), m.r.nr_free);
 	expect_eq(atomic_read(&m.exit_arg.done), 0);
 	expect_eq(atomic_read(&m.leave_arg.done), 0);
@@ -168,7 +168,7 @@ TEST(mmu_notifier_exit, exit_meets_unregister_in_its_wait)
 	expect_counts(&m.r, starts, ends, 1);
 
 	start_exit(&m);
-	let_others_run();
+	until_others_sleep();
 	park_release(&m.park);
 	kthread_join(&reader_thread);
 	kthread_join(&m.leave_thread);
@@ -205,7 +205,7 @@ TEST(mmu_notifier_exit, unregister_meets_exit_in_its_wait)
 		sched_yield();
 
 	start_unregister(&m);
-	let_others_run();
+	until_others_sleep();
 	expect_eq(atomic_read(&m.leave_arg.done), 0);
 	expect_eq(atomic_read(&m.exit_arg.done), 0);
 	park_release(&m.park);

@@ -349,7 +349,6 @@ void hmm_mirror_unregister(struct hmm_mirror *mirror)
 {
 	struct hmm *hmm = mirror->hmm;
 
-	might_sleep();
 	/* What runs under the semaphore is waited for by it, and ->release here. */
 	down_write(&hmm->mirrors_sem);
 	while (hmm->releasing == mirror) {

@@ -35,6 +35,13 @@ __attribute__((format(printf, 2, 3))) static void violation(struct audit *audit,
 	}
 }
 
+static bool same_view(struct shadow_role a, struct shadow_role b)
+{
+	a.level = b.level;
+	a.access = b.access;
+	return a.word == b.word;
+}
+
 static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int index)
 {
 	struct shadow_page *child = spte_to_child(audit->shadow, sp->spt[index]);
@@ -47,6 +54,11 @@ static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int
 	if (child->role.level != sp->role.level - 1)
 		violation(audit, "a level %u table links to one of level %u", sp->role.level,
 			  child->role.level);
+	if (!same_view(sp->role, child->role))
+		violation(audit, "the table of gfn %#lx links to one of another view", sp->gfn);
+	if (child->role.access & ~sp->role.access)
+		violation(audit, "the table of gfn %#lx has rights that its parent lacks",
+			  child->gfn);
 	if (!rmap_contains(&child->parents, &sp->spt[index]))
 		violation(audit,
 			  "the page of gfn %#lx does not know its parent entry %u of gfn %#lx",
@@ -57,6 +69,7 @@ static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int
 {
 	spte_t spte = sp->spt[index];
 	gfn_t gfn = sp->gfns[index];
+	unsigned int rights = role_rights(sp->role);
 	struct memslot *slot = gfn_to_memslot(audit->shadow->slots, gfn);
 	pfn_t pfn;
 
@@ -71,8 +84,13 @@ static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int
 	if (pfn != spte_pfn(spte))
 		violation(audit, "gfn %#lx is mapped to frame %#lx, but the host has it at %#lx",
 			  gfn, spte_pfn(spte), pfn);
-	if ((spte & SPTE_WRITE) && !(sp->role.access & ACC_WRITE))
+	if ((spte & SPTE_WRITE) && !(rights & ACC_WRITE))
 		violation(audit, "a writable leaf of gfn %#lx in a table without that right", gfn);
+	if (!(spte & SPTE_NX) && !(rights & ACC_EXEC))
+		violation(audit, "a leaf of gfn %#lx to execute, in a table without that right",
+			  gfn);
+	if (!(rights & ACC_READ))
+		violation(audit, "a leaf of gfn %#lx in a table of which nothing may be read", gfn);
 }
 
 static void audit_page(struct audit *audit, struct shadow_page *sp)

@@ -47,6 +47,7 @@ const char *ret_pf_name(enum ret_pf ret)
 		[RET_PF_NO_MEMORY] = "out of memory",
 		[RET_PF_BAD_HVA] = "refused by the host",
 		[RET_PF_HALTED] = "halted",
+		[RET_PF_EXEC_ONLY] = "execute-only page",
 	};
 
 	return names[ret];
@@ -90,7 +91,7 @@ struct mapping {
 	const struct guest_walk *walk;
 	struct memslot *slot;
 	pfn_t pfn;
-	unsigned int access; /* ACC_*: what guest and host allow together */
+	unsigned int rights; /* ACC_READ, WRITE, EXEC: what guest and host allow together */
 };
 
 /*
@@ -104,14 +105,16 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 {
 	int level = sp->role.level;
 	spte_t *sptep = &sp->spt[table_index(walk->gva, level)];
-	struct shadow_role role = {.level = level - 1, .access = walk->access[level]};
+	struct shadow_role role = sp->role; /* one view from the root down */
 	gfn_t gfn = walk->table_gfn[level - 1];
 	struct shadow_page *child;
 
+	role.level = level - 1;
+	role.access = walk->access[level];
 	if (spte_present(*sptep)) {
 		child = spte_to_child(shadow, *sptep);
 		ASSERT(child, "a directory entry of ours links to a page of ours");
-		if (child->gfn == gfn && child->role.access == role.access)
+		if (child->gfn == gfn && child->role.word == role.word)
 			return child;
 		zap_page(shadow, child, batch);
 		return NULL;
@@ -134,7 +137,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	gfn_t rel_gfn = map->walk->gfn - map->slot->base_gfn;
 	spte_t *sptep = &sp->spt[index];
 	spte_t old = *sptep;
-	spte_t new = make_leaf_spte(map->pfn, map->access);
+	spte_t new = make_leaf_spte(map->pfn, map->rights);
 
 	if (spte_present(old)) {
 		if (sp->gfns[index] == map->walk->gfn) {
@@ -197,7 +200,7 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	hva_t hva;
 	int ret;
 
-	ret = guest_walk(shadow, vcpu->cr3, fault->gva, fault->error_code, walk,
+	ret = guest_walk(shadow, &vcpu->cpu, fault->gva, fault->error_code, walk,
 			 &fault->error_code);
 	fault->hva = walk->bad_hva;
 	if (ret)
@@ -208,6 +211,9 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	map->slot = gfn_to_memslot(shadow_memslots(shadow), walk->gfn);
 	if (!map->slot)
 		return RET_PF_EMULATE;
+	map->rights = leaf_rights(vcpu->root->role, walk->access[1], walk->pkey, walk->dirty);
+	if (!(map->rights & ACC_READ))
+		return RET_PF_EXEC_ONLY;
 	if (invalidate_retry_unsafe(shadow, seq))
 		return RET_PF_RETRY;
 
@@ -222,11 +228,8 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	if (invalidate_retry_unsafe(shadow, seq))
 		return RET_PF_RETRY;
 
-	/* Writable only once the guest's D bit is set: the first store to a clean page must come
-	 * here to set it. */
-	map->access = walk->access[1];
-	if (!writable || !walk->dirty)
-		map->access &= ~ACC_WRITE;
+	if (!writable)
+		map->rights &= ~ACC_WRITE;
 	return RET_PF_FIXED;
 }
 

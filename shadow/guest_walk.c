@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The guest's page walk, done as the CPU would (SDM vol. 3, 4.5 to 4.8): 4 levels, 4 KiB pages,
- * exact error codes, accessed and dirty bits.
+ * The guest's page walk, done as the CPU would (SDM vol. 3, 4.5 to 4.8): exact error codes,
+ * accessed and dirty bits.
  *
- * The guest runs as its own kernel: U/S does not restrict it (no SMEP, no SMAP), CR0.WP and
- * EFER.NXE are on. The virtual CPU has no large pages: PS in an upper entry is a reserved bit.
- * Physical addresses have 52 bits, so no address bit is reserved.
+ * What has no translation is found first, from the root down: an entry that is not present, or has
+ * a reserved bit set. Only a whole translation has rights, and they are those of all its levels
+ * together (role.c). A and D are set last, and only for an access that is allowed.
  *
  * The tables are ordinary guest memory and change at any time: an entry is read once, atomically;
  * its A and D bits are set by compare-and-exchange against what was read, and a walk whose entry
@@ -15,13 +15,19 @@
 
 #include "shadow/shadow_internal.h"
 
-#define GPTE_PRESENT  (1UL << 0)
-#define GPTE_WRITE    (1UL << 1)
-#define GPTE_ACCESSED (1UL << 5)
-#define GPTE_DIRTY    (1UL << 6)
-#define GPTE_PS	      (1UL << 7) /* upper levels; in a leaf this bit is PAT, which has no say here */
-#define GPTE_NX	      (1UL << 63)
-#define GPTE_PFN_MASK 0x000ffffffffff000UL
+#define GPTE_PRESENT	(1UL << 0)
+#define GPTE_WRITE	(1UL << 1)
+#define GPTE_USER	(1UL << 2)
+#define GPTE_ACCESSED	(1UL << 5)
+#define GPTE_DIRTY	(1UL << 6)
+#define GPTE_PS		(1UL << 7) /* upper levels; in a leaf this bit is PAT, which has no say here */
+#define GPTE_GLOBAL	(1UL << 8)
+#define GPTE_PKEY_SHIFT 59 /* of a leaf; ignored without CR4.PKE */
+#define GPTE_PKEY_MASK	15
+#define GPTE_NX		(1UL << 63)
+#define GPTE_ADDR_MASK	0x000ffffffffff000UL
+
+#define CR3_PCID_MASK 0xfff
 
 /* A guest that rewrites its tables as fast as we walk them makes us retry through the whole fault,
  * not here for ever. */
@@ -44,7 +50,33 @@ static int mm_error(struct guest_walk *walk, hva_t hva, int err)
 
 static unsigned int gpte_access(uint64_t gpte)
 {
-	return (gpte & GPTE_WRITE ? ACC_WRITE : 0) | (gpte & GPTE_NX ? 0 : ACC_EXEC);
+	return (gpte & GPTE_WRITE ? ACC_WRITE : 0) | (gpte & GPTE_USER ? ACC_USER : 0) |
+	       (gpte & GPTE_NX ? 0 : ACC_EXEC);
+}
+
+/* The bits that a present entry must not have. */
+static uint64_t reserved_bits(const struct guest_cpu *cpu, int level)
+{
+	uint64_t reserved = GPTE_ADDR_MASK & ~((1UL << cpu->maxphyaddr) - 1);
+
+	if (!(cpu->efer & GUEST_EFER_NXE))
+		reserved |= GPTE_NX;
+	if (level > 1)
+		reserved |= GPTE_PS;
+	return reserved;
+}
+
+/* What the error code says of the access itself. */
+static uint32_t attempted(const struct guest_cpu *cpu, uint32_t access)
+{
+	uint32_t code = access & PFERR_WRITE;
+
+	if (cpu->user && !(access & PFERR_IMPLICIT))
+		code |= PFERR_USER;
+	/* A CPU that can forbid no fetch does not tell them apart. */
+	if ((cpu->efer & GUEST_EFER_NXE) || (cpu->cr4 & GUEST_CR4_SMEP))
+		code |= access & PFERR_FETCH;
+	return code;
 }
 
 /*
@@ -66,21 +98,14 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 	return ret < 0 ? mm_error(walk, hva, ret) : ret;
 }
 
-static bool canonical(gva_t gva)
-{
-	return (uint64_t)((int64_t)(gva << 16) >> 16) == gva;
-}
-
-/* Read the entries from the root to the leaf. 0; -EFAULT with *error_code: the guest's fault;
- * -errno: ours. */
-static int read_gptes(struct shadow *shadow, uint64_t cr3, uint32_t access, struct guest_walk *walk,
+/* Read the entries from the root to the leaf: is there a translation? 0; -EFAULT with *error_code:
+ * the guest's fault; -errno: ours. */
+static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct guest_walk *walk,
 		      uint32_t *error_code)
 {
 	unsigned int left = ACC_ALL;
 
-	*error_code = access & (PFERR_WRITE | PFERR_FETCH);
-	walk->table_gfn[TABLE_LEVELS] = (cr3 & GPTE_PFN_MASK) >> PAGE_SHIFT;
-
+	walk->table_gfn[TABLE_LEVELS] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
 	for (int level = TABLE_LEVELS; level >= 1; level--) {
 		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;
@@ -93,7 +118,7 @@ static int read_gptes(struct shadow *shadow, uint64_t cr3, uint32_t access, stru
 			return mm_error(walk, hva, ret);
 		if (!(gpte & GPTE_PRESENT))
 			return -EFAULT;
-		if (level > 1 && (gpte & GPTE_PS)) {
+		if (gpte & reserved_bits(cpu, level)) {
 			*error_code |= PFERR_PRESENT | PFERR_RSVD;
 			return -EFAULT;
 		}
@@ -101,24 +126,46 @@ static int read_gptes(struct shadow *shadow, uint64_t cr3, uint32_t access, stru
 		walk->gpte[level] = gpte;
 		walk->access[level] = left;
 		if (level > 1)
-			walk->table_gfn[level - 1] = (gpte & GPTE_PFN_MASK) >> PAGE_SHIFT;
-		else
-			walk->gfn = (gpte & GPTE_PFN_MASK) >> PAGE_SHIFT;
+			walk->table_gfn[level - 1] = (gpte & GPTE_ADDR_MASK) >> PAGE_SHIFT;
 	}
-
-	if (((access & PFERR_WRITE) && !(left & ACC_WRITE)) ||
-	    ((access & PFERR_FETCH) && !(left & ACC_EXEC))) {
-		*error_code |= PFERR_PRESENT;
-		return -EFAULT;
-	}
+	walk->gfn = (walk->gpte[1] & GPTE_ADDR_MASK) >> PAGE_SHIFT;
+	walk->pkey =
+		cpu->cr4 & GUEST_CR4_PKE ? (walk->gpte[1] >> GPTE_PKEY_SHIFT) & GPTE_PKEY_MASK : 0;
+	walk->global = (cpu->cr4 & GUEST_CR4_PGE) && (walk->gpte[1] & GPTE_GLOBAL);
+	walk->pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
 	return 0;
 }
 
-static int walk_once(struct shadow *shadow, uint64_t cr3, uint32_t access, struct guest_walk *walk,
-		     uint32_t *error_code)
+/* May the access use the translation? 0; -EFAULT with *error_code. */
+static int check_rights(const struct guest_cpu *cpu, uint32_t access, const struct guest_walk *walk,
+			uint32_t *error_code)
 {
-	int ret = read_gptes(shadow, cr3, access, walk, error_code);
+	struct shadow_role view = guest_view(cpu, access & PFERR_IMPLICIT);
+	unsigned int raw = walk->access[1];
+	unsigned int needed = ACC_READ;
 
+	if (access & PFERR_FETCH)
+		needed = ACC_EXEC;
+	else if (access & PFERR_WRITE)
+		needed = ACC_WRITE;
+	if (view_rights(view, raw, walk->pkey) & needed)
+		return 0;
+	*error_code |= PFERR_PRESENT;
+	/* Also where something else forbids it as well. */
+	if (view_pkey_denies(view, raw, walk->pkey) & needed)
+		*error_code |= PFERR_PK;
+	return -EFAULT;
+}
+
+static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_t access,
+		     struct guest_walk *walk, uint32_t *error_code)
+{
+	int ret;
+
+	*error_code = attempted(cpu, access);
+	ret = read_gptes(shadow, cpu, walk, error_code);
+	if (!ret)
+		ret = check_rights(cpu, access, walk, error_code);
 	if (ret)
 		return ret;
 	for (int level = TABLE_LEVELS; level >= 1; level--) {
@@ -130,17 +177,17 @@ static int walk_once(struct shadow *shadow, uint64_t cr3, uint32_t access, struc
 	return 0;
 }
 
-int guest_walk(struct shadow *shadow, uint64_t cr3, gva_t gva, uint32_t access,
+int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code)
 {
 	walk->gva = gva;
 	walk->bad_hva = INVALID_HVA;
-	if (!canonical(gva)) {
-		*error_code = access & (PFERR_WRITE | PFERR_FETCH);
+	if (!guest_canonical(cpu, gva)) {
+		*error_code = attempted(cpu, access);
 		return -EFAULT;
 	}
 	for (int attempt = 0; attempt < WALK_ATTEMPTS; attempt++) {
-		int ret = walk_once(shadow, cr3, access, walk, error_code);
+		int ret = walk_once(shadow, cpu, access, walk, error_code);
 
 		if (ret <= 0)
 			return ret;

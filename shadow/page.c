@@ -63,8 +63,7 @@ struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct sh
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	list_for_each_entry(sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
-		if (sp->gfn == gfn && sp->role.level == role.level &&
-		    sp->role.access == role.access)
+		if (sp->gfn == gfn && sp->role.word == role.word)
 			return sp;
 	}
 	return NULL;

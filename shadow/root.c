@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Roots: CR3 loads, and INVLPG.
+ * Roots: the virtual CPU's state, CR3 loads, and INVLPG.
  *
  * A guest's edits of its tables take effect in the shadow at a fault, at INVLPG and at a CR3 load:
  * as a CPU's TLB would have it. A CR3 load is a flush, so it drops all that was shadowed for the
  * root that it loads, and for the one it leaves when nobody else runs on that: what a root reaches
  * is then never older than the last CR3 load of a vCPU that uses it.
+ *
+ * A root belongs to a view (role.c). A vCPU whose view changes gets the root of the new one, as by
+ * a CR3 load: what the other view has shadowed goes too when no vCPU is left on it, and so an
+ * INVLPG need not look for it there.
  */
 #include <errno.h>
 
@@ -13,7 +17,26 @@
 
 #define CR3_PFN_MASK 0x000ffffffffff000UL
 
-static const struct shadow_role root_role = {.level = TABLE_LEVELS, .access = ACC_ALL};
+static struct shadow_role root_role(const struct guest_cpu *cpu)
+{
+	struct shadow_role role = guest_view(cpu, false);
+
+	role.level = TABLE_LEVELS;
+	role.access = ACC_ALL;
+	return role;
+}
+
+static bool cr3_valid(const struct guest_cpu *cpu)
+{
+	return !(cpu->cr3 >> cpu->maxphyaddr);
+}
+
+static bool cpu_valid(const struct guest_cpu *cpu)
+{
+	return (cpu->cr0 & GUEST_CR0_PG) && (cpu->cr4 & GUEST_CR4_PAE) &&
+	       !(cpu->cr4 & GUEST_CR4_LA57) && cpu->maxphyaddr >= 36 && cpu->maxphyaddr <= 52 &&
+	       cr3_valid(cpu);
+}
 
 /* mmu_lock. The last vCPU to leave a root zaps it. */
 static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
@@ -22,27 +45,28 @@ static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap
 		zap_page(shadow, root, batch);
 }
 
-int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu_id, uint64_t cr3)
+/* @cpu's root, emptied, is what the vCPU runs on. 0 or -ENOMEM. */
+static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu)
 {
 	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
-	gfn_t gfn = (cr3 & CR3_PFN_MASK) >> PAGE_SHIFT;
+	gfn_t gfn = (cpu->cr3 & CR3_PFN_MASK) >> PAGE_SHIFT;
+	struct shadow_role role = root_role(cpu);
 	struct shadow_page *root, *left;
 	struct zap_batch batch;
 	int id;
 
-	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
 	if (shadow_cache_topup(shadow, &vcpu->cache, true))
 		return -ENOMEM;
 
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	root = shadow_page_find(shadow, gfn, root_role);
+	root = shadow_page_find(shadow, gfn, role);
 	if (root) {
 		zap_children(shadow, root, &batch);
 	} else {
 		root = shadow_cache_take(&vcpu->cache, TABLE_LEVELS);
-		shadow_page_publish(shadow, root, gfn, root_role);
+		shadow_page_publish(shadow, root, gfn, role);
 	}
 	root->root_count++;
 	left = vcpu->root;
@@ -51,12 +75,44 @@ int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu_id, uint64_t cr3)
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 
-	vcpu->cr3 = cr3;
+	vcpu->cpu = *cpu;
 	/* Before the flush: it may retire the table that this CPU would otherwise still run on. */
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
 	zap_batch_flush(shadow, &batch);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return 0;
+}
+
+int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu_id, uint64_t cr3)
+{
+	struct guest_cpu cpu;
+
+	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
+	cpu = shadow->vcpu[vcpu_id].cpu;
+	cpu.cr3 = cr3;
+	return cr3_valid(&cpu) ? load_root(shadow, vcpu_id, &cpu) : -EINVAL;
+}
+
+int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+
+	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
+	if (!cpu_valid(cpu))
+		return -EINVAL;
+	/* The rest of the state changes nothing that is in the tables. */
+	if (vcpu->root && vcpu->root->role.word == root_role(cpu).word &&
+	    vcpu->cpu.cr3 == cpu->cr3) {
+		vcpu->cpu = *cpu;
+		return 0;
+	}
+	return load_root(shadow, vcpu_id, cpu);
+}
+
+const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int vcpu_id)
+{
+	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
+	return &shadow->vcpu[vcpu_id].cpu;
 }
 
 void shadow_put_roots(struct shadow *shadow)

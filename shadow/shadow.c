@@ -32,6 +32,15 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 		INIT_LIST_HEAD(&shadow->by_spt[i]);
 	}
 
+	for (unsigned int i = 0; i < nr_vcpus; i++) {
+		shadow->vcpu[i].cpu = (struct guest_cpu){
+			.cr0 = GUEST_CR0_PG | GUEST_CR0_WP,
+			.cr4 = GUEST_CR4_PAE,
+			.efer = GUEST_EFER_NXE,
+			.maxphyaddr = 52,
+		};
+	}
+
 	shadow->slots = kzalloc(sizeof(*shadow->slots), GFP_KERNEL);
 	if (!shadow->slots)
 		goto out_shadow;

@@ -86,11 +86,49 @@ hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa);
 /* --- page.c: shadow pages -----------------------------------------------------------------------
  */
 
-/* What a table is good for, besides its gfn: both must match before one is used (K-01, K-03). */
+/*
+ * What a table is good for, besides its gfn: both must match before one is used (K-01, K-03). Roles
+ * are compared whole, as one word. All but the first line is the view (role.c): for whose accesses
+ * the table's leaves are made.
+ */
 struct shadow_role {
-	uint8_t level;	/* 4 root .. 1 leaves */
-	uint8_t access; /* ACC_*: what the guest's upper levels leave */
+	union {
+		uint64_t word;
+		struct {
+			uint64_t level : 3;  /* of the root .. 1 leaves */
+			uint64_t access : 3; /* ACC_*: what the guest's upper levels leave, raw */
+			uint64_t user : 1;   /* CPL 3's accesses, not a supervisor's */
+			uint64_t wp : 1;     /* write protection binds them */
+			uint64_t nxe : 1;    /* bit 63 is a right, else reserved */
+			uint64_t smep : 1;   /* no fetch from a user's page */
+			uint64_t smap : 1;   /* no access to a user's page: SMAP, and AC is clear */
+			uint64_t pke : 1;    /* keys protect users' pages */
+			uint64_t maxphyaddr : 6; /* address bits from here on are reserved */
+			uint64_t pkru : 32;	 /* 0 without pke */
+			uint64_t zero : 14;
+		};
+	};
 };
+
+static_assert(sizeof(struct shadow_role) == sizeof(uint64_t), "a role is one word");
+
+/* --- role.c: what the accesses of a view may do --------------------------------------------------
+ */
+
+/* The view of @cpu's accesses; @implicit: of those that it makes for itself. Level and access are
+ * left 0. */
+struct shadow_role guest_view(const struct guest_cpu *cpu, bool implicit);
+/* ACC_READ, WRITE, EXEC: what an access of @view may do to a page of raw @access with this key. */
+unsigned int view_rights(struct shadow_role view, unsigned int access, unsigned int pkey);
+/* Of ACC_READ and WRITE, what the key alone forbids; @access as above. */
+unsigned int view_pkey_denies(struct shadow_role view, unsigned int access, unsigned int pkey);
+/* What a leaf for that page may grant: a clean page is never writable, or its D bit would be
+ * missed.
+ */
+unsigned int leaf_rights(struct shadow_role view, unsigned int access, unsigned int pkey,
+			 bool dirty);
+/* The most that any leaf in a table of @role may grant, for audits. */
+unsigned int role_rights(struct shadow_role role);
 
 /* All fields under mmu_lock, from the moment the page is linked or made a root. */
 struct shadow_page {
@@ -180,18 +218,21 @@ struct guest_walk {
 			1]; /* [level]: the guest table that was read at that level */
 	uint64_t gpte[TABLE_LEVELS +
 		      1]; /* [level]: what was read, with the A and D bits that we set */
-	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level */
+	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level, raw */
 	gfn_t gfn;			       /* the page */
+	unsigned int pkey;		       /* its key; 0 without CR4.PKE */
+	unsigned int pcid;		       /* that the translation belongs to, unless global */
+	bool global;
 	bool dirty;    /* the leaf's D bit is set: it may be mapped writable */
 	hva_t bad_hva; /* of the entry that the mm did not let us read or write: with -ENXIO */
 };
 
 /*
- * Walk @cr3's tables for @access (PFERR_WRITE, PFERR_FETCH), setting A and D as the architecture
- * does. 0; -EFAULT with *error_code for the guest; -EAGAIN (the tables changed under us too often);
- * -ENOMEM; -ENXIO (walk->bad_hva). In a section of slots_srcu; sleeps.
+ * Walk @cpu's tables for @access (PFERR_WRITE or PFERR_FETCH, PFERR_IMPLICIT), setting A and D as
+ * the architecture does. 0; -EFAULT with *error_code for the guest; -EAGAIN (the tables changed
+ * under us too often); -ENOMEM; -ENXIO (walk->bad_hva). In a section of slots_srcu; sleeps.
  */
-int guest_walk(struct shadow *shadow, uint64_t cr3, gva_t gva, uint32_t access,
+int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code);
 /* mmu_lock: are the entries that @walk read still there (K-13)? Does not sleep; false also when one
  * cannot be read now. */
@@ -213,7 +254,7 @@ struct shadow_cache {
 
 struct shadow_vcpu {
 	struct shadow_page *root; /* stored under mmu_lock; its owner may load it without */
-	uint64_t cr3;		  /* the guest's; its owner's */
+	struct guest_cpu cpu;	  /* its owner's; root is that of its view */
 	struct shadow_cache cache;
 };
 

@@ -7,7 +7,8 @@
  *  1. An entry is zero, or carries SPTE_PRESENT and SPTE_OURS together. A present entry without
  * SPTE_OURS is the machine's (the monitor's slot in a root) and is never touched here.
  *  2. Every entry has SPTE_USER: guest kernel and guest user code both run at CPL3. What the
- * guest's own U/S bit forbids is expressed by leaving entries out.
+ * guest's own U/S bit forbids is expressed by leaving entries out, of the tables of that view
+ * (role.c).
  *  3. Directory entries carry all rights; what the guest's upper levels take away is in the leaf,
  * and in the role of the table that holds it: so tables reached with different rights are different
  * tables.
@@ -40,11 +41,15 @@ static_assert((SPTE_PFN_MASK & (SPTE_PRESENT | SPTE_WRITE | SPTE_USER | SPTE_ACC
 static_assert(SPTE_OURS >= (1UL << 9) && SPTE_AGED <= (1UL << 11),
 	      "bits 9 to 11 are software's at every level");
 
-/* Rights, as roles and walks carry them. User mode is part of the role from the day guests have it.
+/*
+ * What the guest's entries say, as roles and walks carry it: all levels together, raw. What an
+ * access may do about it depends on who makes it: view_rights() answers in READ, WRITE and EXEC.
  */
 #define ACC_WRITE (1u << 0)
 #define ACC_EXEC  (1u << 1)
-#define ACC_ALL	  (ACC_WRITE | ACC_EXEC)
+#define ACC_USER  (1u << 2)
+#define ACC_ALL	  (ACC_WRITE | ACC_EXEC | ACC_USER)
+#define ACC_READ  (1u << 3) /* of an answer only */
 
 static inline bool spte_present(spte_t spte)
 {

@@ -160,6 +160,13 @@ static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
 	case RET_PF_BAD_HVA:
 		handle_bad_hva(vcpu, &fault);
 		return;
+	case RET_PF_EXEC_ONLY:
+		describe(vcpu, insn, sizeof(insn));
+		vm_kill(vm,
+			"%s: the guest's tables allow it to execute the page at 0x%" PRIx64
+			" and not to read it, which shadow tables cannot express",
+			insn, fault.gva);
+		return;
 	case RET_PF_HALTED:
 		/* The machine says why when it is asked to run again. */
 		return;

@@ -341,6 +341,80 @@ TEST(fault, shared_table_with_different_rights)
 	guest_mem_destroy(&g);
 }
 
+static void set_cpu(struct guest_mem *g, uint64_t cr0_wp, uint64_t cr4, uint32_t pkru, bool user)
+{
+	struct guest_cpu cpu = *shadow_get_cpu(g->shadow, 0);
+
+	cpu.cr0 = GUEST_CR0_PG | cr0_wp;
+	cpu.cr4 = GUEST_CR4_PAE | cr4;
+	cpu.pkru = pkru;
+	cpu.user = user;
+	expect_eq(shadow_set_cpu(g->shadow, 0, &cpu), 0);
+}
+
+/* A supervisor without CR0.WP stores to what is read-only, and to nothing more once it is back. */
+TEST(fault, store_without_write_protection)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_map(&g, g.cr3, PAGE, PAGE, GUEST_PTE_P | GUEST_PTE_U);
+	set_cpu(&g, 0, 0, 0, false);
+	/* Clean, it is mapped for reading: the store comes to set D. */
+	expect_eq(guest_load(&g, 0, PAGE), 0);
+	expect_eq(model_store(g.model, 0, PAGE, 1), -EFAULT);
+	guest_store(&g, 0, PAGE, 1);
+	expect(guest_read(&g, guest_pte_gpa(&g, g.cr3, PAGE, 1)) & GUEST_PTE_D);
+	set_cpu(&g, GUEST_CR0_WP, 0, 0, false);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, PAGE, NULL), RET_PF_GUEST);
+	set_cpu(&g, 0, 0, 0, true);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, PAGE, NULL), RET_PF_GUEST);
+	expect_eq(guest_load(&g, 0, PAGE), 1);
+	guest_mem_destroy(&g);
+}
+
+/* Keys are in the leaf: as PKRU changes, so does what is mapped. */
+TEST(fault, protection_keys)
+{
+	const uint64_t key = 7;
+	struct guest_mem g;
+	uint32_t code;
+
+	guest_mem_create(&g, &config);
+	guest_map(&g, g.cr3, PAGE, PAGE, GUEST_PTE_RW | GUEST_PTE_U | key << 59);
+	set_cpu(&g, GUEST_CR0_WP, GUEST_CR4_PKE, 0, true);
+	guest_store(&g, 0, PAGE, 1);
+	set_cpu(&g, GUEST_CR0_WP, GUEST_CR4_PKE, 2u << (2 * key), true);
+	expect_eq(guest_load(&g, 0, PAGE), 1);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, PAGE, &code), RET_PF_GUEST);
+	expect_eq(code, PFERR_PRESENT | PFERR_WRITE | PFERR_USER | PFERR_PK);
+	set_cpu(&g, GUEST_CR0_WP, GUEST_CR4_PKE, 1u << (2 * key), true);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, PAGE, &code), RET_PF_GUEST);
+	expect_eq(code, PFERR_PRESENT | PFERR_USER | PFERR_PK);
+	/* It may still execute, which no entry can say without reading. */
+	expect_eq(guest_try(&g, 0, MODEL_FETCH, PAGE, NULL), RET_PF_EXEC_ONLY);
+	expect_eq(model_store(g.model, 0, PAGE, 2), -EFAULT);
+	set_cpu(&g, GUEST_CR0_WP, GUEST_CR4_PKE, 0, true);
+	expect_eq(guest_load(&g, 0, PAGE), 1);
+	guest_mem_destroy(&g);
+}
+
+TEST(fault, smap_without_smep_is_execute_only)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_map(&g, g.cr3, PAGE, PAGE, GUEST_PTE_RW | GUEST_PTE_U);
+	set_cpu(&g, GUEST_CR0_WP, GUEST_CR4_SMAP, 0, false);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, PAGE, NULL), RET_PF_GUEST);
+	expect_eq(guest_try(&g, 0, MODEL_FETCH, PAGE, NULL), RET_PF_EXEC_ONLY);
+	set_cpu(&g, GUEST_CR0_WP, GUEST_CR4_SMAP | GUEST_CR4_SMEP, 0, false);
+	expect_eq(guest_try(&g, 0, MODEL_FETCH, PAGE, NULL), RET_PF_GUEST);
+	set_cpu(&g, GUEST_CR0_WP, 0, 0, false);
+	expect_eq(guest_try(&g, 0, MODEL_FETCH, PAGE, NULL), RET_PF_FIXED);
+	guest_mem_destroy(&g);
+}
+
 /* K-13: the guest edits its tables between the walk and the install. */
 struct edit {
 	struct guest_mem *g;

@@ -3,6 +3,9 @@
  * The guest's page walk: exact error codes, and A and D bits, by the tables of the SDM (vol. 3, 4.7
  * and 4.8).
  */
+#include <errno.h>
+
+#include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
 #include "tests/support/test.h"
 
@@ -34,6 +37,27 @@ static void expect_guest_fault(struct guest_mem *g, gva_t gva, uint32_t access, 
 	expect_eq(guest_fault(g, 0, gva, access, &fault), RET_PF_GUEST);
 	expect_eq(fault.error_code, code);
 	expect_eq(fault.gva, gva);
+}
+
+/* The walk alone, as a CPU of this state would do it: the error code, or OK. */
+#define OK (1u << 30)
+
+static uint32_t walk_as(struct guest_mem *g, const struct guest_cpu *cpu, uint32_t access,
+			struct guest_walk *walk)
+{
+	int id = srcu_read_lock(&g->shadow->slots_srcu);
+	struct guest_walk scratch;
+	uint32_t code = OK;
+	int ret = guest_walk(g->shadow, cpu, GVA, access, walk ? walk : &scratch, &code);
+
+	srcu_read_unlock(&g->shadow->slots_srcu, id);
+	expect(ret == 0 || ret == -EFAULT);
+	return ret ? code : OK;
+}
+
+static struct guest_cpu cpu_of(struct guest_mem *g)
+{
+	return *shadow_get_cpu(g->shadow, 0);
 }
 
 /* Where the rights of a table changed, the old one has to go first: then the first answer is
@@ -249,5 +273,284 @@ TEST(guest_walk, self_mapped_tables)
 	guest_store(&g, 0, pte_of_gva, (PAGE + PAGE_SIZE) | GUEST_PTE_RW);
 	shadow_invlpg(g.shadow, 0, GVA);
 	expect_eq(guest_load(&g, 0, GVA), 6);
+	guest_mem_destroy(&g);
+}
+
+/* ---- what the CPU's state has a say in ---- */
+
+TEST(guest_walk, user_at_each_level)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	cpu.user = true;
+	set_pte(&g, 1, pte(&g, 1) | GUEST_PTE_U);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), OK);
+	for (int level = 1; level <= 4; level++) {
+		uint64_t old = pte(&g, level);
+
+		set_pte(&g, level, old & ~GUEST_PTE_U);
+		expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_PRESENT | PFERR_USER);
+		expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL),
+			  PFERR_PRESENT | PFERR_USER | PFERR_WRITE);
+		expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL),
+			  PFERR_PRESENT | PFERR_USER | PFERR_FETCH);
+		/* What the CPU does for itself is not the user's. */
+		expect_eq(walk_as(&g, &cpu, PFERR_IMPLICIT, NULL), OK);
+		set_pte(&g, level, old);
+	}
+	set_pte(&g, 2, 0);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_USER | PFERR_WRITE);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE | PFERR_IMPLICIT, NULL), PFERR_WRITE);
+	guest_mem_destroy(&g);
+}
+
+/* Without CR0.WP a supervisor writes everywhere, and that makes the page dirty; a user does not. */
+TEST(guest_walk, write_protection)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	for (int level = 1; level <= 4; level++) {
+		uint64_t old = pte(&g, level);
+
+		set_pte(&g, level, (old | GUEST_PTE_U) & ~GUEST_PTE_W);
+		set_pte(&g, 1, (pte(&g, 1) | GUEST_PTE_U) & ~GUEST_PTE_D);
+		cpu.cr0 |= GUEST_CR0_WP;
+		expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_PRESENT | PFERR_WRITE);
+		cpu.cr0 &= ~GUEST_CR0_WP;
+		cpu.user = true;
+		expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL),
+			  PFERR_PRESENT | PFERR_WRITE | PFERR_USER);
+		expect(!(pte(&g, 1) & GUEST_PTE_D));
+		cpu.user = false;
+		expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), OK);
+		expect(pte(&g, 1) & GUEST_PTE_D);
+		set_pte(&g, level, old);
+	}
+	guest_mem_destroy(&g);
+}
+
+TEST(guest_walk, smep)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	cpu.cr4 |= GUEST_CR4_SMEP;
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), OK);
+	set_pte(&g, 1, pte(&g, 1) | GUEST_PTE_U);
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), PFERR_PRESENT | PFERR_FETCH);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), OK);
+	/* One level that is the supervisor's makes the address so. */
+	set_pte(&g, 3, pte(&g, 3) & ~GUEST_PTE_U);
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), OK);
+	guest_mem_destroy(&g);
+}
+
+TEST(guest_walk, smap_and_ac)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	cpu.cr4 |= GUEST_CR4_SMAP;
+	set_pte(&g, 1, pte(&g, 1) | GUEST_PTE_U);
+	expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_PRESENT);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_PRESENT | PFERR_WRITE);
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), OK);
+	cpu.ac = true;
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), OK);
+	expect_eq(walk_as(&g, &cpu, PFERR_IMPLICIT, NULL), PFERR_PRESENT);
+	cpu.user = true;
+	cpu.ac = false;
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), OK);
+	expect_eq(walk_as(&g, &cpu, PFERR_IMPLICIT, NULL), PFERR_PRESENT);
+	guest_mem_destroy(&g);
+}
+
+#define KEY(key) ((uint64_t)(key) << 59)
+
+TEST(guest_walk, protection_keys)
+{
+	struct guest_walk walk;
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	cpu.user = true;
+	cpu.pkru = 1u << (2 * 5) | 2u << (2 * 9);
+	set_pte(&g, 1, pte(&g, 1) | GUEST_PTE_U | KEY(5));
+	/* Ignored bits, until keys are on. */
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, &walk), OK);
+	expect_eq(walk.pkey, 0);
+
+	cpu.cr4 |= GUEST_CR4_PKE;
+	expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_PRESENT | PFERR_USER | PFERR_PK);
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, &walk), OK);
+	expect_eq(walk.pkey, 5);
+	set_pte(&g, 1, (pte(&g, 1) & ~KEY(15)) | KEY(9));
+	expect_eq(walk_as(&g, &cpu, 0, NULL), OK);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL),
+		  PFERR_PRESENT | PFERR_WRITE | PFERR_USER | PFERR_PK);
+	/* Told also where the page is read-only anyway; not where it has no key, being a
+	 * supervisor's, or none, there being no page. */
+	set_pte(&g, 1, pte(&g, 1) & ~GUEST_PTE_W);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL),
+		  PFERR_PRESENT | PFERR_WRITE | PFERR_USER | PFERR_PK);
+	set_pte(&g, 1, pte(&g, 1) & ~GUEST_PTE_U);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_PRESENT | PFERR_WRITE | PFERR_USER);
+	set_pte(&g, 1, (pte(&g, 1) | GUEST_PTE_U) & ~GUEST_PTE_P);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_WRITE | PFERR_USER);
+	guest_mem_destroy(&g);
+}
+
+/* Bit 63 is a right with EFER.NXE, and reserved without. */
+TEST(guest_walk, nx_is_reserved_without_nxe)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	cpu.efer &= ~GUEST_EFER_NXE;
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), OK);
+	for (int level = 1; level <= 4; level++) {
+		uint64_t old = pte(&g, level);
+
+		set_pte(&g, level, old | GUEST_PTE_NX);
+		expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_PRESENT | PFERR_RSVD);
+		set_pte(&g, level, old);
+	}
+	guest_mem_destroy(&g);
+}
+
+/* The error code tells fetches from reads only on a CPU that can forbid them. */
+TEST(guest_walk, fetches_are_told_with_nxe_or_smep)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	set_pte(&g, 1, 0);
+	cpu.efer &= ~GUEST_EFER_NXE;
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), 0);
+	cpu.cr4 |= GUEST_CR4_SMEP;
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), PFERR_FETCH);
+	cpu.cr4 &= ~GUEST_CR4_SMEP;
+	cpu.efer |= GUEST_EFER_NXE;
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), PFERR_FETCH);
+	guest_mem_destroy(&g);
+}
+
+/* Address bits that the CPU does not have; below them there are ignored bits, not reserved. */
+TEST(guest_walk, physical_width)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	for (int level = 1; level <= 4; level++) {
+		uint64_t old = pte(&g, level);
+
+		for (unsigned int bit = 45; bit <= 51; bit++) {
+			set_pte(&g, level, old | 1UL << bit);
+			cpu.maxphyaddr = bit;
+			expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL),
+				  PFERR_PRESENT | PFERR_WRITE | PFERR_RSVD);
+			cpu.maxphyaddr = bit + 1;
+			/* Legal, and leads to where no memory is. */
+			expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL),
+				  level > 1 ? PFERR_WRITE : OK);
+		}
+		set_pte(&g, level, old | 0x7ffUL << 52);
+		expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), OK);
+		set_pte(&g, level, old);
+	}
+	guest_mem_destroy(&g);
+}
+
+/* Whether there is a translation comes before what it allows, and the upper entry before the lower.
+ */
+TEST(guest_walk, reserved_bits_win_over_rights)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	cpu.user = true;
+	cpu.maxphyaddr = 46;
+	set_pte(&g, 1, (pte(&g, 1) & ~GUEST_PTE_W) | 1UL << 46);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL),
+		  PFERR_PRESENT | PFERR_WRITE | PFERR_USER | PFERR_RSVD);
+	set_pte(&g, 2, pte(&g, 2) & ~GUEST_PTE_P);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_WRITE | PFERR_USER);
+	set_pte(&g, 3, pte(&g, 3) | 1UL << 46);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL),
+		  PFERR_PRESENT | PFERR_WRITE | PFERR_USER | PFERR_RSVD);
+	/* What is not present has no reserved bits. */
+	set_pte(&g, 4, (pte(&g, 4) & ~GUEST_PTE_P) | 1UL << 46);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_WRITE | PFERR_USER);
+	guest_mem_destroy(&g);
+}
+
+/* No access that is refused leaves a trace, whatever refused it. */
+TEST(guest_walk, what_is_refused_marks_nothing)
+{
+	struct guest_cpu cpu, user;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = user = cpu_of(&g);
+	user.user = true;
+	set_pte(&g, 1, PAGE | GUEST_PTE_P | GUEST_PTE_NX);
+	expect_ne(walk_as(&g, &cpu, PFERR_WRITE, NULL), OK);
+	expect_ne(walk_as(&g, &cpu, PFERR_FETCH, NULL), OK);
+	expect_ne(walk_as(&g, &user, 0, NULL), OK);
+	set_pte(&g, 1, PAGE | GUEST_PTE_RW | GUEST_PTE_NX);
+	cpu.efer &= ~GUEST_EFER_NXE;
+	expect_ne(walk_as(&g, &cpu, PFERR_WRITE, NULL), OK);
+	set_pte(&g, 1, 0);
+	expect_ne(walk_as(&g, &cpu, 0, NULL), OK);
+	for (int level = 1; level <= 4; level++)
+		expect(!(pte(&g, level) & (GUEST_PTE_A | GUEST_PTE_D)));
+	guest_mem_destroy(&g);
+}
+
+#define GLOBAL (1UL << 8)
+
+/* Which translations a flush may spare. */
+TEST(guest_walk, global_pages_and_pcids)
+{
+	struct guest_walk walk;
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	cpu.cr3 |= 0x18;
+	set_pte(&g, 1, pte(&g, 1) | GLOBAL);
+	expect_eq(walk_as(&g, &cpu, 0, &walk), OK);
+	expect(!walk.global);
+	expect_eq(walk.pcid, 0);
+	cpu.cr4 |= GUEST_CR4_PGE | GUEST_CR4_PCIDE;
+	expect_eq(walk_as(&g, &cpu, 0, &walk), OK);
+	expect(walk.global);
+	expect_eq(walk.pcid, 0x18);
+	/* Only in the leaf. */
+	set_pte(&g, 1, pte(&g, 1) & ~GLOBAL);
+	set_pte(&g, 2, pte(&g, 2) | GLOBAL);
+	expect_eq(walk_as(&g, &cpu, 0, &walk), OK);
+	expect(!walk.global);
 	guest_mem_destroy(&g);
 }

@@ -211,3 +211,117 @@ TEST(cr3, no_memory_keeps_the_root)
 	expect_eq(guest_try(&g, 0, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
 	destroy(&g);
 }
+
+/* ---- the virtual CPU's state ---- */
+
+TEST(cpu, what_cannot_be)
+{
+	const struct guest_cpu *now;
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	now = shadow_get_cpu(g.shadow, 0);
+#define EXPECT_REFUSED(change)                                         \
+	do {                                                           \
+		cpu = *now;                                            \
+		cpu.change;                                            \
+		expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), -EINVAL); \
+	} while (0)
+	EXPECT_REFUSED(cr0 &= ~GUEST_CR0_PG);
+	EXPECT_REFUSED(cr4 &= ~GUEST_CR4_PAE);
+	EXPECT_REFUSED(cr4 |= GUEST_CR4_LA57);
+	EXPECT_REFUSED(maxphyaddr = 35);
+	EXPECT_REFUSED(maxphyaddr = 53);
+	EXPECT_REFUSED(cr3 |= 1UL << 52);
+	EXPECT_REFUSED(cr3 |= 1UL << 63);
+#undef EXPECT_REFUSED
+	cpu = *now;
+	cpu.maxphyaddr = 46;
+	cpu.cr3 |= 1UL << 46;
+	expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), -EINVAL);
+	expect_eq(now->maxphyaddr, 52);
+	cpu.cr3 = g.cr3;
+	expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), 0);
+	expect_eq(now->maxphyaddr, 46);
+	expect_eq(shadow_load_cr3(g.shadow, 0, 1UL << 46), -EINVAL);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	destroy(&g);
+}
+
+static void set_user(struct guest_mem *g, unsigned int vcpu, bool user)
+{
+	struct guest_cpu cpu = *shadow_get_cpu(g->shadow, vcpu);
+
+	cpu.user = user;
+	expect_eq(shadow_set_cpu(g->shadow, vcpu, &cpu), 0);
+}
+
+/* What the kernel has touched is not the user's for that, on this CPU or on another. */
+TEST(cpu, user_and_supervisor_have_roots_of_their_own)
+{
+	const gva_t user_gva = GVA + PAGE_SIZE;
+	struct guest_mem g;
+	uint32_t code;
+
+	fixture(&g);
+	guest_map(&g, g.cr3, user_gva, P2, GUEST_PTE_RW | GUEST_PTE_U);
+	set_user(&g, 1, true);
+	for (int i = 0; i < 4; i++) {
+		unsigned int kernel = i % 2, user = !kernel;
+
+		set_user(&g, kernel, false);
+		set_user(&g, user, true);
+		guest_store(&g, kernel, GVA, i);
+		guest_store(&g, kernel, user_gva, i);
+		expect_eq(guest_load(&g, user, user_gva), i);
+		expect_eq(guest_try(&g, user, MODEL_LOAD, GVA, &code), RET_PF_GUEST);
+		expect_eq(code, PFERR_PRESENT | PFERR_USER);
+		expect_eq(guest_load(&g, kernel, GVA), i);
+	}
+	destroy(&g);
+}
+
+/* INVLPG in the kernel, and the user does not find the old page. */
+TEST(cpu, invlpg_in_one_view_counts_in_the_other)
+{
+	struct guest_mem g;
+
+	fixture(&g);
+	guest_map(&g, g.cr3, GVA, P1, GUEST_PTE_RW | GUEST_PTE_U);
+	for (int i = 0; i < 4; i++) {
+		set_user(&g, 0, true);
+		expect_eq(guest_load(&g, 0, GVA), i % 2 ? 2 : 1);
+		set_user(&g, 0, false);
+		guest_map(&g, g.cr3, GVA, i % 2 ? P1 : P2, GUEST_PTE_RW | GUEST_PTE_U);
+		shadow_invlpg(g.shadow, 0, GVA);
+	}
+	destroy(&g);
+}
+
+/* What no table depends on costs nothing. */
+TEST(cpu, no_change_of_view_drops_nothing)
+{
+	struct shadow_stats before, after;
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	fixture(&g);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	shadow_get_stats(g.shadow, &before);
+	cpu = *shadow_get_cpu(g.shadow, 0);
+	cpu.ac = true;
+	cpu.pkru = ~0u;
+	cpu.cr4 |= GUEST_CR4_PGE;
+	expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), 0);
+	expect(shadow_get_cpu(g.shadow, 0)->ac);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	shadow_get_stats(g.shadow, &after);
+	expect_eq(after.faults, before.faults);
+	cpu.cr4 |= GUEST_CR4_SMAP | GUEST_CR4_SMEP;
+	expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), 0);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	shadow_get_stats(g.shadow, &after);
+	expect_eq(after.faults, before.faults + 1);
+	destroy(&g);
+}

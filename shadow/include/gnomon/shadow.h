@@ -42,6 +42,47 @@ int shadow_create_memslot(struct shadow *shadow, unsigned int id, gfn_t base_gfn
 #define PFERR_USER    (1u << 2)
 #define PFERR_RSVD    (1u << 3)
 #define PFERR_FETCH   (1u << 4)
+#define PFERR_PK      (1u << 5)
+/* Of an access, never of an error code: the CPU makes it for itself (a descriptor, a stack switch),
+ * as supervisor whatever the privilege, and RFLAGS.AC does not help. */
+#define PFERR_IMPLICIT (1u << 31)
+
+/*
+ * What a virtual CPU's paging depends on, besides its tables. All of a guest's code runs at CPL3 of
+ * the real CPU: privilege, and all that is read here, is the virtual CPU's.
+ */
+struct guest_cpu {
+	uint64_t cr0; /* looked at: PG, which must be set, and WP */
+	uint64_t cr3;
+	uint64_t cr4;  /* looked at: PAE, which must be set, PGE, LA57, PCIDE, SMEP, SMAP, PKE */
+	uint64_t efer; /* looked at: NXE */
+	uint32_t pkru;
+	bool user;		 /* CPL 3 */
+	bool ac;		 /* RFLAGS.AC */
+	unsigned int maxphyaddr; /* 36 to 52; the same for all CPUs of a guest */
+};
+
+#define GUEST_CR0_WP	(1UL << 16)
+#define GUEST_CR0_PG	(1UL << 31)
+#define GUEST_CR4_PAE	(1UL << 5)
+#define GUEST_CR4_PGE	(1UL << 7)
+#define GUEST_CR4_LA57	(1UL << 12)
+#define GUEST_CR4_PCIDE (1UL << 17)
+#define GUEST_CR4_SMEP	(1UL << 20)
+#define GUEST_CR4_SMAP	(1UL << 21)
+#define GUEST_CR4_PKE	(1UL << 22)
+#define GUEST_EFER_NXE	(1UL << 11)
+
+/*
+ * May @cpu use @gva at all? If not, a CPU raises #GP or #SS, and never walks: whoever acts for one
+ * asks first. (The walk, if asked, says not present.)
+ */
+static inline bool guest_canonical(const struct guest_cpu *cpu, gva_t gva)
+{
+	int unused = cpu->cr4 & GUEST_CR4_LA57 ? 7 : 16;
+
+	return (uint64_t)((int64_t)(gva << unused) >> unused) == gva;
+}
 
 /* How a fault ended. */
 enum ret_pf {
@@ -57,14 +98,16 @@ enum ret_pf {
 	RET_PF_NO_MEMORY, /* the host has no frame for the page or for a table */
 	RET_PF_BAD_HVA,	  /* the host has no memory for it, or not with these rights: fault->hva */
 	RET_PF_HALTED,	  /* the machine was halted: the mm is gone or a shootdown failed */
+	RET_PF_EXEC_ONLY, /* the guest may fetch here and not read, which no entry can say: it
+			     cannot go on */
 };
 
 const char *ret_pf_name(enum ret_pf ret);
 
 struct shadow_fault {
 	gva_t gva;	     /* in */
-	uint32_t error_code; /* in: what was attempted, WRITE and FETCH only (guest code runs as its
-				kernel); out with RET_PF_GUEST: exact */
+	uint32_t error_code; /* in: what was attempted, WRITE and FETCH only (who did is known:
+				struct guest_cpu); out with RET_PF_GUEST: exact */
 	gpa_t gpa;	     /* out, once the guest walk succeeded */
 	hva_t hva; /* out: what the mm refused, of the page or of a guest table on the way to it;
 		      INVALID_HVA if it refused nothing */
@@ -77,16 +120,31 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 /*
  * The guest loads CR3: drops whatever was shadowed for that root, and loads the root into the
  * machine. The guest tables at @cr3 need not be valid or even inside a slot: then every access
- * faults to the guest. 0 or -ENOMEM (the previous root stays loaded).
+ * faults to the guest. 0; -EINVAL for bits that are reserved in CR3, -ENOMEM (the previous root
+ * stays loaded).
  */
 int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu, uint64_t cr3);
+
+/*
+ * The virtual CPU as it is from here on: another privilege, other control registers, another PKRU.
+ * Where its accesses may do other things than before, or CR3 changes, this is as good as a load of
+ * CR3. 0; -EINVAL for what cannot be: no paging, no PAE, another LA57 than the machine has, a width
+ * of addresses or a CR3 that no CPU has; -ENOMEM. After an error all is as before.
+ *
+ * A CPU starts as a kernel's with WP, NXE and 52 bits of physical addresses, and no root: this, or
+ * shadow_load_cr3(), comes before the first fault.
+ */
+int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu, const struct guest_cpu *cpu);
+/* As it is; to be copied and changed. Belongs to the vCPU's thread. */
+const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int vcpu);
 
 /* The guest executes INVLPG: @gva's translation is dropped on every CPU that shares the table. */
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu, gva_t gva);
 
 /*
  * Guest memory as the guest would reach it, for instruction fetch and emulation. shadow_read_gva
- * walks the guest's tables of @vcpu. 0, or -EFAULT with fault->error_code set as for RET_PF_GUEST
+ * walks the guest's tables as @vcpu would, for @access: 0 to read, PFERR_FETCH, or with
+ * PFERR_IMPLICIT. 0, or -EFAULT with fault->error_code set as for RET_PF_GUEST
  * (fault may be NULL), -EAGAIN (the guest rewrites its tables faster than they can be walked: let
  * it run and try again), -ENXIO (no memslot, or, with fault->hva set, memory that the host's mm
  * does not let us at), -ENOMEM.

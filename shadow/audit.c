@@ -35,11 +35,24 @@ __attribute__((format(printf, 2, 3))) static void violation(struct audit *audit,
 	}
 }
 
-static bool same_view(struct shadow_role a, struct shadow_role b)
+/* A link keeps the view; rights are only lost on the way down; below a piece of a large page are
+ * its own pieces. */
+static bool roles_fit(const struct shadow_page *sp, const struct shadow_page *child,
+		      unsigned int index)
 {
-	a.level = b.level;
-	a.access = b.access;
-	return a.word == b.word;
+	struct shadow_role role = sp->role;
+
+	role.level--;
+	if (role.direct)
+		return child->role.word == role.word &&
+		       child->gfn == sp->gfn + index * table_pages(role.level);
+	if (child->role.direct && (child->gfn & (table_pages(role.level) - 1)))
+		return false;
+	role.access &= child->role.access;
+	role.direct = child->role.direct;
+	role.dirty = child->role.dirty;
+	role.pkey = child->role.pkey;
+	return child->role.word == role.word;
 }
 
 static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int index)
@@ -54,11 +67,11 @@ static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int
 	if (child->role.level != sp->role.level - 1)
 		violation(audit, "a level %u table links to one of level %u", sp->role.level,
 			  child->role.level);
-	if (!same_view(sp->role, child->role))
-		violation(audit, "the table of gfn %#lx links to one of another view", sp->gfn);
-	if (child->role.access & ~sp->role.access)
-		violation(audit, "the table of gfn %#lx has rights that its parent lacks",
-			  child->gfn);
+	else if (!roles_fit(sp, child, index))
+		violation(audit,
+			  "entry %u of the table of gfn %#lx, role %#lx, links to gfn %#lx in role "
+			  "%#lx",
+			  index, sp->gfn, sp->role.word, child->gfn, child->role.word);
 	if (!rmap_contains(&child->parents, &sp->spt[index]))
 		violation(audit,
 			  "the page of gfn %#lx does not know its parent entry %u of gfn %#lx",
@@ -80,6 +93,9 @@ static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int
 	if (!rmap_contains(&slot->rmap[gfn - slot->base_gfn], &sp->spt[index]))
 		violation(audit, "the rmap of gfn %#lx misses entry %u of the table of gfn %#lx",
 			  gfn, index, sp->gfn);
+	if (sp->role.direct && gfn != sp->gfn + index)
+		violation(audit, "entry %u of the direct table of gfn %#lx maps gfn %#lx", index,
+			  sp->gfn, gfn);
 	pfn = mm_lookup_pfn(audit->shadow->mm, memslot_hva(slot, gfn));
 	if (pfn != spte_pfn(spte))
 		violation(audit, "gfn %#lx is mapped to frame %#lx, but the host has it at %#lx",

@@ -94,23 +94,46 @@ struct mapping {
 	unsigned int rights; /* ACC_READ, WRITE, EXEC: what guest and host allow together */
 };
 
+/* What the entry of @sp for this walk must link to: the role, and *@gfn. */
+static struct shadow_role child_role(const struct shadow_page *sp, const struct guest_walk *walk,
+				     gfn_t *gfn)
+{
+	struct shadow_role role = sp->role; /* one view from the root down */
+	int level = sp->role.level;
+
+	role.level = level - 1;
+	if (walk->level < level) {
+		role.access = walk->access[level];
+		*gfn = walk->table_gfn[level - 1];
+		return role;
+	}
+	role.access = walk->access[walk->level];
+	role.direct = true;
+	role.dirty = walk->dirty;
+	role.pkey = walk->pkey;
+	*gfn = walk->gfn & ~(table_pages(level - 1) - 1);
+	return role;
+}
+
 /*
  * The table that the entry of @sp for this walk must link to: the one that is linked, another that
  * exists already, or a new one from the cache. NULL: something else was linked there; it has been
  * zapped into the batch, and after the flush the access is to be tried again (K-03, K-04).
+ *
+ * What is linked is right only if gfn and whole role are. The guest's entry may have turned from a
+ * large page into another or into a table, and back, and nobody said so: a device wrote it, or the
+ * host. A table that is reused for its gfn alone, or its role alone, then holds leaves of pages
+ * that it says nothing of.
  */
 static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache *cache,
 				     struct shadow_page *sp, const struct guest_walk *walk,
 				     struct zap_batch *batch)
 {
-	int level = sp->role.level;
-	spte_t *sptep = &sp->spt[table_index(walk->gva, level)];
-	struct shadow_role role = sp->role; /* one view from the root down */
-	gfn_t gfn = walk->table_gfn[level - 1];
+	spte_t *sptep = &sp->spt[table_index(walk->gva, sp->role.level)];
 	struct shadow_page *child;
+	gfn_t gfn;
+	struct shadow_role role = child_role(sp, walk, &gfn);
 
-	role.level = level - 1;
-	role.access = walk->access[level];
 	if (spte_present(*sptep)) {
 		child = spte_to_child(shadow, *sptep);
 		ASSERT(child, "a directory entry of ours links to a page of ours");
@@ -211,7 +234,8 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	map->slot = gfn_to_memslot(shadow_memslots(shadow), walk->gfn);
 	if (!map->slot)
 		return RET_PF_EMULATE;
-	map->rights = leaf_rights(vcpu->root->role, walk->access[1], walk->pkey, walk->dirty);
+	map->rights =
+		leaf_rights(vcpu->root->role, walk->access[walk->level], walk->pkey, walk->dirty);
 	if (!(map->rights & ACC_READ))
 		return RET_PF_EXEC_ONLY;
 	if (invalidate_retry_unsafe(shadow, seq))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The guest's page walk, done as the CPU would (SDM vol. 3, 4.5 to 4.8): exact error codes,
- * accessed and dirty bits.
+ * accessed and dirty bits. Pages of 4 KiB, 2 MiB and 1 GiB.
  *
  * What has no translation is found first, from the root down: an entry that is not present, or has
  * a reserved bit set. Only a whole translation has rights, and they are those of all its levels
@@ -20,18 +20,25 @@
 #define GPTE_USER	(1UL << 2)
 #define GPTE_ACCESSED	(1UL << 5)
 #define GPTE_DIRTY	(1UL << 6)
-#define GPTE_PS		(1UL << 7) /* upper levels; in a leaf this bit is PAT, which has no say here */
+#define GPTE_PS		(1UL << 7) /* levels 2 and 3: a page; at level 1 it is PAT, which has no say */
 #define GPTE_GLOBAL	(1UL << 8)
 #define GPTE_PKEY_SHIFT 59 /* of a leaf; ignored without CR4.PKE */
 #define GPTE_PKEY_MASK	15
 #define GPTE_NX		(1UL << 63)
 #define GPTE_ADDR_MASK	0x000ffffffffff000UL
+#define GPTE_LARGE_PAT	(1UL << 12) /* of a large page: the lowest bit of its address field */
+#define LARGEST_PAGE	3	    /* the level of 1 GiB pages */
 
 #define CR3_PCID_MASK 0xfff
 
 /* A guest that rewrites its tables as fast as we walk them makes us retry through the whole fault,
  * not here for ever. */
 #define WALK_ATTEMPTS 8
+
+static uint64_t page_size(int level)
+{
+	return table_pages(level - 1) << PAGE_SHIFT;
+}
 
 static gpa_t gpte_gpa(const struct guest_walk *walk, int level)
 {
@@ -54,15 +61,22 @@ static unsigned int gpte_access(uint64_t gpte)
 	       (gpte & GPTE_NX ? 0 : ACC_EXEC);
 }
 
-/* The bits that a present entry must not have. */
-static uint64_t reserved_bits(const struct guest_cpu *cpu, int level)
+static bool gpte_is_leaf(uint64_t gpte, int level)
+{
+	return level == 1 || (level <= LARGEST_PAGE && (gpte & GPTE_PS));
+}
+
+/* The bits that @gpte, which is present, must not have. */
+static uint64_t reserved_bits(const struct guest_cpu *cpu, uint64_t gpte, int level)
 {
 	uint64_t reserved = GPTE_ADDR_MASK & ~((1UL << cpu->maxphyaddr) - 1);
 
 	if (!(cpu->efer & GUEST_EFER_NXE))
 		reserved |= GPTE_NX;
-	if (level > 1)
+	if (level > LARGEST_PAGE)
 		reserved |= GPTE_PS;
+	else if (level > 1 && (gpte & GPTE_PS))
+		reserved |= GPTE_ADDR_MASK & ~GPTE_LARGE_PAT & (page_size(level) - 1);
 	return reserved;
 }
 
@@ -86,7 +100,7 @@ static uint32_t attempted(const struct guest_cpu *cpu, uint32_t access)
 static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, int level, bool write)
 {
 	uint64_t old = walk->gpte[level];
-	uint64_t new = old | GPTE_ACCESSED | (level == 1 && write ? GPTE_DIRTY : 0);
+	uint64_t new = old | GPTE_ACCESSED | (level == walk->level && write ? GPTE_DIRTY : 0);
 	hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
 	int ret;
 
@@ -98,6 +112,18 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 	return ret < 0 ? mm_error(walk, hva, ret) : ret;
 }
 
+static void read_leaf(const struct guest_cpu *cpu, struct guest_walk *walk, int level)
+{
+	uint64_t gpte = walk->gpte[level];
+	gpa_t offset = walk->gva & (page_size(level) - 1);
+
+	walk->level = level;
+	walk->gfn = ((gpte & GPTE_ADDR_MASK & ~(page_size(level) - 1)) | offset) >> PAGE_SHIFT;
+	walk->pkey = cpu->cr4 & GUEST_CR4_PKE ? (gpte >> GPTE_PKEY_SHIFT) & GPTE_PKEY_MASK : 0;
+	walk->global = (cpu->cr4 & GUEST_CR4_PGE) && (gpte & GPTE_GLOBAL);
+	walk->pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
+}
+
 /* Read the entries from the root to the leaf: is there a translation? 0; -EFAULT with *error_code:
  * the guest's fault; -errno: ours. */
 static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct guest_walk *walk,
@@ -106,7 +132,7 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct
 	unsigned int left = ACC_ALL;
 
 	walk->table_gfn[TABLE_LEVELS] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
-	for (int level = TABLE_LEVELS; level >= 1; level--) {
+	for (int level = TABLE_LEVELS;; level--) {
 		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;
 		int ret;
@@ -118,22 +144,19 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct
 			return mm_error(walk, hva, ret);
 		if (!(gpte & GPTE_PRESENT))
 			return -EFAULT;
-		if (gpte & reserved_bits(cpu, level)) {
+		if (gpte & reserved_bits(cpu, gpte, level)) {
 			*error_code |= PFERR_PRESENT | PFERR_RSVD;
 			return -EFAULT;
 		}
 		left &= gpte_access(gpte);
 		walk->gpte[level] = gpte;
 		walk->access[level] = left;
-		if (level > 1)
-			walk->table_gfn[level - 1] = (gpte & GPTE_ADDR_MASK) >> PAGE_SHIFT;
+		if (gpte_is_leaf(gpte, level)) {
+			read_leaf(cpu, walk, level);
+			return 0;
+		}
+		walk->table_gfn[level - 1] = (gpte & GPTE_ADDR_MASK) >> PAGE_SHIFT;
 	}
-	walk->gfn = (walk->gpte[1] & GPTE_ADDR_MASK) >> PAGE_SHIFT;
-	walk->pkey =
-		cpu->cr4 & GUEST_CR4_PKE ? (walk->gpte[1] >> GPTE_PKEY_SHIFT) & GPTE_PKEY_MASK : 0;
-	walk->global = (cpu->cr4 & GUEST_CR4_PGE) && (walk->gpte[1] & GPTE_GLOBAL);
-	walk->pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
-	return 0;
 }
 
 /* May the access use the translation? 0; -EFAULT with *error_code. */
@@ -141,7 +164,7 @@ static int check_rights(const struct guest_cpu *cpu, uint32_t access, const stru
 			uint32_t *error_code)
 {
 	struct shadow_role view = guest_view(cpu, access & PFERR_IMPLICIT);
-	unsigned int raw = walk->access[1];
+	unsigned int raw = walk->access[walk->level];
 	unsigned int needed = ACC_READ;
 
 	if (access & PFERR_FETCH)
@@ -168,12 +191,12 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 		ret = check_rights(cpu, access, walk, error_code);
 	if (ret)
 		return ret;
-	for (int level = TABLE_LEVELS; level >= 1; level--) {
+	for (int level = TABLE_LEVELS; level >= walk->level; level--) {
 		ret = set_accessed_dirty(shadow, walk, level, access & PFERR_WRITE);
 		if (ret)
 			return ret;
 	}
-	walk->dirty = walk->gpte[1] & GPTE_DIRTY;
+	walk->dirty = walk->gpte[walk->level] & GPTE_DIRTY;
 	return 0;
 }
 
@@ -203,7 +226,7 @@ int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, ui
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
-	for (int level = TABLE_LEVELS; level >= 1; level--) {
+	for (int level = TABLE_LEVELS; level >= walk->level; level--) {
 		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;
 
@@ -212,7 +235,7 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 		if ((gpte | GPTE_ACCESSED | GPTE_DIRTY) !=
 		    (walk->gpte[level] | GPTE_ACCESSED | GPTE_DIRTY))
 			return false;
-		if (level == 1 && walk->dirty && !(gpte & GPTE_DIRTY))
+		if (level == walk->level && walk->dirty && !(gpte & GPTE_DIRTY))
 			return false;
 	}
 	return true;

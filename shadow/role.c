@@ -72,11 +72,15 @@ unsigned int leaf_rights(struct shadow_role view, unsigned int access, unsigned 
 	return dirty ? rights : rights & ~ACC_WRITE;
 }
 
-/* Below a table, pages may have lost U, by which a supervisor gains, and have any key. */
+/* Below a table of the guest's, pages may have lost U, by which a supervisor gains, and have any
+ * key.
+ */
 unsigned int role_rights(struct shadow_role role)
 {
 	unsigned int access = role.access;
 
+	if (role.direct)
+		return leaf_rights(role, access, role.pkey, role.dirty);
 	role.pke = 0;
 	return view_rights(role, access, 0) | view_rights(role, access & ~ACC_USER, 0);
 }

@@ -145,7 +145,8 @@ void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 	/*
 	 * Only the leaf goes. An upper link that the guest has changed is found out by the next
 	 * fault below it, which there is now one of; other leaves below it are as stale as a TLB
-	 * may be until they are invalidated themselves.
+	 * may be until they are invalidated themselves. Of a large page all pieces go (SDM vol. 3,
+	 * 4.10.4.1): they hang below the first direct table.
 	 */
 	while (sp) {
 		unsigned int index = table_index(gva, sp->role.level);
@@ -158,6 +159,10 @@ void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 			break;
 		}
 		sp = spte_to_child(shadow, spte);
+		if (sp->role.direct) {
+			zap_page(shadow, sp, &batch);
+			break;
+		}
 	}
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);

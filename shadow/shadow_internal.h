@@ -88,15 +88,23 @@ hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa);
 
 /*
  * What a table is good for, besides its gfn: both must match before one is used (K-01, K-03). Roles
- * are compared whole, as one word. All but the first line is the view (role.c): for whose accesses
- * the table's leaves are made.
+ * are compared whole, as one word. From user on it is the view (role.c): for whose accesses the
+ * table's leaves are made.
+ *
+ * A large page of the guest has no table that ours could shadow below it: a direct table stands
+ * there, for its aligned piece that begins at the table's gfn. All its leaves are of that one page,
+ * so what a walk finds in the page's entry is in the role.
  */
 struct shadow_role {
 	union {
 		uint64_t word;
 		struct {
 			uint64_t level : 3;  /* of the root .. 1 leaves */
-			uint64_t access : 3; /* ACC_*: what the guest's upper levels leave, raw */
+			uint64_t access : 3; /* ACC_*: what the guest's upper levels leave, raw; of
+						a direct table with those of the page */
+			uint64_t direct : 1; /* a piece of a large page */
+			uint64_t dirty : 1;  /* direct only: so was the page */
+			uint64_t pkey : 4;   /* direct only: its key */
 			uint64_t user : 1;   /* CPL 3's accesses, not a supervisor's */
 			uint64_t wp : 1;     /* write protection binds them */
 			uint64_t nxe : 1;    /* bit 63 is a right, else reserved */
@@ -105,7 +113,7 @@ struct shadow_role {
 			uint64_t pke : 1;    /* keys protect users' pages */
 			uint64_t maxphyaddr : 6; /* address bits from here on are reserved */
 			uint64_t pkru : 32;	 /* 0 without pke */
-			uint64_t zero : 14;
+			uint64_t zero : 8;
 		};
 	};
 };
@@ -135,7 +143,8 @@ struct shadow_page {
 	struct list_head link;	    /* shadow->pages, or a batch's retired list */
 	struct list_head hash_link; /* by gfn */
 	struct list_head spt_link;  /* by address of the table */
-	gfn_t gfn;		    /* of the guest table that this one shadows */
+	gfn_t gfn; /* of the guest table that this one shadows; of the first page that
+		      a direct one maps */
 	struct shadow_role role;
 	int root_count; /* vCPUs that run on it; a root in use is emptied, never freed */
 	pfn_t table;
@@ -219,9 +228,10 @@ struct guest_walk {
 	uint64_t gpte[TABLE_LEVELS +
 		      1]; /* [level]: what was read, with the A and D bits that we set */
 	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level, raw */
-	gfn_t gfn;			       /* the page */
-	unsigned int pkey;		       /* its key; 0 without CR4.PKE */
-	unsigned int pcid;		       /* that the translation belongs to, unless global */
+	int level;			       /* of the leaf: 1, 2 (2 MiB) or 3 (1 GiB) */
+	gfn_t gfn;	   /* the 4 KiB page, also where it is part of a larger one */
+	unsigned int pkey; /* its key; 0 without CR4.PKE */
+	unsigned int pcid; /* that the translation belongs to, unless global */
 	bool global;
 	bool dirty;    /* the leaf's D bit is set: it may be mapped writable */
 	hva_t bad_hva; /* of the entry that the mm did not let us read or write: with -ENXIO */

@@ -101,4 +101,10 @@ static inline unsigned int table_index(gva_t gva, int level)
 	return (gva >> (PAGE_SHIFT + 9 * (level - 1))) & (TABLE_ENTRIES - 1);
 }
 
+/* How many 4 KiB pages a table of @level maps, or an entry of the level above; 1 for level 0. */
+static inline uint64_t table_pages(int level)
+{
+	return 1UL << (9 * level);
+}
+
 #endif

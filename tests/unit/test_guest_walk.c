@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "notifier/sync/util.h"
 #include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
 #include "tests/support/test.h"
@@ -129,20 +130,18 @@ TEST(guest_walk, no_execute_at_each_level)
 	guest_mem_destroy(&g);
 }
 
-/* No large pages on this CPU: PS in an upper entry is reserved, in a leaf it is PAT. */
-TEST(guest_walk, reserved_bits)
+/* PS makes a page of an entry at levels 2 and 3, is reserved above, and is PAT in a leaf. */
+TEST(guest_walk, page_size_bit)
 {
 	struct guest_mem g;
+	uint64_t old;
 
 	fixture(&g);
-	for (int level = 2; level <= 4; level++) {
-		uint64_t old = pte(&g, level);
-
-		set_pte(&g, level, old | GUEST_PTE_PS);
-		expect_guest_fault(&g, GVA, 0, PFERR_PRESENT | PFERR_RSVD);
-		expect_guest_fault(&g, GVA, PFERR_WRITE, PFERR_PRESENT | PFERR_WRITE | PFERR_RSVD);
-		set_pte(&g, level, old);
-	}
+	old = pte(&g, 4);
+	set_pte(&g, 4, old | GUEST_PTE_PS);
+	expect_guest_fault(&g, GVA, 0, PFERR_PRESENT | PFERR_RSVD);
+	expect_guest_fault(&g, GVA, PFERR_WRITE, PFERR_PRESENT | PFERR_WRITE | PFERR_RSVD);
+	set_pte(&g, 4, old);
 	set_pte(&g, 1, pte(&g, 1) | GUEST_PTE_PS);
 	expect_fixed(&g, GVA, PFERR_WRITE);
 	guest_mem_destroy(&g);
@@ -553,4 +552,79 @@ TEST(guest_walk, global_pages_and_pcids)
 	expect_eq(walk_as(&g, &cpu, 0, &walk), OK);
 	expect(!walk.global);
 	guest_mem_destroy(&g);
+}
+
+/* ---- large pages ---- */
+
+static const struct {
+	int level;
+	uint64_t bytes;
+} larges[] = {{2, 2UL << 20}, {3, 1UL << 30}};
+
+#define LARGE_BASE (5UL << 30)
+
+/* The page of the larger one, what it may, and which marks it gets; nothing below it is looked at.
+ */
+TEST(guest_walk, large_pages)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(larges); i++) {
+		int level = larges[i].level;
+		struct guest_walk walk;
+		struct guest_cpu cpu;
+		struct guest_mem g;
+
+		fixture(&g);
+		cpu = cpu_of(&g);
+		cpu.cr4 |= GUEST_CR4_PKE | GUEST_CR4_PGE;
+		set_pte(&g, level,
+			LARGE_BASE | GUEST_PTE_RW | GUEST_PTE_U | GUEST_PTE_PS | GLOBAL | KEY(11) |
+				GUEST_PTE_NX);
+		expect_eq(walk_as(&g, &cpu, 0, &walk), OK);
+		expect_eq(walk.level, level);
+		expect_eq(walk.gfn, (LARGE_BASE | (GVA & (larges[i].bytes - 1))) >> PAGE_SHIFT);
+		expect_eq(walk.access[level], ACC_WRITE | ACC_USER);
+		expect_eq(walk.pkey, 11);
+		expect(walk.global);
+		expect(!walk.dirty);
+		expect(pte(&g, level) & GUEST_PTE_A);
+		expect_eq(walk_as(&g, &cpu, PFERR_WRITE, &walk), OK);
+		expect(walk.dirty);
+		expect(pte(&g, level) & GUEST_PTE_D);
+		for (int above = level + 1; above <= 4; above++)
+			expect(!(pte(&g, above) & GUEST_PTE_D));
+		expect_eq(walk_as(&g, &cpu, PFERR_FETCH, &walk), PFERR_PRESENT | PFERR_FETCH);
+		guest_mem_destroy(&g);
+	}
+}
+
+/* Address bits within the page are reserved, but for the lowest, which is PAT. Without PS they are
+ * the address of a table. */
+TEST(guest_walk, low_bits_of_large_pages)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(larges); i++) {
+		const uint64_t large = LARGE_BASE | GUEST_PTE_RW | GUEST_PTE_PS;
+		int level = larges[i].level;
+		struct guest_walk walk;
+		struct guest_cpu cpu;
+		struct guest_mem g;
+
+		fixture(&g);
+		cpu = cpu_of(&g);
+		for (unsigned int bit = 13; 1UL << bit < larges[i].bytes; bit++) {
+			set_pte(&g, level, large | 1UL << bit);
+			expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_PRESENT | PFERR_RSVD);
+			set_pte(&g, level, (large | 1UL << bit) & ~GUEST_PTE_PS);
+			expect_eq(walk_as(&g, &cpu, 0, NULL), 0);
+		}
+		set_pte(&g, level, large | 1UL << 12);
+		expect_eq(walk_as(&g, &cpu, 0, &walk), OK);
+		expect_eq(walk.gfn, (LARGE_BASE | (GVA & (larges[i].bytes - 1))) >> PAGE_SHIFT);
+		set_pte(&g, level, large + larges[i].bytes);
+		expect_eq(walk_as(&g, &cpu, 0, NULL), OK);
+		/* The width has its say as everywhere. */
+		set_pte(&g, level, large | 1UL << 46);
+		cpu.maxphyaddr = 46;
+		expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_PRESENT | PFERR_RSVD);
+		guest_mem_destroy(&g);
+	}
 }

@@ -81,7 +81,7 @@ static bool invalidate_retry_unsafe(struct shadow *shadow, unsigned long seq)
  */
 static bool gva_reserved(const struct shadow_page *root, gva_t gva)
 {
-	spte_t spte = READ_ONCE(root->spt[table_index(gva, TABLE_LEVELS)]);
+	spte_t spte = READ_ONCE(root->spt[table_index(gva, root->role.level)]);
 
 	return (spte & SPTE_PRESENT) && !spte_present(spte);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The guest's page walk, done as the CPU would (SDM vol. 3, 4.5 to 4.8): exact error codes,
- * accessed and dirty bits. Pages of 4 KiB, 2 MiB and 1 GiB.
+ * accessed and dirty bits. 4 levels, or 5 with CR4.LA57; pages of 4 KiB, 2 MiB and 1 GiB.
  *
  * What has no translation is found first, from the root down: an entry that is not present, or has
  * a reserved bit set. Only a whole translation has rights, and they are those of all its levels
@@ -131,8 +131,9 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct
 {
 	unsigned int left = ACC_ALL;
 
-	walk->table_gfn[TABLE_LEVELS] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
-	for (int level = TABLE_LEVELS;; level--) {
+	walk->levels = cpu->cr4 & GUEST_CR4_LA57 ? 5 : 4;
+	walk->table_gfn[walk->levels] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
+	for (int level = walk->levels;; level--) {
 		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;
 		int ret;
@@ -191,7 +192,7 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 		ret = check_rights(cpu, access, walk, error_code);
 	if (ret)
 		return ret;
-	for (int level = TABLE_LEVELS; level >= walk->level; level--) {
+	for (int level = walk->levels; level >= walk->level; level--) {
 		ret = set_accessed_dirty(shadow, walk, level, access & PFERR_WRITE);
 		if (ret)
 			return ret;
@@ -226,7 +227,7 @@ int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, ui
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
-	for (int level = TABLE_LEVELS; level >= walk->level; level--) {
+	for (int level = walk->levels; level >= walk->level; level--) {
 		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;
 

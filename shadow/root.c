@@ -17,11 +17,11 @@
 
 #define CR3_PFN_MASK 0x000ffffffffff000UL
 
-static struct shadow_role root_role(const struct guest_cpu *cpu)
+static struct shadow_role root_role(const struct shadow *shadow, const struct guest_cpu *cpu)
 {
 	struct shadow_role role = guest_view(cpu, false);
 
-	role.level = TABLE_LEVELS;
+	role.level = shadow->machine->levels;
 	role.access = ACC_ALL;
 	return role;
 }
@@ -31,11 +31,13 @@ static bool cr3_valid(const struct guest_cpu *cpu)
 	return !(cpu->cr3 >> cpu->maxphyaddr);
 }
 
-static bool cpu_valid(const struct guest_cpu *cpu)
+static bool cpu_valid(const struct shadow *shadow, const struct guest_cpu *cpu)
 {
+	bool la57 = cpu->cr4 & GUEST_CR4_LA57;
+
 	return (cpu->cr0 & GUEST_CR0_PG) && (cpu->cr4 & GUEST_CR4_PAE) &&
-	       !(cpu->cr4 & GUEST_CR4_LA57) && cpu->maxphyaddr >= 36 && cpu->maxphyaddr <= 52 &&
-	       cr3_valid(cpu);
+	       la57 == (shadow->machine->levels == 5) && cpu->maxphyaddr >= 36 &&
+	       cpu->maxphyaddr <= 52 && cr3_valid(cpu);
 }
 
 /* mmu_lock. The last vCPU to leave a root zaps it. */
@@ -50,7 +52,7 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 {
 	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
 	gfn_t gfn = (cpu->cr3 & CR3_PFN_MASK) >> PAGE_SHIFT;
-	struct shadow_role role = root_role(cpu);
+	struct shadow_role role = root_role(shadow, cpu);
 	struct shadow_page *root, *left;
 	struct zap_batch batch;
 	int id;
@@ -65,7 +67,7 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	if (root) {
 		zap_children(shadow, root, &batch);
 	} else {
-		root = shadow_cache_take(&vcpu->cache, TABLE_LEVELS);
+		root = shadow_cache_take(&vcpu->cache, role.level);
 		shadow_page_publish(shadow, root, gfn, role);
 	}
 	root->root_count++;
@@ -98,10 +100,10 @@ int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu_id, const struct gue
 	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
 
 	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
-	if (!cpu_valid(cpu))
+	if (!cpu_valid(shadow, cpu))
 		return -EINVAL;
 	/* The rest of the state changes nothing that is in the tables. */
-	if (vcpu->root && vcpu->root->role.word == root_role(cpu).word &&
+	if (vcpu->root && vcpu->root->role.word == root_role(shadow, cpu).word &&
 	    vcpu->cpu.cr3 == cpu->cr3) {
 		vcpu->cpu = *cpu;
 		return 0;

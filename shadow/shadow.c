@@ -14,6 +14,7 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	struct shadow *shadow;
 	int ret = -ENOMEM;
 
+	ASSERT(machine->levels == 4 || machine->levels == 5, "tables of 4 levels, or 5");
 	shadow = kzalloc(sizeof(*shadow) + nr_vcpus * sizeof(shadow->vcpu[0]), GFP_KERNEL);
 	if (!shadow)
 		return -ENOMEM;
@@ -35,7 +36,7 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	for (unsigned int i = 0; i < nr_vcpus; i++) {
 		shadow->vcpu[i].cpu = (struct guest_cpu){
 			.cr0 = GUEST_CR0_PG | GUEST_CR0_WP,
-			.cr4 = GUEST_CR4_PAE,
+			.cr4 = GUEST_CR4_PAE | (machine->levels == 5 ? GUEST_CR4_LA57 : 0),
 			.efer = GUEST_EFER_NXE,
 			.maxphyaddr = 52,
 		};
@@ -88,7 +89,7 @@ void shadow_destroy(struct shadow *shadow)
 
 int shadow_cache_topup(struct shadow *shadow, struct shadow_cache *cache, bool root)
 {
-	int levels = root ? TABLE_LEVELS : TABLE_LEVELS - 1;
+	int levels = shadow->machine->levels - !root;
 
 	for (int i = 0; i < levels; i++) {
 		if (!cache->page[i])
@@ -96,7 +97,7 @@ int shadow_cache_topup(struct shadow *shadow, struct shadow_cache *cache, bool r
 		if (!cache->page[i])
 			return -ENOMEM;
 	}
-	for (int i = 0; i < TABLE_LEVELS; i++) {
+	for (unsigned int i = 0; i < shadow->machine->levels; i++) {
 		if (!cache->desc[i])
 			cache->desc[i] = rmap_desc_alloc();
 		if (!cache->desc[i])

@@ -228,6 +228,7 @@ struct guest_walk {
 	uint64_t gpte[TABLE_LEVELS +
 		      1]; /* [level]: what was read, with the A and D bits that we set */
 	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level, raw */
+	int levels;			       /* of the tables: level of the root */
 	int level;			       /* of the leaf: 1, 2 (2 MiB) or 3 (1 GiB) */
 	gfn_t gfn;	   /* the 4 KiB page, also where it is part of a larger one */
 	unsigned int pkey; /* its key; 0 without CR4.PKE */
@@ -257,9 +258,10 @@ void shadow_put_roots(struct shadow *shadow);
 /* What one fault may consume under mmu_lock, made beforehand (kernel: mmu_topup_memory_caches).
  * Owned by the vCPU's thread. */
 struct shadow_cache {
-	struct shadow_page *page[TABLE_LEVELS]; /* [level - 1]: [0] with gfns, [3] a root */
-	struct rmap_desc *desc[TABLE_LEVELS];	/* [0] for the leaf's rmap, [level - 1] for the link
-						   to a child */
+	struct shadow_page
+		*page[TABLE_LEVELS];	      /* [level - 1]: [0] with gfns, the last one a root */
+	struct rmap_desc *desc[TABLE_LEVELS]; /* [0] for the leaf's rmap, [level - 1] for the link
+						 to a child */
 };
 
 struct shadow_vcpu {

@@ -92,10 +92,10 @@ static inline bool spte_allows(spte_t spte, spte_t other)
 	return (other & SPTE_NX) || !(spte & SPTE_NX);
 }
 
-#define TABLE_LEVELS  4
+#define TABLE_LEVELS  5 /* at most: machine->levels says how many there are */
 #define TABLE_ENTRIES 512
 
-/* Index of @gva in a table of @level (4 for the root, 1 for leaves). */
+/* Index of @gva in a table of @level (machine->levels for the root, 1 for leaves). */
 static inline unsigned int table_index(gva_t gva, int level)
 {
 	return (gva >> (PAGE_SHIFT + 9 * (level - 1))) & (TABLE_ENTRIES - 1);

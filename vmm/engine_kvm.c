@@ -150,6 +150,7 @@ static struct kvm_engine *alloc_engine(struct phys *phys, unsigned int nr_cpus)
 		return NULL;
 	engine->engine.ops = &engine_kvm;
 	engine->engine.machine.ops = &machine_ops;
+	engine->engine.machine.levels = 4;
 	engine->phys = phys;
 	engine->kvm_fd = engine->vm_fd = -1;
 	engine->monitor =

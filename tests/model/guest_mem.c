@@ -12,6 +12,8 @@ void guest_mem_init(struct guest_mem *g, const struct guest_mem_config *config)
 	*g = (struct guest_mem){.config = *config};
 	if (!g->config.nr_cpus)
 		g->config.nr_cpus = 1;
+	if (!g->config.levels)
+		g->config.levels = 4;
 	g->nr_pages = config->nr_pages ? config->nr_pages : 64;
 	if (!g->config.nr_frames)
 		g->config.nr_frames = 2 * g->nr_pages + SPARE_FRAMES;
@@ -32,6 +34,7 @@ void guest_mem_attach(struct guest_mem *g)
 	g->model = model_create(g->phys, g->config.nr_cpus);
 	ASSERT(g->model, "out of memory");
 	model_set_reuse(g->model, g->config.reuse);
+	model_set_levels(g->model, g->config.levels);
 	if (g->config.reserve_slot)
 		ASSERT(!model_reserve_slot(g->model, g->config.reserve_slot), "a monitor");
 
@@ -44,7 +47,7 @@ void guest_mem_attach(struct guest_mem *g)
 	g->cr3 = guest_new_table(g);
 	if (!g->config.no_identity) {
 		/* One table of leaves for each 512 pages, and one of each level above. */
-		uint64_t end = g->next_table - (g->nr_pages / 512 + 1) - 2;
+		uint64_t end = g->next_table - (g->nr_pages / 512 + 1) - (g->config.levels - 2);
 
 		for (gfn_t gfn = 0; gfn < end; gfn++)
 			guest_map(g, g->cr3, gfn << PAGE_SHIFT, gfn << PAGE_SHIFT, GUEST_PTE_RW);
@@ -108,7 +111,7 @@ gpa_t guest_pte_gpa(struct guest_mem *g, uint64_t cr3, gva_t gva, int level)
 {
 	gpa_t table = cr3;
 
-	for (int at = 4;; at--) {
+	for (int at = g->config.levels;; at--) {
 		gpa_t pte = table + ((gva >> (PAGE_SHIFT + 9 * (at - 1))) & 511) * 8;
 		uint64_t value;
 

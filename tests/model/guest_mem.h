@@ -29,6 +29,7 @@ struct guest_mem_config {
 	unsigned int nr_cpus;	/* 0: one */
 	uint64_t nr_pages;	/* of guest RAM, tables at its end included; 0: 64 */
 	uint64_t nr_frames;	/* of the machine; 0: ample */
+	unsigned int levels;	/* of tables, the guest's and the machine's; 0: 4 */
 	unsigned int broken;	/* SHADOW_BREAK_* */
 	enum model_reuse reuse; /* of retired tables */
 	bool no_identity;	/* leave the first root empty */
@@ -70,7 +71,7 @@ void guest_write(struct guest_mem *g, gpa_t gpa, uint64_t value);
 
 /* Guest page tables. Editing one is what a guest does: nothing but a write to its memory. */
 gpa_t guest_new_table(struct guest_mem *g);
-/* The gpa of the entry for @gva at @level (4..1) of @cr3's tables, making those above it. */
+/* The gpa of the entry for @gva at @level (levels..1) of @cr3's tables, making those above it. */
 gpa_t guest_pte_gpa(struct guest_mem *g, uint64_t cr3, gva_t gva, int level);
 void guest_map(struct guest_mem *g, uint64_t cr3, gva_t gva, gpa_t gpa, uint64_t flags);
 

@@ -53,7 +53,7 @@ static pfn_t model_alloc_table(struct machine *machine, int level)
 	pfn_t table = INVALID_PFN;
 
 	might_sleep(); /* an engine's may */
-	ASSERT(level >= 1 && level <= 4, "level %d", level);
+	ASSERT(level >= 1 && level <= (int)machine->levels, "level %d", level);
 	spin_lock(&m->reuse_lock);
 	if (m->nr_stack)
 		table = m->stack[--m->nr_stack];
@@ -66,7 +66,7 @@ static pfn_t model_alloc_table(struct machine *machine, int level)
 		if (table == INVALID_PFN)
 			return INVALID_PFN;
 	}
-	if (level == 4 && m->monitor != INVALID_PFN) {
+	if (level == (int)machine->levels && m->monitor != INVALID_PFN) {
 		uint64_t *root = phys_map(m->phys, table);
 
 		root[m->reserved_slot] = m->monitor << PAGE_SHIFT | HW_PRESENT | HW_WRITE;
@@ -190,6 +190,7 @@ struct model_machine *model_create(struct phys *phys, unsigned int nr_cpus)
 		return NULL;
 	}
 	m->machine.ops = &model_ops;
+	m->machine.levels = 4;
 	m->phys = phys;
 	m->monitor = INVALID_PFN;
 	m->nr_cpus = nr_cpus;
@@ -215,6 +216,11 @@ void model_destroy(struct model_machine *m)
 	kfree(m->gates);
 	kfree(m->stack);
 	kfree(m);
+}
+
+void model_set_levels(struct model_machine *m, unsigned int levels)
+{
+	m->machine.levels = levels;
 }
 
 void model_set_reuse(struct model_machine *m, enum model_reuse reuse)

@@ -84,6 +84,9 @@ static inline int model_store(struct model_machine *m, unsigned int cpu, gva_t g
 
 /* --- knobs and hooks; set while no CPU runs --- */
 
+/* Of the tables; 4 unless said, or 5. Before the machine has any. */
+void model_set_levels(struct model_machine *m, unsigned int levels);
+
 enum model_reuse {
 	MODEL_REUSE_FIFO, /* retired tables go back to the pool, which reuses them as late as it can
 			   */

@@ -64,9 +64,10 @@ static unsigned int narrow(unsigned int rights, uint64_t entry)
 }
 
 /* Where a walk starts: the deepest directory entry that the CPU remembers, else the root. */
-static int walk_start(struct model_cpu *cpu, gva_t gva, pfn_t *table, unsigned int *rights)
+static int walk_start(struct model_machine *m, struct model_cpu *cpu, gva_t gva, pfn_t *table,
+		      unsigned int *rights)
 {
-	for (int level = 1; level <= 3; level++) {
+	for (int level = 1; level < (int)m->machine.levels; level++) {
 		struct tlb_dir *dir = tlb_find_dir(cpu, cpu->root, level, gva);
 
 		if (dir) {
@@ -77,7 +78,7 @@ static int walk_start(struct model_cpu *cpu, gva_t gva, pfn_t *table, unsigned i
 	}
 	*table = cpu->root;
 	*rights = RIGHT_READ | RIGHT_WRITE | RIGHT_EXEC;
-	return 4;
+	return m->machine.levels;
 }
 
 /* Walk for @needed; the leaf that allows it, cached, or NULL with the error code's P bit in
@@ -91,7 +92,7 @@ static struct tlb_leaf *walk(struct model_machine *m, struct model_cpu *cpu, gva
 	pfn_t table;
 	int level;
 
-	for (level = walk_start(cpu, gva, &table, &rights);; level--) {
+	for (level = walk_start(m, cpu, gva, &table, &rights);; level--) {
 		entry = read_entry(m, table, gva, level, needed & RIGHT_DIRTY);
 		*present = entry & HW_PRESENT;
 		/* Guest code runs at CPL3: a supervisor entry is as good as none to it. */

@@ -45,7 +45,7 @@ struct tlb_leaf {
 struct tlb_dir {
 	struct list_head link; /* in cpu->dirs, by root and prefix */
 	pfn_t root;
-	int level; /* of the table that it names: 3, 2 or 1 */
+	int level; /* of the table that it names: 1 to levels - 1 */
 	gva_t prefix;
 	pfn_t table;
 	unsigned int rights; /* left by this entry and all above it */

@@ -136,7 +136,7 @@ void tlb_add_dir(struct model_cpu *cpu, pfn_t root, int level, gva_t gva, pfn_t 
 
 void tlb_drop_dirs(struct model_cpu *cpu, pfn_t root, gva_t gva)
 {
-	for (int level = 1; level <= 3; level++) {
+	for (int level = 1; level <= 4; level++) {
 		struct tlb_dir *dir = tlb_find_dir(cpu, root, level, gva);
 
 		if (dir)

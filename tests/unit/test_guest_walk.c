@@ -628,3 +628,62 @@ TEST(guest_walk, low_bits_of_large_pages)
 		guest_mem_destroy(&g);
 	}
 }
+
+/* ---- five levels ---- */
+
+static const struct guest_mem_config la57_config = {.no_identity = true,
+						    .audit = true,
+						    .levels = 5};
+
+/* Each rule that holds for all levels holds for the fifth. */
+TEST(guest_walk, five_levels)
+{
+	const uint64_t bad[] = {GUEST_PTE_PS, GUEST_PTE_NX, 1UL << 46};
+	struct guest_walk walk;
+	struct guest_cpu cpu;
+	struct guest_mem g;
+	uint64_t old;
+
+	guest_mem_create(&g, &la57_config);
+	guest_map(&g, g.cr3, GVA, PAGE, GUEST_PTE_RW | GUEST_PTE_U);
+	cpu = cpu_of(&g);
+	expect(cpu.cr4 & GUEST_CR4_LA57);
+	cpu.maxphyaddr = 46;
+	cpu.user = true;
+	old = pte(&g, 5);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, &walk), OK);
+	expect_eq(walk.levels, 5);
+	expect_eq(walk.gfn, PAGE >> PAGE_SHIFT);
+	expect_eq(pte(&g, 5), old | GUEST_PTE_A);
+
+	set_pte(&g, 5, old & ~GUEST_PTE_P);
+	expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_USER);
+	set_pte(&g, 5, old & ~GUEST_PTE_U);
+	expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_USER | PFERR_PRESENT);
+	set_pte(&g, 5, old & ~GUEST_PTE_W);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_USER | PFERR_PRESENT | PFERR_WRITE);
+	set_pte(&g, 5, old | GUEST_PTE_NX);
+	expect_eq(walk_as(&g, &cpu, PFERR_FETCH, NULL), PFERR_USER | PFERR_PRESENT | PFERR_FETCH);
+	cpu.efer = 0;
+	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
+		set_pte(&g, 5, old | bad[i]);
+		expect_eq(walk_as(&g, &cpu, 0, NULL), PFERR_USER | PFERR_PRESENT | PFERR_RSVD);
+	}
+	guest_mem_destroy(&g);
+}
+
+/* The same address is canonical with five levels and not with four. */
+TEST(guest_walk, canonical_with_five_levels)
+{
+	const gva_t low = 0x00ff000000000000UL, high = 0xff00000000000000UL;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &la57_config);
+	guest_map(&g, g.cr3, low, PAGE, GUEST_PTE_RW);
+	guest_map(&g, g.cr3, high, PAGE, GUEST_PTE_RW);
+	guest_store(&g, 0, low, 1);
+	expect_eq(guest_load(&g, 0, high), 1);
+	expect_guest_fault(&g, 1UL << 56, 0, 0);
+	expect_guest_fault(&g, low | 1UL << 57, PFERR_WRITE, PFERR_WRITE);
+	guest_mem_destroy(&g);
+}

@@ -325,3 +325,34 @@ TEST(cpu, no_change_of_view_drops_nothing)
 	expect_eq(after.faults, before.faults + 1);
 	destroy(&g);
 }
+
+/* Five levels: each of the shadow's tables is where the guest's is, and INVLPG, CR3 loads and the
+ * machine's own slot are at home there. */
+TEST(cpu, five_levels)
+{
+	const struct guest_mem_config la57 = {.audit = true,
+					      .levels = 5,
+					      .reuse = MODEL_REUSE_LIFO,
+					      .reserve_slot = 255};
+	const gva_t gva = 0x0055443322111000UL;
+	struct guest_cpu cpu;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &la57);
+	guest_write(&g, P1, 1);
+	guest_write(&g, P2, 2);
+	for (int i = 0; i < 4; i++) {
+		guest_map(&g, g.cr3, gva, i % 2 ? P1 : P2, GUEST_PTE_RW);
+		if (i < 2)
+			shadow_invlpg(g.shadow, 0, gva);
+		else
+			expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+		expect_eq(guest_load(&g, 0, gva), i % 2 ? 1 : 2);
+		expect_eq(guest_load(&g, 0, P1), 1);
+	}
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, 255UL << 48, NULL), RET_PF_RESERVED);
+	cpu = *shadow_get_cpu(g.shadow, 0);
+	cpu.cr4 &= ~GUEST_CR4_LA57;
+	expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), -EINVAL);
+	destroy(&g);
+}

@@ -104,6 +104,7 @@ static int create(struct engine **enginep, struct phys *phys, unsigned int nr_vc
 	engine = kzalloc(sizeof(*engine), GFP_KERNEL);
 	expect(engine);
 	engine->engine.machine.ops = &machine_ops;
+	engine->engine.machine.levels = 4;
 	engine->engine.ops = &script_ops;
 	engine->model = model_create(phys, nr_vcpus);
 	expect(engine->model);

@@ -19,8 +19,8 @@ struct machine_ops {
 	/*
 	 * A zeroed frame for a table, or INVALID_PFN. May sleep: the machine may have to empty its
 	 * quarantine first. The machine may put entries of its own into it (the monitor's slot, in
-	 * a root: @level is 4 for a root, 1 for a table of leaves); the shadow MMU leaves those
-	 * alone.
+	 * a root: @level is machine->levels for a root, 1 for a table of leaves); the shadow MMU
+	 * leaves those alone.
 	 */
 	pfn_t (*alloc_table)(struct machine *machine, int level);
 
@@ -61,6 +61,9 @@ struct machine_ops {
 /* Embedded in an engine's own structure. */
 struct machine {
 	const struct machine_ops *ops;
+	/* Of the tables that its CPUs walk: 4, or 5 where they run with CR4.LA57. The guest's CPUs
+	 * have as many. */
+	unsigned int levels;
 };
 
 #endif

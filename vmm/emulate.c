@@ -24,8 +24,16 @@
 
 #define RFLAGS_RF (1u << 16)
 
-#define CR3_ADDRESS  0x000ffffffffff000ULL
 #define CR3_RESERVED 0xfff0000000000000ULL
+
+/*
+ * What is virtualised of CR0 and CR4: the shadow MMU does it, whatever the real CPU has. Not the
+ * rest of paging's bits: with SMAP we should have to know RFLAGS.AC, which POPF changes at CPL3
+ * without a word; PKE comes with WRPKRU and PCIDE with INVPCID, which are not carried out; and LA57
+ * is the machine's.
+ */
+#define CR0_VIRTUAL CR0_WP
+#define CR4_VIRTUAL (CR4_PGE | CR4_SMEP)
 
 /* Only bits that a guest may find missing have names; the others are told by number. */
 struct bit_name {
@@ -74,6 +82,16 @@ void vcpu_cr_init(struct vcpu_cr *cr, uint64_t cr3)
 		.cr3 = cr3,
 		.cr4 = CR4_PAE,
 	};
+}
+
+int vcpu_cr_load(struct shadow *shadow, unsigned int vcpu, const struct vcpu_cr *cr)
+{
+	struct guest_cpu cpu = *shadow_get_cpu(shadow, vcpu);
+
+	cpu.cr0 = cr->cr0;
+	cpu.cr3 = cr->cr3;
+	cpu.cr4 = cr->cr4;
+	return shadow_set_cpu(shadow, vcpu, &cpu);
 }
 
 /* The reason is the instruction followed by what is wrong with it. */
@@ -161,20 +179,55 @@ static void name_bits(uint64_t bits, const struct bit_name *names, size_t nr, ch
 	}
 }
 
-/* CR0 and CR4: a write may say what is so already. */
-static enum emulate_result write_fixed(struct emulate_ctxt *ctxt, const struct insn *insn,
+static enum emulate_result refuse_bits(struct emulate_ctxt *ctxt, const struct insn *insn,
 				       const char *reg, uint64_t old, uint64_t value,
-				       const struct bit_name *names, size_t nr)
+				       uint64_t changed, const struct bit_name *names, size_t nr)
 {
 	char bits[96];
 
-	if (value == old)
-		return finish(ctxt, insn, EMULATE_DONE);
-	name_bits(value ^ old, names, nr, bits, sizeof(bits));
+	name_bits(changed, names, nr, bits, sizeof(bits));
 	return kill_guest(ctxt, insn,
 			  "changes bits of %s that are not virtualised (0x%" PRIx64 " to 0x%" PRIx64
 			  "): %s",
 			  reg, old, value, bits);
+}
+
+/* The vCPU goes on as @cr says. */
+static enum emulate_result load_cr(struct emulate_ctxt *ctxt, const struct insn *insn,
+				   const struct vcpu_cr *cr)
+{
+	if (vcpu_cr_load(ctxt->shadow, ctxt->vcpu, cr))
+		return refuse(ctxt, insn, EMULATE_NO_MEMORY, "no memory for the new shadow root");
+	*ctxt->cr = *cr;
+	return finish(ctxt, insn, EMULATE_DONE);
+}
+
+static enum emulate_result write_cr0(struct emulate_ctxt *ctxt, const struct insn *insn,
+				     uint64_t value)
+{
+	struct vcpu_cr cr = *ctxt->cr;
+	uint64_t changed;
+
+	value |= CR0_ET; /* hardwired: a write of 0 is no change */
+	changed = (value ^ cr.cr0) & ~(uint64_t)CR0_VIRTUAL;
+	if (changed)
+		return refuse_bits(ctxt, insn, "CR0", cr.cr0, value, changed, cr0_bits,
+				   ARRAY_SIZE(cr0_bits));
+	cr.cr0 = value;
+	return load_cr(ctxt, insn, &cr);
+}
+
+static enum emulate_result write_cr4(struct emulate_ctxt *ctxt, const struct insn *insn,
+				     uint64_t value)
+{
+	struct vcpu_cr cr = *ctxt->cr;
+	uint64_t changed = (value ^ cr.cr4) & ~(uint64_t)CR4_VIRTUAL;
+
+	if (changed)
+		return refuse_bits(ctxt, insn, "CR4", cr.cr4, value, changed, cr4_bits,
+				   ARRAY_SIZE(cr4_bits));
+	cr.cr4 = value;
+	return load_cr(ctxt, insn, &cr);
 }
 
 static enum emulate_result write_cr3(struct emulate_ctxt *ctxt, const struct insn *insn,
@@ -187,7 +240,7 @@ static enum emulate_result write_cr3(struct emulate_ctxt *ctxt, const struct ins
 				  "CR3 0x%" PRIx64 " has reserved bits above the 52-bit address",
 				  value);
 	/* The low 12 bits are cacheability hints and, without CR4.PCIDE, nothing. */
-	err = shadow_load_cr3(ctxt->shadow, ctxt->vcpu, value & CR3_ADDRESS);
+	err = shadow_load_cr3(ctxt->shadow, ctxt->vcpu, value);
 	if (err)
 		return refuse(ctxt, insn, EMULATE_NO_MEMORY, "no memory for the new shadow root");
 	ctxt->cr->cr3 = value;
@@ -201,17 +254,14 @@ static enum emulate_result write_cr(struct emulate_ctxt *ctxt, const struct insn
 
 	switch (reg) {
 	case ZYDIS_REGISTER_CR0:
-		/* Hardwired: a write of 0 is no change. */
-		return write_fixed(ctxt, insn, "CR0", cr->cr0, value | CR0_ET, cr0_bits,
-				   ARRAY_SIZE(cr0_bits));
+		return write_cr0(ctxt, insn, value);
 	case ZYDIS_REGISTER_CR2:
 		cr->cr2 = value;
 		return finish(ctxt, insn, EMULATE_DONE);
 	case ZYDIS_REGISTER_CR3:
 		return write_cr3(ctxt, insn, value);
 	case ZYDIS_REGISTER_CR4:
-		return write_fixed(ctxt, insn, "CR4", cr->cr4, value, cr4_bits,
-				   ARRAY_SIZE(cr4_bits));
+		return write_cr4(ctxt, insn, value);
 	default:
 		return kill_guest(ctxt, insn, "this control register is not virtualised");
 	}

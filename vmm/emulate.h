@@ -28,9 +28,9 @@ enum emulate_result {
 const char *emulate_result_name(enum emulate_result result);
 
 /*
- * The control registers as the guest sees them. Those that the CPU really has are the engine's. In
- * CR0 and CR4 nothing is virtualised yet but what a 64-bit guest must have: a write that changes a
- * bit kills. CR2 is plain storage. CR3 is kept as written; its address part is the shadow's root.
+ * The control registers as the guest sees them. Those that the CPU really has are the engine's. Of
+ * CR0 WP may change, of CR4 PGE and SMEP; a write that changes another bit kills. CR2 is plain
+ * storage. CR3 is kept as written; its address part is the shadow's root.
  */
 struct vcpu_cr {
 	uint64_t cr0;
@@ -48,10 +48,14 @@ struct vcpu_cr {
 #define CR0_WP (1u << 16)
 #define CR0_PG (1u << 31)
 
-#define CR4_PAE (1u << 5)
+#define CR4_PAE	 (1u << 5)
+#define CR4_PGE	 (1u << 7)
+#define CR4_SMEP (1u << 20)
 
-/* As at entry to the guest (guests/lib/boot.h). The caller loads @cr3 into the shadow. */
+/* As at entry to the guest (guests/lib/boot.h). The caller loads them. */
 void vcpu_cr_init(struct vcpu_cr *cr, uint64_t cr3);
+/* The shadow MMU walks and maps for @vcpu as @cr says. 0 or -ENOMEM: then as before. */
+int vcpu_cr_load(struct shadow *shadow, unsigned int vcpu, const struct vcpu_cr *cr);
 
 struct emulate_ctxt {
 	/* Set up by the caller, once. */

@@ -32,9 +32,10 @@ static bool vcpu_setup(struct vcpu *vcpu)
 			vcpu->id, strerror(-err));
 		return false;
 	}
+	vcpu_cr_init(&vcpu->cr, vm->boot.cr3);
 	do {
 		vcpu->holes_seq = holes_seq(&vm->holes);
-		err = shadow_load_cr3(vm->shadow, vcpu->id, vm->boot.cr3);
+		err = vcpu_cr_load(vm->shadow, vcpu->id, &vcpu->cr);
 	} while (err && !vm_ended(vm) && vcpu_wait_for_memory(vcpu));
 	if (err) {
 		vm_fail(vm, VM_FAILED, "no frame for the first shadow root: %s", strerror(-err));
@@ -45,7 +46,6 @@ static bool vcpu_setup(struct vcpu *vcpu)
 	vcpu->regs->rip = vm->boot.entry;
 	vcpu->regs->gpr[GPR_RSP] = vm->boot.rsp;
 	vcpu->regs->gpr[GPR_RDI] = vm->boot.rdi;
-	vcpu_cr_init(&vcpu->cr, vm->boot.cr3);
 	vcpu->emulate = (struct emulate_ctxt){
 		.shadow = vm->shadow,
 		.vcpu = vcpu->id,

@@ -292,8 +292,9 @@ TEST(emulate, write_cr0_and_cr4)
 		    "virtualised (0x80010031 to 0x10031): PG (bit 31)");
 	e.regs.gpr[GPR_RAX] = 0x80010033;
 	expect_kill(&e, "\x0f\x22\xc0", "): MP (bit 1)");
-	e.regs.gpr[GPR_RAX] = 0x80000031;
-	expect_kill(&e, "\x0f\x22\xc0", "): WP (bit 16)");
+	/* Nor is what may be changed, together with something that may not. */
+	e.regs.gpr[GPR_RAX] = 0x80040031;
+	expect_kill(&e, "\x0f\x22\xc0", "): AM (bit 18)");
 	e.regs.gpr[GPR_RAX] = 0xe0010031;
 	expect_kill(&e, "\x0f\x22\xc0", "): NW (bit 29), CD (bit 30)");
 	e.regs.gpr[GPR_RAX] = 0x180010031;
@@ -309,6 +310,8 @@ TEST(emulate, write_cr0_and_cr4)
 	expect_kill(&e, "\x0f\x22\xe0", "): PAE (bit 5)");
 	e.regs.gpr[GPR_RAX] = 0x20 | 1 << 17;
 	expect_kill(&e, "\x0f\x22\xe0", "): PCIDE (bit 17)");
+	e.regs.gpr[GPR_RAX] = 0x20 | 1 << 12 | 1 << 20 | 1 << 21 | 1 << 22;
+	expect_kill(&e, "\x0f\x22\xe0", "): LA57 (bit 12), SMAP (bit 21), PKE (bit 22)");
 
 	expect_kill(&e, "\x44\x0f\x20\xc0", "control register is not virtualised"); /* cr8 */
 	expect_kill(&e, "\x44\x0f\x22\xc0", "control register is not virtualised");

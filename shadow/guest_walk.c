@@ -192,6 +192,7 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 		ret = check_rights(cpu, access, walk, error_code);
 	if (ret)
 		return ret;
+	shadow_hook(shadow, SHADOW_HOOK_WALK_BEFORE_MARK);
 	for (int level = walk->levels; level >= walk->level; level--) {
 		ret = set_accessed_dirty(shadow, walk, level, access & PFERR_WRITE);
 		if (ret)

@@ -554,6 +554,82 @@ TEST(guest_walk, global_pages_and_pcids)
 	guest_mem_destroy(&g);
 }
 
+/* ---- a guest that edits an entry between the look at it and the marks ---- */
+
+struct edit {
+	struct guest_mem *g;
+	gpa_t pte;
+	uint64_t value, step; /* each time the value is one step on */
+	int times;
+};
+
+static void edit_entry(void *arg)
+{
+	struct edit *edit = arg;
+
+	if (edit->times && edit->times--) {
+		guest_write(edit->g, edit->pte, edit->value);
+		edit->value += edit->step;
+	}
+}
+
+/* Marks are added to what the entry holds now, never to what it held: the edit stays, and it is the
+ * edited entry that is walked. */
+TEST(guest_walk, marks_lose_no_edit)
+{
+	for (int level = 1; level <= 4; level++) {
+		struct guest_walk walk;
+		struct guest_cpu cpu;
+		struct guest_mem g;
+		struct edit edit;
+
+		fixture(&g);
+		cpu = cpu_of(&g);
+		edit = (struct edit){.g = &g,
+				     .pte = guest_pte_gpa(&g, g.cr3, GVA, level),
+				     .value = pte(&g, level) | 1UL << 52,
+				     .times = 1};
+		if (level == 1)
+			edit.value += PAGE_SIZE;
+		shadow_set_hook(g.shadow, SHADOW_HOOK_WALK_BEFORE_MARK, edit_entry, &edit);
+		expect_eq(walk_as(&g, &cpu, PFERR_WRITE, &walk), OK);
+		expect_eq(edit.times, 0);
+		expect_eq(pte(&g, level),
+			  edit.value | GUEST_PTE_A | (level == 1 ? GUEST_PTE_D : 0));
+		expect_eq(walk.gfn, (level == 1 ? PAGE + PAGE_SIZE : PAGE) >> PAGE_SHIFT);
+
+		/* The right goes: the write is refused, and marks nothing more. */
+		edit.value = (pte(&g, level) & ~GUEST_PTE_W & ~GUEST_PTE_A & ~GUEST_PTE_D);
+		edit.times = 1;
+		set_pte(&g, level, edit.value | GUEST_PTE_W);
+		expect_eq(walk_as(&g, &cpu, PFERR_WRITE, NULL), PFERR_PRESENT | PFERR_WRITE);
+		expect_eq(pte(&g, level), edit.value);
+		guest_mem_destroy(&g);
+	}
+}
+
+/* One that edits each time is not waited for: the access is tried again, and others get a turn. */
+TEST(guest_walk, edits_without_end)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+	struct edit edit;
+
+	fixture(&g);
+	edit = (struct edit){.g = &g,
+			     .pte = guest_pte_gpa(&g, g.cr3, GVA, 1),
+			     .value = PAGE | GUEST_PTE_RW,
+			     .step = 1UL << 52,
+			     .times = 1000};
+	edit.value += edit.step;
+	shadow_set_hook(g.shadow, SHADOW_HOOK_WALK_BEFORE_MARK, edit_entry, &edit);
+	expect_eq(guest_fault(&g, 0, GVA, PFERR_WRITE, &fault), RET_PF_RETRY);
+	expect_ge(edit.times, 900);
+	edit.times = 0;
+	expect_fixed(&g, GVA, PFERR_WRITE);
+	guest_mem_destroy(&g);
+}
+
 /* ---- large pages ---- */
 
 static const struct {

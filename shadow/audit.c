@@ -100,13 +100,13 @@ static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int
 	if (pfn != spte_pfn(spte))
 		violation(audit, "gfn %#lx is mapped to frame %#lx, but the host has it at %#lx",
 			  gfn, spte_pfn(spte), pfn);
+	if (!(rights & ACC_READ))
+		violation(audit, "a leaf of gfn %#lx in a table of which nothing may be read", gfn);
 	if ((spte & SPTE_WRITE) && !(rights & ACC_WRITE))
 		violation(audit, "a writable leaf of gfn %#lx in a table without that right", gfn);
 	if (!(spte & SPTE_NX) && !(rights & ACC_EXEC))
 		violation(audit, "a leaf of gfn %#lx to execute, in a table without that right",
 			  gfn);
-	if (!(rights & ACC_READ))
-		violation(audit, "a leaf of gfn %#lx in a table of which nothing may be read", gfn);
 }
 
 static void audit_page(struct audit *audit, struct shadow_page *sp)

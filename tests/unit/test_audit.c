@@ -194,6 +194,63 @@ TEST(audit, page_in_the_wrong_role)
 	destroy(&g);
 }
 
+/* More than a table's role allows, of each right. */
+TEST(audit, leaf_with_rights_of_another_role)
+{
+	struct shadow_role role;
+	struct shadow_page *sp;
+	struct guest_mem g;
+
+	fixture(&g);
+	sp = page_at(&g, 1);
+	role = sp->role;
+	sp->role.access &= ~ACC_EXEC;
+	expect_finding(&g, "to execute");
+	sp->role = role;
+	sp->role.user = 1;
+	sp->role.access &= ~ACC_USER;
+	expect_finding(&g, "nothing may be read");
+	sp->role = role;
+	destroy(&g);
+}
+
+/* A direct table with a page that is not its own. */
+TEST(audit, direct_table_that_is_none)
+{
+	struct shadow_page *sp;
+	struct guest_mem g;
+
+	fixture(&g);
+	sp = page_at(&g, 1);
+	sp->role.direct = 1;
+	sp->role.dirty = 1;
+	expect_finding(&g, "of the direct table");
+	sp->role.direct = 0;
+	sp->role.dirty = 0;
+	destroy(&g);
+}
+
+TEST(audit, link_to_another_view_or_to_more_rights)
+{
+	struct shadow_role role;
+	struct shadow_page *sp;
+	struct guest_mem g;
+
+	fixture(&g);
+	sp = page_at(&g, 2);
+	role = sp->role;
+	sp->role.smep = 1;
+	expect_finding(&g, "links to gfn");
+	sp->role = role;
+	sp->role.access &= ~ACC_WRITE;
+	expect_finding(&g, "links to gfn");
+	sp->role = role;
+	sp->role.direct = 1;
+	expect_finding(&g, "links to gfn");
+	sp->role = role;
+	destroy(&g);
+}
+
 TEST(audit, link_to_the_wrong_level)
 {
 	struct shadow_page *top;

@@ -141,6 +141,9 @@ TEST(guest_walk, page_size_bit)
 	set_pte(&g, 4, old | GUEST_PTE_PS);
 	expect_guest_fault(&g, GVA, 0, PFERR_PRESENT | PFERR_RSVD);
 	expect_guest_fault(&g, GVA, PFERR_WRITE, PFERR_PRESENT | PFERR_WRITE | PFERR_RSVD);
+	/* Also where it would be aligned as a page of that size. */
+	set_pte(&g, 4, GUEST_PTE_RW | GUEST_PTE_PS);
+	expect_guest_fault(&g, GVA, 0, PFERR_PRESENT | PFERR_RSVD);
 	set_pte(&g, 4, old);
 	set_pte(&g, 1, pte(&g, 1) | GUEST_PTE_PS);
 	expect_fixed(&g, GVA, PFERR_WRITE);

@@ -128,7 +128,10 @@ gpa_t guest_pte_gpa(struct guest_mem *g, uint64_t cr3, gva_t gva, int level)
 
 void guest_map(struct guest_mem *g, uint64_t cr3, gva_t gva, gpa_t gpa, uint64_t flags)
 {
-	guest_write(g, guest_pte_gpa(g, cr3, gva, 1), gpa | flags);
+	uint64_t pte = gpa | flags;
+
+	ASSERT(!shadow_write_gpa(g->shadow, guest_pte_gpa(g, cr3, gva, 1), &pte, sizeof(pte)),
+	       "gva 0x%lx", gva);
 }
 
 enum ret_pf guest_fault(struct guest_mem *g, unsigned int cpu, gva_t gva, uint32_t access,

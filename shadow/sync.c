@@ -38,6 +38,8 @@
  * is unsync of that, and below it, is compared first, since the vCPU's flush was for all addresses.
  * No mark goes then.
  */
+#include <limits.h>
+
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
@@ -142,6 +144,9 @@ void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct
 /* --- all below a table --------------------------------------------------------------------------
  */
 
+/* Compared without a break: then others may have mmu_lock. */
+#define TABLES_IN_A_ROW 16
+
 enum sync_part {
 	SYNC_PROTECT, /* links are compared; what is unsync is write-protected */
 	SYNC_COMPARE, /* its leaves are compared */
@@ -154,7 +159,8 @@ struct sync {
 	uint64_t id;   /* 0: no mark goes */
 	uint64_t pass; /* the tables that have it are done: none is looked at twice, however many
 			  links lead there */
-	bool unsync;   /* one was found */
+	unsigned int in_a_row; /* may be compared before the next break */
+	bool unsync;	       /* one was found */
 };
 
 static bool protect_table(struct sync *sync, struct shadow_page *sp)
@@ -192,10 +198,15 @@ static bool sync_unsync(struct sync *sync, struct shadow_page *sp)
 		return true;
 	if (sync->part == SYNC_PROTECT)
 		return protect_table(sync, sp);
-	return sp->role.level > 1 || compare_leaves(sync, sp);
+	if (sp->role.level > 1)
+		return true;
+	if (!sync->in_a_row)
+		return false;
+	sync->in_a_row--;
+	return compare_leaves(sync, sp);
 }
 
-/* False: the batch is full. What is done then needs not be done again. */
+/* False: it is time for a break, to flush the batch. What is done needs not be done again. */
 static bool sync_table(struct sync *sync, struct shadow_page *sp)
 {
 	if (sp->pass == sync->pass)
@@ -222,6 +233,7 @@ static void flush_and_go_on(struct sync *sync)
 {
 	struct shadow *shadow = sync->shadow;
 
+	sync->in_a_row = TABLES_IN_A_ROW;
 	zap_batch_close(shadow, sync->batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, sync->batch);
@@ -258,6 +270,8 @@ bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_bat
 		.batch = batch,
 		.part = SYNC_COMPARE,
 		.pass = ++shadow->sync_pass,
+		/* No break: the fault has no lock to drop, and would begin anew. */
+		.in_a_row = UINT_MAX,
 	};
 
 	lockdep_assert_held(&shadow->mmu_lock);

@@ -346,6 +346,34 @@ TEST(sync, many_leaves_go)
 	destroy(&g);
 }
 
+static void count(void *arg)
+{
+	++*(unsigned int *)arg;
+}
+
+/* Many tables are compared in several goes, between which others may have the lock. */
+TEST(sync, many_tables)
+{
+	const int tables = 100;
+	unsigned int goes = 0;
+	struct guest_mem g;
+
+	fixture(&g);
+	for (int i = 0; i < tables; i++) {
+		guest_map(&g, g.cr3, GVA + i * MIB2, P1, LEAF);
+		expect_eq(guest_load(&g, 0, GVA + i * MIB2), 1);
+	}
+	for (int i = 0; i < tables; i++)
+		set_leaf(&g, GVA + i * MIB2, P2 | LEAF);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_SYNC_BEFORE_COMPARE, count, &goes);
+	reload(&g, 0);
+	expect_eq(goes, (tables + 15) / 16);
+	expect_eq(stats_of(&g).synced, tables);
+	for (int i = 0; i < tables; i++)
+		expect_eq(guest_load(&g, 0, GVA + i * MIB2), 2);
+	destroy(&g);
+}
+
 /* However many ways lead to a table, it is looked at once: with each fault that links what is above
  * it, and in a flush. */
 TEST(sync, table_with_many_links)

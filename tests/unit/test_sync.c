@@ -66,10 +66,9 @@ static uint64_t leaf_gpte(struct guest_mem *g, gva_t gva)
 	return guest_read(g, guest_pte_gpa(g, g->cr3, gva, 1));
 }
 
-/* As a guest's store to its entry, but not by its CPU. */
 static void set_leaf(struct guest_mem *g, gva_t gva, uint64_t gpte)
 {
-	expect_eq(shadow_write_gpa(g->shadow, guest_pte_gpa(g, g->cr3, gva, 1), &gpte, 8), 0);
+	guest_edit(g, guest_pte_gpa(g, g->cr3, gva, 1), gpte);
 }
 
 /* The guest's CPU @cpu stores to the entry of GVA itself. */

@@ -70,12 +70,6 @@ static gva_t window_on(struct guest_mem *g, gva_t gva, int level)
 	return at + (pte & ~PAGE_MASK);
 }
 
-/* The guest stores, and the VMM carries it out. */
-static void emulate_store(struct guest_mem *g, gpa_t gpa, uint64_t value)
-{
-	expect_eq(shadow_write_gpa(g->shadow, gpa, &value, sizeof(value)), 0);
-}
-
 /* ---- which stores fault ---- */
 
 TEST(write_protect, tables_above_the_leaves)
@@ -225,13 +219,13 @@ TEST(write_protect, told_of_a_store)
 		expect_eq(guest_load(&g, 1, OTHER), 1);
 		pte = guest_pte_gpa(&g, g.cr3, GVA, level);
 		old = guest_read(&g, pte);
-		emulate_store(&g, pte, 0);
+		guest_edit(&g, pte, 0);
 		expect_eq(guest_try(&g, 1, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
 		before = stats_of(&g);
 		if (level == 2)
 			expect_eq(guest_load(&g, 0, OTHER), 1);
 		expect_eq(stats_of(&g).faults, before.faults);
-		emulate_store(&g, pte, old);
+		guest_edit(&g, pte, old);
 		expect_eq(guest_load(&g, 0, GVA), 1);
 		destroy(&g);
 	}
@@ -252,8 +246,8 @@ TEST(write_protect, told_of_stores_of_all_sizes)
 	expect_eq(guest_load(&g, 0, OTHER), 1);
 	before = stats_of(&g);
 	pte = guest_pte_gpa(&g, g.cr3, GVA, 2);
-	emulate_store(&g, pte, guest_read(&g, pte));
-	emulate_store(&g, pte, guest_read(&g, pte) | 1UL << 9); /* ignored by the CPU */
+	guest_edit(&g, pte, guest_read(&g, pte));
+	guest_edit(&g, pte, guest_read(&g, pte) | 1UL << 9); /* ignored by the CPU */
 	expect_eq(guest_load(&g, 0, GVA), 1);
 	expect_eq(stats_of(&g).faults, before.faults);
 	expect_eq(stats_of(&g).tables_retired, before.tables_retired);
@@ -430,15 +424,15 @@ TEST(write_protect, flooded)
 	expect_eq(guest_load(&g, 0, GVA), 1);
 	/* Used in between: that is a table. */
 	for (int i = 0; i < 10; i++) {
-		emulate_store(&g, pte, 0);
-		emulate_store(&g, pte, old);
+		guest_edit(&g, pte, 0);
+		guest_edit(&g, pte, old);
 		expect_eq(guest_load(&g, 0, GVA), 1);
 	}
 	expect_eq(stats_of(&g).flooded, 0);
 	expect_eq(fault_at(&g, at, PFERR_WRITE), RET_PF_WRITE_PROTECTED);
 	/* Not used: it need not be one. */
 	for (int i = 0; i < 10; i++)
-		emulate_store(&g, pte + 16 + 8 * i, 0);
+		guest_edit(&g, pte + 16 + 8 * i, 0);
 	expect_eq(stats_of(&g).flooded, 1);
 	expect_eq(fault_at(&g, at, PFERR_WRITE), RET_PF_FIXED);
 	expect_eq(guest_load(&g, 0, GVA), 1);
@@ -458,7 +452,7 @@ TEST(write_protect, flooded_root)
 	pte = guest_pte_gpa(&g, g.cr3, GVA, 4);
 	expect_eq(guest_load(&g, 0, GVA), 1);
 	for (int i = 0; i < 10; i++)
-		emulate_store(&g, pte + 4000, 0);
+		guest_edit(&g, pte + 4000, 0);
 	expect_eq(stats_of(&g).flooded, 1);
 	expect_eq(guest_load(&g, 0, GVA), 1);
 	expect_eq(fault_at(&g, at, PFERR_WRITE), RET_PF_FIXED);

@@ -662,3 +662,198 @@ TEST(sync, race_of_two_syncs)
 	expect_eq(guest_load(&race.g, 1, GVA), 2);
 	destroy(&race.g);
 }
+
+/* ---- all of it at once ---- */
+
+#define STORM_CPUS   3
+#define STORM_PAGES  16 /* of each CPU, in tables that all CPUs store to */
+#define STORM_ROOTS  2
+#define STORM_DIR    (GVA + 64 * MIB2) /* where each CPU has an entry of a directory for itself */
+#define FRAMES	     4		       /* that pages may lead to; each holds its number */
+#define FRAME_GPA(n) (0x10000UL + ((uint64_t)(n) << PAGE_SHIFT))
+
+struct storm {
+	struct guest_mem g;
+	uint64_t cr3[STORM_ROOTS];
+	gpa_t table[STORM_CPUS]
+		   [2]; /* for the entry of a directory, which is at WINDOW + PAGE_SIZE */
+	unsigned int rounds;
+	atomic_t ended;
+};
+
+/*
+ * A CPU edits the entries of its own pages, with its own stores, and flushes: then each of its
+ * pages leads where it said last, whatever the others do to the same tables meanwhile.
+ */
+struct storm_cpu {
+	struct storm *storm;
+	unsigned int nr;
+	uint64_t random;
+	unsigned int leads_to[STORM_PAGES];
+	unsigned int table; /* which one its entry of a directory has */
+};
+
+static unsigned int below(struct storm_cpu *c, unsigned int n)
+{
+	c->random = c->random * 6364136223846793005 + 1442695040888963407;
+	return (c->random >> 33) % n;
+}
+
+/* Pages of all CPUs in turn: neighbours are different CPUs'. */
+static gva_t own_page(const struct storm_cpu *c, unsigned int i)
+{
+	return GVA + (((uint64_t)i * STORM_CPUS + c->nr) << PAGE_SHIFT);
+}
+
+static gva_t own_dir(const struct storm_cpu *c)
+{
+	return STORM_DIR + c->nr * MIB2;
+}
+
+static void edit_own(struct storm_cpu *c, unsigned int i)
+{
+	gpa_t pte = guest_pte_gpa(&c->storm->g, c->storm->cr3[0], own_page(c, i), 1);
+
+	c->leads_to[i] = below(c, FRAMES);
+	guest_store(&c->storm->g, c->nr, WINDOW + (pte & ~PAGE_MASK),
+		    FRAME_GPA(c->leads_to[i]) | LEAF);
+}
+
+static void edit_own_dir(struct storm_cpu *c)
+{
+	struct guest_mem *g = &c->storm->g;
+	gpa_t pde = guest_pte_gpa(g, c->storm->cr3[0], own_dir(c), 2);
+
+	c->table ^= 1;
+	if (below(c, 2))
+		guest_edit(g, pde, c->storm->table[c->nr][c->table] | LEAF);
+	else
+		guest_store(g, c->nr, WINDOW + PAGE_SIZE + (pde & ~PAGE_MASK),
+			    c->storm->table[c->nr][c->table] | LEAF);
+}
+
+static void check_own(struct storm_cpu *c)
+{
+	struct guest_mem *g = &c->storm->g;
+
+	for (unsigned int i = 0; i < STORM_PAGES; i++)
+		expect_eq(guest_load(g, c->nr, own_page(c, i)), c->leads_to[i]);
+	expect_eq(guest_load(g, c->nr, own_dir(c)), c->table);
+}
+
+static void storm_cpu(void *arg)
+{
+	struct storm_cpu *c = arg;
+	struct storm *storm = c->storm;
+
+	for (unsigned int round = 0; round < storm->rounds; round++) {
+		unsigned int i = below(c, STORM_PAGES);
+
+		if (below(c, 2)) {
+			edit_own(c, i);
+			shadow_invlpg(storm->g.shadow, c->nr, own_page(c, i));
+		} else {
+			for (unsigned int edits = below(c, 4); edits; edits--)
+				edit_own(c, below(c, STORM_PAGES));
+			if (!below(c, 4))
+				edit_own_dir(c);
+			expect_eq(shadow_load_cr3(storm->g.shadow, c->nr,
+						  storm->cr3[below(c, STORM_ROOTS)]),
+				  0);
+		}
+		check_own(c);
+	}
+	atomic_inc(&storm->ended);
+}
+
+/* All pages lead to frame 0, and the entries of directories to tables that lead to 0 and 1. */
+static void storm_init(struct storm *storm)
+{
+	struct guest_mem *g = &storm->g;
+
+	fixture(g);
+	shadow_set_audit(g->shadow, false);
+	storm->cr3[0] = g->cr3;
+	storm->cr3[1] = guest_new_table(g);
+	for (unsigned int n = 0; n < FRAMES; n++)
+		guest_write(g, FRAME_GPA(n), n);
+	for (uint64_t i = 0; i < STORM_CPUS * STORM_PAGES; i++)
+		guest_map(g, g->cr3, GVA + (i << PAGE_SHIFT), FRAME_GPA(0), LEAF);
+	for (unsigned int cpu = 0; cpu < STORM_CPUS; cpu++) {
+		for (unsigned int n = 0; n < 2; n++) {
+			storm->table[cpu][n] = guest_new_table(g);
+			guest_write(g, storm->table[cpu][n], FRAME_GPA(n) | LEAF);
+		}
+		guest_write(g, guest_pte_gpa(g, g->cr3, STORM_DIR + cpu * MIB2, 2),
+			    storm->table[cpu][0] | LEAF);
+	}
+	guest_map(g, g->cr3, WINDOW + PAGE_SIZE, guest_pte_gpa(g, g->cr3, STORM_DIR, 2) & PAGE_MASK,
+		  GUEST_PTE_RW);
+	/* The other root has all tables below it in common. */
+	for (unsigned int i = 0; i < 512; i++)
+		guest_write(g, storm->cr3[1] + 8 * i, guest_read(g, g->cr3 + 8 * i));
+}
+
+/* mmu_lock: is what is entered in a table that is in step what the guest's entries say? */
+static unsigned int check_in_step(struct guest_mem *g, const struct shadow_page *sp)
+{
+	unsigned int nr = 0;
+
+	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
+		hva_t hva = guest_hva((sp->gfn << PAGE_SHIFT) + 8 * i);
+		spte_t spte = READ_ONCE(sp->spt[i]);
+		uint64_t gpte;
+
+		/* The host may be moving the table. */
+		if (!spte_present(spte) || mm_read64_atomic(g->mm, hva, &gpte))
+			continue;
+		expect(gpte & GUEST_PTE_P);
+		expect_eq((gpte & SPTE_PFN_MASK) >> PAGE_SHIFT, sp->gfns[i]);
+		expect(!(spte & SPTE_WRITE) || (gpte & GUEST_PTE_D));
+		nr++;
+	}
+	return nr;
+}
+
+static uint64_t check_all_in_step(struct guest_mem *g)
+{
+	struct shadow_page *sp;
+	uint64_t nr = 0;
+
+	spin_lock(&g->shadow->mmu_lock);
+	list_for_each_entry(sp, &g->shadow->pages, link) {
+		if (sp->role.level == 1 && !sp->unsync)
+			nr += check_in_step(g, sp);
+	}
+	spin_unlock(&g->shadow->mmu_lock);
+	return nr;
+}
+
+TEST(sync, storm)
+{
+	struct kthread threads[STORM_CPUS];
+	struct storm_cpu cpus[STORM_CPUS] = {0};
+	struct storm storm = {.rounds = test_long() ? 50000 : 4000};
+	char why[256] = "";
+	uint64_t in_step = 0;
+
+	storm_init(&storm);
+	for (unsigned int i = 0; i < STORM_CPUS; i++) {
+		cpus[i] = (struct storm_cpu){.storm = &storm, .nr = i, .random = i};
+		expect_eq(kthread_run(&threads[i], "cpu", storm_cpu, &cpus[i]), 0);
+	}
+	/* The host moves tables and pages all the while. */
+	while (atomic_read_acquire(&storm.ended) < STORM_CPUS) {
+		mm_migrate_range(storm.g.mm, guest_hva(0), storm.g.nr_pages << PAGE_SHIFT);
+		shadow_audit(storm.g.shadow, why, sizeof(why));
+		expect_str_eq(why, "");
+		in_step += check_all_in_step(&storm.g);
+	}
+	expect_ge(in_step, 1);
+	for (unsigned int i = 0; i < STORM_CPUS; i++)
+		kthread_join(&threads[i]);
+	expect_ge(stats_of(&storm.g).synced, storm.rounds);
+	expect_ge(stats_of(&storm.g).unsync_made, storm.rounds / 20);
+	expect_ge(stats_of(&storm.g).write_protected, 10);
+	destroy(&storm.g);
+}

@@ -149,6 +149,7 @@ struct shadow_page {
 	int root_count; /* vCPUs that run on it; a root in use is emptied, never freed */
 	/* Of a page that is not direct (write_protect.c, sync.c). */
 	bool unsync;	     /* its gfn may be writable; otherwise no leaf of it is */
+	bool edited;	     /* so the last sync found: a store to it is no news */
 	unsigned int writes; /* to its gfn that we were told of, since a fault passed through */
 	uint64_t sync_id;    /* unsync: of the sync that protected it last; 0 if it was written to
 				afterwards */

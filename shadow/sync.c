@@ -34,6 +34,10 @@
  * between would find nothing to do, and run on what is stale. Of two syncs of a table at once the
  * later one takes the mark away, after its own shootdown. Each is a case in test_sync (race_*).
  *
+ * A table in which a sync has found an edit is not protected by the next one: it would only be
+ * stored to again, which costs a fault. That one compares it, and so on, until there is nothing to
+ * be found.
+ *
  * A table may come below a root after the root was synced, when a fault links one that exists: what
  * is unsync of that, and below it, is compared first, since the vCPU's flush was for all addresses.
  * No mark goes then.
@@ -101,17 +105,21 @@ static unsigned int rights_now(struct shadow *shadow, const struct shadow_page *
 			   gpte & GPTE_DIRTY);
 }
 
-/* The leaf is present, and the batch not full. */
-static void sync_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
+/* The leaf is present, and the batch not full. True: it was not in step. */
+static bool sync_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
 		      struct zap_batch *batch)
 {
 	spte_t spte = READ_ONCE(sp->spt[index]);
 	unsigned int rights = rights_now(shadow, sp, index);
 
-	if (!(rights & ACC_READ) || (!(rights & ACC_EXEC) && !(spte & SPTE_NX)))
+	if (!(rights & ACC_READ) || (!(rights & ACC_EXEC) && !(spte & SPTE_NX))) {
 		drop_leaf(shadow, sp, index, batch);
-	else if (!(rights & ACC_WRITE) && leaf_lose_write(&sp->spt[index]))
-		zap_batch_add(batch, spte_pfn(spte));
+		return true;
+	}
+	if ((rights & ACC_WRITE) || !leaf_lose_write(&sp->spt[index]))
+		return false;
+	zap_batch_add(batch, spte_pfn(spte));
+	return true;
 }
 
 void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct zap_batch *batch)
@@ -165,27 +173,32 @@ struct sync {
 
 static bool protect_table(struct sync *sync, struct shadow_page *sp)
 {
+	if (sp->role.level == 1)
+		sync->unsync = true;
+	if (sp->edited)
+		return true;
 	if (zap_batch_full(sync->batch))
 		return false;
 	write_protect_gfn(sync->shadow, sp->gfn, sync->batch);
-	if (sp->role.level > 1) {
+	if (sp->role.level > 1)
 		sp->unsync = false;
-	} else {
+	else
 		sp->sync_id = sync->id;
-		sync->unsync = true;
-	}
 	return true;
 }
 
 static bool compare_leaves(struct sync *sync, struct shadow_page *sp)
 {
+	bool edited = false;
+
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		if (!spte_present(sp->spt[i]))
 			continue;
 		if (zap_batch_full(sync->batch))
 			return false;
-		sync_leaf(sync->shadow, sp, i, sync->batch);
+		edited |= sync_leaf(sync->shadow, sp, i, sync->batch);
 	}
+	sp->edited = edited;
 	if (sync->id && sp->sync_id == sync->id)
 		sp->unsync = false;
 	atomic64_inc(&sync->shadow->stats.synced);
@@ -251,7 +264,12 @@ static void sync_part(struct sync *sync, struct shadow_page *root, enum sync_par
 
 void sync_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
 {
-	struct sync sync = {.shadow = shadow, .batch = batch, .id = ++shadow->sync_pass};
+	struct sync sync = {
+		.shadow = shadow,
+		.batch = batch,
+		.id = ++shadow->sync_pass,
+		.in_a_row = TABLES_IN_A_ROW,
+	};
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	ASSERT(root->root_count, "the root stays while mmu_lock is dropped");

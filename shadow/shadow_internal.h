@@ -28,7 +28,7 @@
  */
 
 /* 0: nobody; an spte pointer: that one; a struct rmap_desc pointer with bit 0 set: all in that
- * chain (K-06). */
+ * chain (K-06). Bit 1 is a lock, for those who read it without mmu_lock (K-40). */
 struct rmap_head {
 	uintptr_t val;
 };
@@ -45,8 +45,15 @@ void rmap_add(struct rmap_head *head, spte_t *sptep, struct rmap_desc **spare);
 void rmap_remove(struct rmap_head *head, spte_t *sptep);
 /* Any one of them, or NULL. mmu_lock. */
 spte_t *rmap_first(const struct rmap_head *head);
-/* @fn for each; it does not change the rmap. mmu_lock. */
+/* @fn for each; it may remove the entry that it was given, and changes nothing else in the rmap.
+ * mmu_lock. */
 void rmap_each(const struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
+/*
+ * The same without mmu_lock; @fn changes nothing in any rmap, takes no lock and does not sleep.
+ * Entries stay in the rmap until it is done, tables of them live. An entry that is on its way in is
+ * found or not, and may still be zero. In a section of slots_srcu.
+ */
+void rmap_each_lockless(struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
 bool rmap_contains(const struct rmap_head *head, const spte_t *sptep);
 unsigned int rmap_count(const struct rmap_head *head);
 

@@ -108,7 +108,7 @@ TEST(audit, rmap_names_what_is_no_leaf)
 	sptep = &page_at(&g, 1)->spt[table_index(GVA, 1)];
 	old = *sptep;
 	*sptep = 0;
-	expect_finding(&g, "rmaps");
+	expect_finding(&g, "no leaf");
 	*sptep = old;
 	destroy(&g);
 }

@@ -147,15 +147,20 @@ static void audit_rmap_entry(spte_t *sptep, void *arg)
 			  sp->gfns[sptep - sp->spt]);
 }
 
-/* Returns how many entries there are. */
+/* And the summary of a slot is that of its rmaps. Returns how many entries they have. */
 static uint64_t audit_slot(struct audit *audit, const struct memslot *slot)
 {
 	uint64_t nr = 0;
 
+	if (!gfn_set_sound(&slot->mapped))
+		violation(audit, "the set of mapped pages of slot %u contradicts itself", slot->id);
 	for (uint64_t i = 0; i < slot->npages; i++) {
 		struct audit_rmap rmap = {.audit = audit, .gfn = slot->base_gfn + i};
 		unsigned int count = rmap_count(&slot->rmap[i]);
 
+		if (gfn_set_has(&slot->mapped, i) != (count != 0))
+			violation(audit, "gfn %#lx has %u leaves, and the set of mapped pages %s",
+				  rmap.gfn, count, count ? "misses it" : "has it");
 		if (count)
 			rmap_each(&slot->rmap[i], audit_rmap_entry, &rmap);
 		nr += count;

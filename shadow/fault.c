@@ -177,7 +177,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	}
 
 	sp->gfns[index] = map->walk->gfn;
-	rmap_add(&map->slot->rmap[rel_gfn], sptep, &cache->desc[0]);
+	gfn_rmap_add(map->slot, rel_gfn, sptep, &cache->desc[0]);
 	smp_store_release(sptep, new);
 	if (map->slot->zapped[rel_gfn]) {
 		map->slot->zapped[rel_gfn] = 0;

@@ -264,3 +264,19 @@ unsigned int rmap_count(const struct rmap_head *head)
 
 	return desc ? desc->nr + desc->tail : val != 0;
 }
+
+/* ---- those of the pages of a slot ---- */
+
+void gfn_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare)
+{
+	/* Before the rmap: a page that is in the set and has no leaf yet misleads nobody. */
+	gfn_set_add(&slot->mapped, rel_gfn);
+	rmap_add(&slot->rmap[rel_gfn], sptep, spare);
+}
+
+void gfn_rmap_remove(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep)
+{
+	rmap_remove(&slot->rmap[rel_gfn], sptep);
+	if (!rmap_count(&slot->rmap[rel_gfn]))
+		gfn_set_remove(&slot->mapped, rel_gfn);
+}

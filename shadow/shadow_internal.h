@@ -22,6 +22,7 @@
 #include "notifier/sync/list.h"
 #include "notifier/sync/lock.h"
 #include "notifier/sync/wait.h"
+#include "shadow/gfn_set.h"
 #include "shadow/spte.h"
 
 /* --- rmap.c: which entries name a thing ---------------------------------------------------------
@@ -66,9 +67,14 @@ struct memslot {
 	uint64_t npages;
 	hva_t hva;
 	struct rmap_head *rmap; /* [npages], under mmu_lock */
+	struct gfn_set mapped;	/* the pages whose rmap is not empty; mmu_lock, read without */
 	uint8_t *zapped; /* [npages], under mmu_lock: an invalidation took its entries (refault
 			    counting) */
 };
+
+/* rmap.c: the same for a page of @slot, which is in slot->mapped while its rmap is not empty. */
+void gfn_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare);
+void gfn_rmap_remove(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep);
 
 /* Immutable once published; replaced as a whole, freed after a grace period of slots_srcu. */
 struct memslots {
@@ -85,6 +91,20 @@ void memslots_destroy(struct shadow *shadow);
 static inline hva_t memslot_hva(const struct memslot *slot, gfn_t gfn)
 {
 	return slot->hva + ((gfn - slot->base_gfn) << PAGE_SHIFT);
+}
+
+/* The pages of @slot, counted from its first, that [start, end) touches: [*first, *last). False:
+ * none. */
+static inline bool memslot_overlap(const struct memslot *slot, hva_t start, hva_t end,
+				   uint64_t *first, uint64_t *last)
+{
+	hva_t slot_end = slot->hva + (slot->npages << PAGE_SHIFT);
+
+	if (start >= slot_end || end <= slot->hva)
+		return false;
+	*first = start <= slot->hva ? 0 : (start - slot->hva) >> PAGE_SHIFT;
+	*last = end >= slot_end ? slot->npages : (end - slot->hva + PAGE_SIZE - 1) >> PAGE_SHIFT;
+	return true;
 }
 
 /* hva of @gpa, or INVALID_HVA where no slot is. In a section of slots_srcu. */

@@ -26,7 +26,7 @@ static pfn_t clear_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned 
 	spte_t old;
 
 	ASSERT(slot, "a present leaf maps a page of a slot");
-	rmap_remove(&slot->rmap[gfn - slot->base_gfn], sptep);
+	gfn_rmap_remove(slot, gfn - slot->base_gfn, sptep);
 	old = xchg(sptep, 0);
 	atomic64_inc(&shadow->stats.sptes_zapped);
 	return spte_pfn(old);

@@ -161,6 +161,8 @@ static uint64_t audit_slot(struct audit *audit, const struct memslot *slot)
 		if (gfn_set_has(&slot->mapped, i) != (count != 0))
 			violation(audit, "gfn %#lx has %u leaves, and the set of mapped pages %s",
 				  rmap.gfn, count, count ? "misses it" : "has it");
+		if (count > RMAP_RECYCLE_THRESHOLD)
+			violation(audit, "gfn %#lx is mapped %u times", rmap.gfn, count);
 		if (count)
 			rmap_each(&slot->rmap[i], audit_rmap_entry, &rmap);
 		nr += count;

@@ -47,22 +47,6 @@ static void note_zapped(struct shadow *shadow, struct memslot *slot, uint64_t re
 		atomic64_inc(&shadow->stats.migrate_zapped);
 }
 
-/* Clear the entries of one page; false when the batch filled up before all were cleared. */
-static bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch)
-{
-	spte_t *sptep;
-
-	while ((sptep = rmap_first(head))) {
-		struct shadow_page *sp = sptep_to_sp(shadow, sptep);
-
-		if (zap_batch_full(batch))
-			return false;
-		ASSERT(sp, "an rmap names entries of live shadow pages");
-		drop_leaf(shadow, sp, sptep - sp->spt, batch);
-	}
-	return true;
-}
-
 /* Go on from @cursor until the range is done (true) or the batch is full (false). Under mmu_lock,
  * in a section of slots_srcu. */
 static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct zap_batch *batch)

@@ -34,6 +34,10 @@ struct rmap_head {
 	uintptr_t val;
 };
 
+/* A page that is mapped at so many places loses them all before it is mapped at another (K-07): a
+ * chain is looked through, or cleared, in one section of mmu_lock. */
+#define RMAP_RECYCLE_THRESHOLD 1000
+
 struct rmap_desc; /* one chunk of a chain; comes from a vCPU's cache, since none can be allocated
 		     under mmu_lock */
 
@@ -205,7 +209,10 @@ void shadow_page_link(struct shadow_page *child, spte_t *sptep, struct rmap_desc
 /* --- tlb.c: zap batches -------------------------------------------------------------------------
  */
 
-#define ZAP_BATCH_FRAMES 128
+#define ZAP_BATCH_FRAMES  128
+#define ZAP_BATCH_ENTRIES 1024 /* so long is mmu_lock held; leaves of a page share a frame */
+
+static_assert(RMAP_RECYCLE_THRESHOLD <= ZAP_BATCH_ENTRIES, "a batch takes all leaves of a page");
 
 /*
  * What one critical section under mmu_lock has cleared and nobody has shot down yet. Lives on the
@@ -218,6 +225,7 @@ struct zap_batch {
 	struct list_head
 		link; /* shadow->batches, between close and the end of the shootdown; batch_lock */
 	uint64_t number;
+	unsigned int nr_entries; /* cleared, but for those of retired pages */
 	unsigned int nr_frames;
 	pfn_t frames[ZAP_BATCH_FRAMES];
 	struct list_head retired; /* zapped shadow pages, with the frames of their leaves */
@@ -226,7 +234,7 @@ struct zap_batch {
 void zap_batch_init(struct zap_batch *batch);
 static inline bool zap_batch_full(const struct zap_batch *batch)
 {
-	return batch->nr_frames == ZAP_BATCH_FRAMES;
+	return batch->nr_frames == ZAP_BATCH_FRAMES || batch->nr_entries == ZAP_BATCH_ENTRIES;
 }
 /* mmu_lock: number the batch. Nothing may be added to it afterwards. */
 void zap_batch_close(struct shadow *shadow, struct zap_batch *batch);
@@ -239,9 +247,10 @@ void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch);
 void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr);
 
 /* zap.c, mmu_lock: clear one leaf, or a table and all that hangs below it; the batch must not be
- * full for a leaf. */
+ * full for a leaf. And all leaves of a page of a slot: false when the batch filled up before. */
 void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
 	       struct zap_batch *batch);
+bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch);
 void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 

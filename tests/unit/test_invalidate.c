@@ -168,37 +168,6 @@ TEST(invalidate, many_pages_of_two_slots)
 	two_slots(GUEST_MEM_HVA);
 }
 
-/* One page mapped at many places (kvm-unit-tests' rmap_chain): the chain's chunk sizes and around.
- */
-TEST(invalidate, long_rmap_chains)
-{
-	static const unsigned int lengths[] = {1, 2, 5, 6, 7, 8, 12, 13, 14, 600, 1001};
-	struct guest_mem_config plain = {.nr_cpus = 2};
-
-	for (unsigned int i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-		const gva_t at = 0x40000000;
-		struct guest_mem g;
-		pfn_t pfn;
-
-		guest_mem_create(&g, &plain);
-		for (unsigned int n = 0; n < lengths[i]; n++) {
-			guest_map(&g, g.cr3, at + n * PAGE_SIZE, 0x1000, GUEST_PTE_RW);
-			guest_store(&g, 0, at + n * PAGE_SIZE, n);
-		}
-		/* Out of the middle, then all of it. */
-		shadow_invlpg(g.shadow, 0, at + lengths[i] / 2 * PAGE_SIZE);
-		expect_eq(stats_of(&g).sptes_zapped, 1);
-		pfn = mm_lookup_pfn(g.mm, guest_hva(0x1000));
-		expect_eq(mm_migrate_range(g.mm, guest_hva(0x1000), PAGE_SIZE), 1);
-		expect_eq(stats_of(&g).sptes_zapped, lengths[i]);
-		expect_eq(model_cached(g.model, pfn), 0);
-		for (unsigned int n = 0; n < lengths[i]; n += 7)
-			expect_eq(guest_load(&g, 1, at + n * PAGE_SIZE), lengths[i] - 1);
-		expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
-		destroy(&g);
-	}
-}
-
 /* Windows nest: while any is open nothing of their union is installed. */
 TEST(invalidate, nested_windows)
 {

@@ -102,6 +102,7 @@ static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
 		zap_batch_flush(shadow, &batch);
 		if (done)
 			break;
+		shadow_hook(shadow, SHADOW_HOOK_ZAP_YIELD);
 		spin_lock(&shadow->mmu_lock);
 	}
 	srcu_read_unlock(&shadow->slots_srcu, id);

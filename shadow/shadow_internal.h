@@ -310,6 +310,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_WALK_BEFORE_MARK,	/* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	/* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT, /* tlb.c: entries cleared, CPUs not yet told */
+	SHADOW_HOOK_ZAP_YIELD, /* invalidate.c: in the middle of a range, mmu_lock dropped */
 	NR_SHADOW_HOOKS,
 };
 
@@ -352,6 +353,8 @@ struct shadow {
 		void (*fn)(void *arg);
 		void *arg;
 	} hook[NR_SHADOW_HOOKS];
+	/* And have zap_rmap() take a batch for full after so many entries; 0: when it is. */
+	unsigned int yield_after;
 
 	unsigned int nr_vcpus;
 	struct shadow_vcpu vcpu[];

@@ -54,7 +54,8 @@ bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *b
 	while ((sptep = rmap_first(head))) {
 		struct shadow_page *sp = sptep_to_sp(shadow, sptep);
 
-		if (zap_batch_full(batch))
+		if (zap_batch_full(batch) ||
+		    (shadow->yield_after && batch->nr_entries >= shadow->yield_after))
 			return false;
 		ASSERT(sp, "an rmap names entries of live shadow pages");
 		drop_leaf(shadow, sp, sptep - sp->spt, batch);

@@ -311,6 +311,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	/* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT, /* tlb.c: entries cleared, CPUs not yet told */
 	SHADOW_HOOK_ZAP_YIELD, /* invalidate.c: in the middle of a range, mmu_lock dropped */
+	SHADOW_HOOK_AGE,       /* age.c: a leaf found; its rmap is locked, so nothing may sleep */
 	NR_SHADOW_HOOKS,
 };
 

@@ -136,6 +136,13 @@ void guest_map(struct guest_mem *g, uint64_t cr3, gva_t gva, gpa_t gpa, uint64_t
 	guest_edit(g, guest_pte_gpa(g, cr3, gva, 1), gpa | flags);
 }
 
+void guest_reload_afresh(struct guest_mem *g, unsigned int cpu)
+{
+	for (gpa_t pte = g->cr3; pte < g->cr3 + PAGE_SIZE; pte += 8)
+		guest_write(g, pte, guest_read(g, pte) & ~GUEST_PTE_A);
+	ASSERT(!shadow_load_cr3(g->shadow, cpu, g->cr3), "CPU %u keeps its root", cpu);
+}
+
 enum ret_pf guest_fault(struct guest_mem *g, unsigned int cpu, gva_t gva, uint32_t access,
 			struct shadow_fault *fault)
 {

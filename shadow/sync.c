@@ -32,7 +32,7 @@
  * The first store is seen since the look comes after the shootdown, the second since the table
  * stays unsync. The mark goes with the look, not before: else a third vCPU that loads CR3 in
  * between would find nothing to do, and run on what is stale. Of two syncs of a table at once the
- * later one takes the mark away, after its own shootdown. Each is a case in test_sync (race_*).
+ * later one takes the mark away, after its own shootdown. Each is a case in test_sync_races.
  *
  * A table in which a sync has found an edit is not protected by the next one: it would only be
  * stored to again, which costs a fault. That one compares it, and so on, until there is nothing to

@@ -47,6 +47,32 @@ static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap
 		zap_page(shadow, root, batch);
 }
 
+/*
+ * The vCPU runs on another root. Only now, as to let go of the old one is to say that this CPU does
+ * not run on it:
+ *
+ *   vCPU 0                               vCPU 1, on the same root
+ *   ------                               ------
+ *   mmu_lock: takes a new root, lets
+ *     go of the old; unlock
+ *                                        takes a new root, lets go of the old: the last,
+ *                                          retires the table
+ *   load_root                              ^ forbidden: CPU 0 is on it
+ *
+ * Replayed by tests/unit/test_root.c (leaves_before_it_lets_go).
+ */
+static void leave_root(struct shadow *shadow, struct shadow_page *root)
+{
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	spin_lock(&shadow->mmu_lock);
+	put_root(shadow, root, &batch);
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+}
+
 /* @cpu's root, emptied, is what the vCPU runs on. 0 or -ENOMEM. */
 static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu)
 {
@@ -73,14 +99,14 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	root->root_count++;
 	left = vcpu->root;
 	vcpu->root = root;
-	put_root(shadow, left, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 
 	vcpu->cpu = *cpu;
-	/* Before the flush: it may retire the table that this CPU would otherwise still run on. */
+	shadow_hook(shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD);
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
 	zap_batch_flush(shadow, &batch);
+	leave_root(shadow, left);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return 0;
 }

@@ -274,6 +274,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_WALK_BEFORE_MARK,	/* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	/* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT, /* tlb.c: entries cleared, CPUs not yet told */
+	SHADOW_HOOK_ROOT_BEFORE_LOAD, /* root.c: the vCPU has a root that its CPU has not loaded */
 	NR_SHADOW_HOOKS,
 };
 

@@ -75,10 +75,11 @@ static bool age_range(struct shadow *shadow, hva_t start, hva_t end, bool clear,
 	int id = srcu_read_lock(&shadow->slots_srcu);
 	const struct memslots *slots = shadow_memslots(shadow);
 	struct age age = {.clear = clear, .flush = flush};
+	unsigned int i;
 
 	spin_lock(&shadow->mmu_lock);
-	for (unsigned int i = 0; i < slots->nr; i++)
-		age_slot(shadow, slots->slot[i], start, end, &age);
+	for_each_memslot_in(i, slots, start, end)
+		age_slot(shadow, slots->by_hva[i], start, end, &age);
 	spin_unlock(&shadow->mmu_lock);
 	shadow_shoot(shadow, age.frames, age.nr_frames);
 	srcu_read_unlock(&shadow->slots_srcu, id);

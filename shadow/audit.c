@@ -64,6 +64,9 @@ static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int
 			  index, sp->role.level, sp->gfn);
 		return;
 	}
+	if (shadow_page_obsolete(audit->shadow, child) && !shadow_page_obsolete(audit->shadow, sp))
+		violation(audit, "entry %u of the table of gfn %#lx names an obsolete page", index,
+			  sp->gfn);
 	if (child->role.level != sp->role.level - 1)
 		violation(audit, "a level %u table links to one of level %u", sp->role.level,
 			  child->role.level);
@@ -83,7 +86,7 @@ static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int
 	spte_t spte = sp->spt[index];
 	gfn_t gfn = sp->gfns[index];
 	unsigned int rights = role_rights(sp->role);
-	struct memslot *slot = gfn_to_memslot(audit->shadow->slots, gfn);
+	struct memslot *slot = gfn_to_memslot(shadow_memslots(audit->shadow), gfn);
 	pfn_t pfn;
 
 	if (!slot) {
@@ -113,11 +116,13 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 {
 	struct shadow *shadow = audit->shadow;
 
-	if (shadow_page_find(shadow, sp->gfn, sp->role) != sp)
+	bool obsolete = shadow_page_obsolete(shadow, sp);
+
+	if (!obsolete && shadow_page_find(shadow, sp->gfn, sp->role) != sp)
 		violation(audit, "two pages for gfn %#lx in the same role", sp->gfn);
 	if (sptep_to_sp(shadow, sp->spt) != sp)
 		violation(audit, "the table of gfn %#lx is not found by its address", sp->gfn);
-	if (!sp->root_count && !sp->parents.val)
+	if (!obsolete && !sp->root_count && !sp->parents.val)
 		violation(audit, "the page of gfn %#lx is neither linked nor a root", sp->gfn);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		if (!spte_present(sp->spt[i]))
@@ -182,19 +187,39 @@ static uint64_t count_leaves(struct shadow *shadow)
 	return nr;
 }
 
+/* Roots that were zapped are in no list: nothing may be in them, nor be made in them. */
+static void audit_roots(struct audit *audit)
+{
+	struct shadow *shadow = audit->shadow;
+
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		const struct shadow_page *root = shadow->vcpu[i].root;
+
+		for (unsigned int j = 0; root && root->zapped && j < TABLE_ENTRIES; j++) {
+			if (spte_present(root->spt[j]))
+				violation(audit, "entry %u of the zapped root of gfn %#lx", j,
+					  root->gfn);
+		}
+	}
+}
+
 static unsigned int audit_all(struct shadow *shadow, char *why, size_t why_len)
 {
 	struct audit audit = {.shadow = shadow, .why = why, .why_len = why_len};
+	const struct memslots *slots = shadow_memslots(shadow);
 	struct shadow_page *sp;
 	uint64_t in_rmaps = 0, leaves;
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	list_for_each_entry(sp, &shadow->pages, link)
 		audit_page(&audit, sp);
+	audit_roots(&audit);
+	if (!memslots_sound(slots))
+		violation(&audit, "the indexes of the memslots differ");
 	/* Each leaf is in its rmap (above), and each entry there is a leaf: with as many of the one
 	 * as of the other, none is there twice. */
-	for (unsigned int i = 0; i < shadow->slots->nr; i++)
-		in_rmaps += audit_slot(&audit, shadow->slots->slot[i]);
+	for (unsigned int i = 0; i < slots->nr; i++)
+		in_rmaps += audit_slot(&audit, slots->by_gfn[i]);
 	leaves = count_leaves(shadow);
 	if (in_rmaps != leaves)
 		violation(&audit, "%lu entries in rmaps, but %lu present leaves", in_rmaps, leaves);

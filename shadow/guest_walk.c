@@ -101,11 +101,16 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 {
 	uint64_t old = walk->gpte[level];
 	uint64_t new = old | GPTE_ACCESSED | (level == walk->level && write ? GPTE_DIRTY : 0);
-	hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
+	const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
+	hva_t hva;
 	int ret;
 
-	if (new == old)
+	if (!slot || (slot->flags & MEMSLOT_INVALID))
+		return 1;
+	/* A table in ROM does not keep them, as on a machine that has one. */
+	if (new == old || (slot->flags & MEMSLOT_READONLY))
 		return 0;
+	hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
 	ret = mm_cmpxchg64(shadow->mm, hva, &old, new);
 	if (!ret)
 		walk->gpte[level] = new;
@@ -134,12 +139,16 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct
 	walk->levels = cpu->cr4 & GUEST_CR4_LA57 ? 5 : 4;
 	walk->table_gfn[walk->levels] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
 	for (int level = walk->levels;; level--) {
-		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
+		const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;
+		hva_t hva;
 		int ret;
 
-		if (hva == INVALID_HVA)
+		if (!slot)
 			return -EFAULT; /* a table where no memory is: reads as not present */
+		if (slot->flags & MEMSLOT_INVALID)
+			return -EAGAIN; /* or so it will be, unless the slot is only moved */
+		hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
 		ret = mm_read(shadow->mm, hva, &gpte, sizeof(gpte));
 		if (ret)
 			return mm_error(walk, hva, ret);
@@ -198,7 +207,9 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 		if (ret)
 			return ret;
 	}
-	walk->dirty = walk->gpte[walk->level] & GPTE_DIRTY;
+	/* After a write also where the bit cannot be set, which is in ROM: or the page would never
+	 * be writable. */
+	walk->dirty = (walk->gpte[walk->level] & GPTE_DIRTY) || (access & PFERR_WRITE);
 	return 0;
 }
 
@@ -237,7 +248,8 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 		if ((gpte | GPTE_ACCESSED | GPTE_DIRTY) !=
 		    (walk->gpte[level] | GPTE_ACCESSED | GPTE_DIRTY))
 			return false;
-		if (level == walk->level && walk->dirty && !(gpte & GPTE_DIRTY))
+		if (level == walk->level && (walk->gpte[level] & GPTE_DIRTY) &&
+		    !(gpte & GPTE_DIRTY))
 			return false;
 	}
 	return true;

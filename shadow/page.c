@@ -63,7 +63,20 @@ struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct sh
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	list_for_each_entry(sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
-		if (sp->gfn == gfn && sp->role.word == role.word)
+		if (sp->gfn == gfn && sp->role.word == role.word &&
+		    !shadow_page_obsolete(shadow, sp))
+			return sp;
+	}
+	return NULL;
+}
+
+struct shadow_page *shadow_page_of_gfn(struct shadow *shadow, gfn_t gfn)
+{
+	struct shadow_page *sp;
+
+	lockdep_assert_held(&shadow->mmu_lock);
+	list_for_each_entry(sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
+		if (sp->gfn == gfn)
 			return sp;
 	}
 	return NULL;
@@ -75,6 +88,7 @@ void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gf
 	lockdep_assert_held(&shadow->mmu_lock);
 	sp->gfn = gfn;
 	sp->role = role;
+	sp->gen = shadow->gen;
 	list_add(&sp->link, &shadow->pages);
 	list_add(&sp->hash_link, &shadow->by_gfn[hash_page_number(gfn)]);
 	list_add(&sp->spt_link, spt_bucket(shadow, sp->spt));

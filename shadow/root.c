@@ -43,8 +43,38 @@ static bool cpu_valid(const struct shadow *shadow, const struct guest_cpu *cpu)
 /* mmu_lock. The last vCPU to leave a root zaps it. */
 static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
 {
-	if (root && !--root->root_count)
+	if (!root || --root->root_count)
+		return;
+	if (shadow_page_obsolete(shadow, root))
+		zap_obsolete_page(shadow, root, batch);
+	else
 		zap_page(shadow, root, batch);
+}
+
+/*
+ * The vCPU runs on another root. Only now, as to let go of the old one is to say that this CPU does
+ * not run on it:
+ *
+ *   vCPU 0                               vCPU 1, on the same root
+ *   ------                               ------
+ *   mmu_lock: takes a new root, lets
+ *     go of the old; unlock
+ *                                        takes a new root, lets go of the old: the last,
+ *                                          retires the table
+ *   load_root                              ^ forbidden: CPU 0 is on it
+ *
+ * Replayed by tests/unit/test_root.c (leaves_before_it_lets_go).
+ */
+static void leave_root(struct shadow *shadow, struct shadow_page *root)
+{
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	spin_lock(&shadow->mmu_lock);
+	put_root(shadow, root, &batch);
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
 }
 
 /* @cpu's root, emptied, is what the vCPU runs on. 0 or -ENOMEM. */
@@ -73,14 +103,14 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	root->root_count++;
 	left = vcpu->root;
 	vcpu->root = root;
-	put_root(shadow, left, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 
 	vcpu->cpu = *cpu;
-	/* Before the flush: it may retire the table that this CPU would otherwise still run on. */
+	shadow_hook(shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD);
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
 	zap_batch_flush(shadow, &batch);
+	leave_root(shadow, left);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return 0;
 }
@@ -117,6 +147,19 @@ const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int
 	return &shadow->vcpu[vcpu_id].cpu;
 }
 
+int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+
+	if (likely(!shadow_page_obsolete(shadow, vcpu->root)))
+		return 0;
+	/*
+	 * A load like any: another vCPU may have been at the new root for a while, with what this
+	 * one has since dropped from the old.
+	 */
+	return load_root(shadow, vcpu_id, &vcpu->cpu);
+}
+
 void shadow_put_roots(struct shadow *shadow)
 {
 	struct zap_batch batch;
@@ -135,21 +178,15 @@ void shadow_put_roots(struct shadow *shadow)
 	srcu_read_unlock(&shadow->slots_srcu, id);
 }
 
-void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
+/*
+ * Only the leaf goes. An upper link that the guest has changed is found out by the next fault below
+ * it, which there is now one of; other leaves below it are as stale as a TLB may be until they are
+ * invalidated themselves. Of a large page all pieces go (SDM vol. 3, 4.10.4.1): they hang below the
+ * first direct table.
+ */
+static void drop_gva(struct shadow *shadow, struct shadow_page *sp, gva_t gva,
+		     struct zap_batch *batch)
 {
-	struct shadow_page *sp = shadow->vcpu[vcpu_id].root;
-	struct zap_batch batch;
-	int id;
-
-	zap_batch_init(&batch);
-	id = srcu_read_lock(&shadow->slots_srcu);
-	spin_lock(&shadow->mmu_lock);
-	/*
-	 * Only the leaf goes. An upper link that the guest has changed is found out by the next
-	 * fault below it, which there is now one of; other leaves below it are as stale as a TLB
-	 * may be until they are invalidated themselves. Of a large page all pieces go (SDM vol. 3,
-	 * 4.10.4.1): they hang below the first direct table.
-	 */
 	while (sp) {
 		unsigned int index = table_index(gva, sp->role.level);
 		spte_t spte = sp->spt[index];
@@ -157,17 +194,36 @@ void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 		if (!spte_present(spte))
 			break;
 		if (sp->role.level == 1) {
-			drop_leaf(shadow, sp, index, &batch);
+			drop_leaf(shadow, sp, index, batch);
 			break;
 		}
 		sp = spte_to_child(shadow, spte);
 		if (sp->role.direct) {
-			zap_page(shadow, sp, &batch);
+			zap_page(shadow, sp, batch);
 			break;
 		}
 	}
+}
+
+void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
+{
+	struct shadow_page *root = shadow->vcpu[vcpu_id].root;
+	struct zap_batch batch;
+	bool obsolete;
+	int id;
+
+	zap_batch_init(&batch);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	spin_lock(&shadow->mmu_lock);
+	obsolete = shadow_page_obsolete(shadow, root);
+	if (!obsolete)
+		drop_gva(shadow, root, gva, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
+	/* The leaf may be in a table that is unlinked from the root, and not zapped yet
+	 * (zap_slot.c, rule 3). */
+	if (obsolete)
+		shadow_zap_obsolete(shadow);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 }

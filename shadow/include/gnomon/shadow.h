@@ -26,15 +26,55 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 /* Detach and free everything. No vCPU may be inside the guest or in a call of this header. */
 void shadow_destroy(struct shadow *shadow);
 
-#define MEMSLOT_MAX 32
+/* --- memslots: what is where in the guest's physical memory --- */
+
+#define MEMSLOT_MAX 512
+
+/* Guest code reads it as memory, and its stores are device accesses: ROM. */
+#define MEMSLOT_READONLY (1u << 0)
+
+struct memslot_region {
+	unsigned int id;    /* of the slot, below MEMSLOT_MAX */
+	unsigned int flags; /* MEMSLOT_* */
+	gfn_t base_gfn;
+	uint64_t npages; /* 0: the slot goes; then only the id counts */
+	hva_t hva;
+};
 
 /*
- * Slot @id maps guest pages [base_gfn, base_gfn + npages) to hva onwards. This slice of the product
- * creates slots and never changes them: -EEXIST for a slot id or range in use, -EINVAL for a bad
- * id, an unaligned or wrapping range, -ENOMEM.
+ * Make slot @region->id what @region says: create it, move it to another gfn, change its flags, or
+ * delete it. vCPUs may run. On return of
+ *
+ *   a delete or a move          no CPU reaches a page at its old gfn any more. Meanwhile a vCPU
+ *                               that touches the slot waits: it sees the old, then the new
+ *   MEMSLOT_READONLY, newly     no CPU can store to the slot any more
+ *
+ * 0; -EINVAL for a bad id or flag, an unaligned hva, a range that wraps or is too large, a slot
+ * that would change its size or hva, the delete of none; -EEXIST if another slot has part of the
+ * gfns; -ENOMEM. After an error all is as it was, at every moment. Waits until no invalidation is
+ * open in the mm, and so is not for a thread that has one open.
  */
+int shadow_set_memslot(struct shadow *shadow, const struct memslot_region *region);
+
+/* The same for a slot that must be new, without flags: -EEXIST also if @id is in use. */
 int shadow_create_memslot(struct shadow *shadow, unsigned int id, gfn_t base_gfn, uint64_t npages,
 			  hva_t hva);
+
+/*
+ * What one knows of the slots is good as long as this stays as it was, and was even: it is odd
+ * while a change is on its way, when some readers have the old set and some the new.
+ */
+uint64_t shadow_memslots_generation(struct shadow *shadow);
+
+/*
+ * How a delete or a move takes the slot out of the shadow tables. Both are right; they are kept to
+ * be compared under the same seed.
+ */
+enum shadow_zap_policy {
+	SHADOW_ZAP_ALL,	 /* every table is obsolete at once, and goes; the default */
+	SHADOW_ZAP_SLOT, /* only what maps the slot, or shadows a table in it */
+};
+void shadow_set_zap_policy(struct shadow *shadow, enum shadow_zap_policy policy);
 
 /* Page-fault error code bits, as the CPU pushes them (SDM vol. 3, 4.7). */
 #define PFERR_PRESENT (1u << 0)
@@ -88,13 +128,14 @@ static inline bool guest_canonical(const struct guest_cpu *cpu, gva_t gva)
 enum ret_pf {
 	RET_PF_FIXED,	 /* an entry was installed or widened: run the guest again */
 	RET_PF_SPURIOUS, /* the entry was good already: run the guest again */
-	RET_PF_RETRY, /* raced with an invalidation or a guest table edit: run again, it will fault
-			 again if need be */
-	RET_PF_GUEST, /* the guest's own tables forbid the access: the guest gets #PF with
-			 fault->error_code */
-	RET_PF_RESERVED,  /* the machine's own part of the address space (its monitor): nothing of
-			     the guest's may ever be mapped there */
-	RET_PF_EMULATE,	  /* no memslot at fault->gpa: a device access, if there is a device */
+	RET_PF_RETRY,	 /* raced with an invalidation, a guest table edit or a change of the slots:
+			    run again, it will fault again if need be */
+	RET_PF_GUEST,	 /* the guest's own tables forbid the access: the guest gets #PF with
+			    fault->error_code */
+	RET_PF_RESERVED, /* the machine's own part of the address space (its monitor): nothing of
+			    the guest's may ever be mapped there */
+	RET_PF_EMULATE,	 /* no memslot at fault->gpa, or a store to a read-only one: a device
+			    access, if there is a device */
 	RET_PF_NO_MEMORY, /* the host has no frame for the page or for a table */
 	RET_PF_BAD_HVA,	  /* the host has no memory for it, or not with these rights: fault->hva */
 	RET_PF_HALTED,	  /* the machine was halted: the mm is gone or a shootdown failed */
@@ -145,9 +186,9 @@ void shadow_invlpg(struct shadow *shadow, unsigned int vcpu, gva_t gva);
  * Guest memory as the guest would reach it, for instruction fetch and emulation. shadow_read_gva
  * walks the guest's tables as @vcpu would, for @access: 0 to read, PFERR_FETCH, or with
  * PFERR_IMPLICIT. 0, or -EFAULT with fault->error_code set as for RET_PF_GUEST
- * (fault may be NULL), -EAGAIN (the guest rewrites its tables faster than they can be walked: let
- * it run and try again), -ENXIO (no memslot, or, with fault->hva set, memory that the host's mm
- * does not let us at), -ENOMEM.
+ * (fault may be NULL), -EAGAIN (the guest rewrites its tables faster than they can be walked,
+ * or the slot is being moved: let it run and try again), -ENXIO (no memslot, a write to a read-only
+ * one, or, with fault->hva set, memory that the host's mm does not let us at), -ENOMEM.
  */
 int shadow_read_gva(struct shadow *shadow, unsigned int vcpu, gva_t gva, void *buf, size_t len,
 		    uint32_t access, struct shadow_fault *fault);

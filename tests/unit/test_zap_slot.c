@@ -89,12 +89,12 @@ TEST(zap_slot, large_slots_have_breaks)
 	expect_eq(delete_slot(&g, 2), 0);
 	expect_eq(breaks, 4);
 
-	/* One page at many places: more leaves than a batch has room for. */
-	for (uint64_t i = 0; i < 3 * ZAP_BATCH_FRAMES; i++) {
+	/* Some pages, each at many places: more leaves than a batch has room for. */
+	for (uint64_t i = 0; i < 3 * ZAP_BATCH_ENTRIES; i++) {
 		gva_t gva = WIDE + (i / 500) * REGION + (1 + i % 500) * PAGE_SIZE;
 
-		guest_map(&g, g.cr3, gva, (SLOT_GFN + 1) << PAGE_SHIFT, GUEST_PTE_RW);
-		expect_eq(guest_load(&g, 0, gva), stamp(1));
+		guest_map(&g, g.cr3, gva, (SLOT_GFN + i % 4) << PAGE_SHIFT, GUEST_PTE_RW);
+		expect_eq(guest_load(&g, 0, gva), stamp(i % 4));
 	}
 	breaks = 0;
 	expect_eq(delete_slot(&g, SLOT), 0);

@@ -186,7 +186,10 @@ struct shadow_page {
 	 * must still be shot down.
 	 */
 	uint64_t *gfns;
-	unsigned int nr_unshot;	  /* frames in gfns[], once zapped */
+	unsigned int nr_unshot; /* frames in gfns[], once zapped */
+	/* [TABLE_ENTRIES]: the guest's entry that each of ours was made from, for the audit; NULL
+	 * unless that wants it. Not of direct tables: the guest has none there. */
+	uint64_t *gptes;
 	struct rmap_head parents; /* entries that link to it (K-09) */
 };
 
@@ -320,7 +323,7 @@ struct shadow {
 	struct machine *machine;
 	struct mmu_notifier notifier;
 	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
-	bool audit;
+	enum shadow_audit_level audit;
 
 	struct mutex slots_lock;
 	struct srcu_struct slots_srcu;
@@ -391,5 +394,7 @@ struct shadow_page *shadow_cache_take(struct shadow_cache *cache, int level);
 
 /* audit.c: BUG on a violation, if audits are on. mmu_lock. */
 void shadow_audit_locked(struct shadow *shadow);
+/* The same of a table that goes back to the machine now, if there is anything left in it. */
+void shadow_audit_retired(struct shadow *shadow, const struct shadow_page *sp);
 
 #endif

@@ -81,14 +81,25 @@ static void read_leaf(const struct guest_cpu *cpu, struct guest_walk *walk, int 
 	walk->pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
 }
 
+/* Who only looks brings no page in: -EAGAIN where that would be needed. */
+static int read_gpte(struct shadow *shadow, hva_t hva, bool look, struct guest_walk *walk,
+		     uint64_t *gpte)
+{
+	if (!look)
+		return mm_error(walk, hva, mm_read(shadow->mm, hva, gpte, sizeof(*gpte)));
+	walk->bad_hva = mm_read64_atomic(shadow->mm, hva, gpte) ? hva : INVALID_HVA;
+	return walk->bad_hva == INVALID_HVA ? 0 : -EAGAIN;
+}
+
 /* Read the entries from the root to the leaf: is there a translation? 0; -EFAULT with *error_code:
  * the guest's fault; -errno: ours. */
-static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct guest_walk *walk,
-		      uint32_t *error_code)
+static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, bool look,
+		      struct guest_walk *walk, uint32_t *error_code)
 {
 	unsigned int left = ACC_ALL;
 
 	walk->levels = cpu->cr4 & GUEST_CR4_LA57 ? 5 : 4;
+	walk->reached = walk->levels + 1;
 	walk->table_gfn[walk->levels] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
 	for (int level = walk->levels;; level--) {
 		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
@@ -97,9 +108,11 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct
 
 		if (hva == INVALID_HVA)
 			return -EFAULT; /* a table where no memory is: reads as not present */
-		ret = mm_read(shadow->mm, hva, &gpte, sizeof(gpte));
+		ret = read_gpte(shadow, hva, look, walk, &gpte);
 		if (ret)
-			return mm_error(walk, hva, ret);
+			return ret;
+		walk->gpte[level] = gpte;
+		walk->reached = level;
 		if (!(gpte & GPTE_PRESENT))
 			return -EFAULT;
 		if (gpte &
@@ -108,7 +121,6 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct
 			return -EFAULT;
 		}
 		left &= gpte_access(gpte);
-		walk->gpte[level] = gpte;
 		walk->access[level] = left;
 		if (gpte_is_leaf(gpte, level)) {
 			read_leaf(cpu, walk, level);
@@ -145,7 +157,7 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 	int ret;
 
 	*error_code = attempted(cpu, access);
-	ret = read_gptes(shadow, cpu, walk, error_code);
+	ret = read_gptes(shadow, cpu, false, walk, error_code);
 	if (!ret)
 		ret = check_rights(cpu, access, walk, error_code);
 	if (ret)
@@ -176,6 +188,28 @@ int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, ui
 			return ret;
 	}
 	return -EAGAIN;
+}
+
+int guest_walk_look(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva,
+		    struct guest_walk *walk, uint32_t *error_code)
+{
+	int ret;
+
+	walk->gva = gva;
+	walk->bad_hva = INVALID_HVA;
+	walk->level = 0;
+	*error_code = 0;
+	ret = read_gptes(shadow, cpu, true, walk, error_code);
+	if (!ret)
+		walk->dirty = walk->gpte[walk->level] & GPTE_DIRTY;
+	return ret;
+}
+
+int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct guest_walk *walk,
+		      uint32_t *error_code)
+{
+	*error_code |= attempted(cpu, access);
+	return walk->level ? check_rights(cpu, access, walk, error_code) : -EFAULT;
 }
 
 /*

@@ -182,6 +182,27 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
 #define SHADOW_BREAK_RETIRE (1u << 4) /* unlinked tables are reused at once */
 void shadow_set_break(struct shadow *shadow, unsigned int what);
 
+/*
+ * For people: text, a line at a time, without newlines. From any thread, while vCPUs run: what is
+ * told was there at one moment under mmu_lock, which is dropped before the first line.
+ */
+typedef void (*shadow_emit_t)(void *arg, const char *line);
+
+/*
+ * The shadow tables as a tree: each root that a vCPU runs on, its view, the tables below it, and
+ * what they map; leaves that follow each other, with the same rights and to frames that follow each
+ * other, are one line. 0; -ENOMEM, and nothing was told.
+ */
+int shadow_dump(struct shadow *shadow, shadow_emit_t emit, void *arg);
+
+/*
+ * What becomes of @gva on @vcpu, entry by entry: the guest's walk, the slot, the host's area and
+ * entry, what each view has in its tables; and at last what an access would come to. Changes
+ * nothing: no bit is set, and no page brought in.
+ */
+void shadow_explain(struct shadow *shadow, unsigned int vcpu, gva_t gva, shadow_emit_t emit,
+		    void *arg);
+
 /* --- the auditor: is every structure what every other one says it is? --- */
 
 enum shadow_audit_level {
@@ -202,18 +223,20 @@ enum shadow_audit_level {
 };
 
 /* What an audit finds. */
-#define SHADOW_BAD_ENTRY (1u << 0)  /* bits that no entry of ours has */
-#define SHADOW_BAD_LINK	 (1u << 1)  /* names no live table, or one of another level */
-#define SHADOW_BAD_ROLE	 (1u << 2)  /* a link to a table in a role, or of a gfn, that does not fit \
-				     */
-#define SHADOW_BAD_PARENT (1u << 3) /* a link that the child does not know, or the reverse (K-09) \
-				     */
-#define SHADOW_BAD_PAGE	   (1u << 4)  /* not found by gfn and role, or by its table */
-#define SHADOW_BAD_ORPHAN  (1u << 5)  /* neither linked nor a root */
-#define SHADOW_BAD_RETIRED (1u << 6)  /* something is left in a table that goes (K-27) */
-#define SHADOW_BAD_SLOT	   (1u << 7)  /* a leaf of a gfn that no slot has */
-#define SHADOW_BAD_RMAP	   (1u << 8)  /* a leaf that its rmap misses, or the reverse */
-#define SHADOW_BAD_GFN	   (1u << 9)  /* a leaf of another gfn than its table says (K-08) */
+#define SHADOW_BAD_ENTRY (1u << 0) /* bits that no entry of ours has */
+#define SHADOW_BAD_LINK	 (1u << 1) /* names no live table, or one of another level */
+#define SHADOW_BAD_ROLE                                                          \
+	(1u << 2) /* a link to a table in a role, or of a gfn, that does not fit \
+		   */
+#define SHADOW_BAD_PARENT                                                                          \
+	(1u << 3)		     /* a link that the child does not know, or the reverse (K-09) \
+				      */
+#define SHADOW_BAD_PAGE	   (1u << 4) /* not found by gfn and role, or by its table */
+#define SHADOW_BAD_ORPHAN  (1u << 5) /* neither linked nor a root */
+#define SHADOW_BAD_RETIRED (1u << 6) /* something is left in a table that goes (K-27) */
+#define SHADOW_BAD_SLOT	   (1u << 7) /* a leaf of a gfn that no slot has */
+#define SHADOW_BAD_RMAP	   (1u << 8) /* a leaf that its rmap misses, or the reverse */
+#define SHADOW_BAD_GFN	   (1u << 9) /* a leaf of another gfn than its table says (K-08) */
 #define SHADOW_BAD_FRAME   (1u << 10) /* another frame than the primary page table has */
 #define SHADOW_BAD_HOST	   (1u << 11) /* a right that the primary page table does not give */
 #define SHADOW_BAD_RIGHT   (1u << 12) /* a right that no leaf in its table has */

@@ -258,7 +258,7 @@ int shadow_dump(struct shadow *shadow, shadow_emit_t emit, void *arg)
 	}
 	kvfree(rows.row, rows.max * sizeof(*rows.row));
 	line.len = 0;
-	line_add(&line, "%lu tables map %lu pages", tables, pages);
+	line_add(&line, "tables: %lu, pages: %lu", tables, pages);
 	emit(arg, line.text);
 	return 0;
 }

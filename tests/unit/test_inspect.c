@@ -47,7 +47,7 @@ TEST(inspect, nothing_is_mapped)
 	dump(&g);
 	expect_text(&sink,
 		    "root gfn 0x3f frame %#lx, supervisor wp nx, vCPU 0 1\n"
-		    "1 tables map 0 pages\n",
+		    "tables: 1, pages: 0\n",
 		    page_at(&g, 4)->table);
 	guest_mem_destroy(&g);
 }
@@ -83,7 +83,7 @@ TEST(inspect, what_follows_is_one_line)
 		"        0x0000000010004000-0x0000000010004fff gfn 0x7 frame %#lx r-x\n"
 		"        0x0000000010005000-0x0000000010005fff gfn 0x9 frame %#lx r-x\n"
 		"        0x0000000010007000-0x0000000010008fff gfn 0x3-0x4 frame %#lx-%#lx r-x\n"
-		"4 tables map 8 pages\n",
+		"tables: 4, pages: 8\n",
 		page_at(&g, 4)->table, page_at(&g, 3)->table, page_at(&g, 2)->table,
 		page_at(&g, 1)->table, frame, frame + 1, frame + 2, frame + 3, frame + 4, frame + 6,
 		frame, frame + 1);
@@ -133,7 +133,7 @@ TEST(inspect, large_pages_views_and_the_machines_own)
 		    "      level 2 0xffffffff80000000 gfn 0x3c frame %#lx wux\n"
 		    "        level 1 0xffffffff80000000 gfn 0 frame %#lx wux direct dirty key 5\n"
 		    "          0xffffffff80003000-0xffffffff80003fff gfn 0x3 frame %#lx rw-\n"
-		    "6 tables map 1 pages\n",
+		    "tables: 6, pages: 1\n",
 		    user, supervisor, page_of(&g, high, 4)->table, page_of(&g, high, 3)->table,
 		    page_of(&g, high, 2)->table, page_of(&g, high, 1)->table, frame_of(&g, PAGE));
 	guest_mem_destroy(&g);
@@ -155,7 +155,7 @@ TEST(inspect, as_many_lines_as_it_takes)
 	expect_eq(sink.nr_lines, 4 + nr + 1);
 	expect_str_contains(sink.text, "gfn 0x190 frame");
 	expect_str_contains(sink.text, "gfn 0x1 frame");
-	expect_str_contains(sink.text, "\n4 tables map 400 pages\n");
+	expect_str_contains(sink.text, "\ntables: 4, pages: 400\n");
 	guest_mem_destroy(&g);
 }
 

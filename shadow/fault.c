@@ -116,6 +116,15 @@ static struct shadow_role child_role(const struct shadow_page *sp, const struct 
 	return role;
 }
 
+/* For the audit: what the entry of @sp for this walk is made from. */
+static void note_origin(struct shadow_page *sp, const struct guest_walk *walk)
+{
+	int level = sp->role.level;
+
+	if (unlikely(sp->gptes) && !sp->role.direct)
+		sp->gptes[table_index(walk->gva, level)] = walk->gpte[level];
+}
+
 /*
  * The table that the entry of @sp for this walk must link to: the one that is linked, another that
  * exists already, or a new one from the cache. NULL: something else was linked there; it has been
@@ -149,6 +158,7 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 		child = shadow_cache_take(cache, role.level);
 		shadow_page_publish(shadow, child, gfn, role);
 	}
+	note_origin(sp, walk);
 	shadow_page_link(child, sptep, &cache->desc[role.level]);
 	return child;
 }
@@ -169,6 +179,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 				return RET_PF_SPURIOUS;
 			/* Rights are only gained: CPUs notice that without being told. */
 			if (spte_allows(new, old)) {
+				note_origin(sp, map->walk);
 				smp_store_release(sptep, new);
 				return RET_PF_FIXED;
 			}
@@ -183,6 +194,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 		return RET_PF_RETRY;
 	}
 	sp->gfns[index] = map->walk->gfn;
+	note_origin(sp, map->walk);
 	gfn_rmap_add(map->slot, rel_gfn, sptep, &cache->desc[0]);
 	smp_store_release(sptep, new);
 	if (map->slot->zapped[rel_gfn]) {

@@ -26,12 +26,19 @@ struct shadow_page *shadow_page_alloc(struct shadow *shadow, int level)
 		if (!sp->gfns)
 			goto out_sp;
 	}
+	if (READ_ONCE(shadow->audit) >= SHADOW_AUDIT_SEMANTIC) {
+		sp->gptes = kcalloc(TABLE_ENTRIES, sizeof(*sp->gptes), GFP_KERNEL);
+		if (!sp->gptes)
+			goto out_gfns;
+	}
 	sp->table = ops->alloc_table(shadow->machine, level);
 	if (sp->table == INVALID_PFN)
-		goto out_gfns;
+		goto out_gptes;
 	sp->spt = ops->map_frame(shadow->machine, sp->table);
 	return sp;
 
+out_gptes:
+	kfree(sp->gptes);
 out_gfns:
 	kfree(sp->gfns);
 out_sp:
@@ -41,7 +48,9 @@ out_sp:
 
 void shadow_page_free_unused(struct shadow *shadow, struct shadow_page *sp)
 {
+	shadow_audit_retired(shadow, sp);
 	shadow->machine->ops->free_table(shadow->machine, sp->table);
+	kfree(sp->gptes);
 	kfree(sp->gfns);
 	kfree(sp);
 }

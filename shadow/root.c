@@ -103,10 +103,10 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	root->root_count++;
 	left = vcpu->root;
 	vcpu->root = root;
+	vcpu->cpu = *cpu;
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 
-	vcpu->cpu = *cpu;
 	shadow_hook(shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD);
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
 	zap_batch_flush(shadow, &batch);
@@ -135,7 +135,9 @@ int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu_id, const struct gue
 	/* The rest of the state changes nothing that is in the tables. */
 	if (vcpu->root && vcpu->root->role.word == root_role(shadow, cpu).word &&
 	    vcpu->cpu.cr3 == cpu->cr3) {
+		spin_lock(&shadow->mmu_lock);
 		vcpu->cpu = *cpu;
+		spin_unlock(&shadow->mmu_lock);
 		return 0;
 	}
 	return load_root(shadow, vcpu_id, cpu);

@@ -142,10 +142,10 @@ void shadow_set_break(struct shadow *shadow, unsigned int what)
 	shadow->broken = what;
 }
 
-void shadow_set_audit(struct shadow *shadow, bool on)
+void shadow_set_audit(struct shadow *shadow, enum shadow_audit_level level)
 {
 	spin_lock(&shadow->mmu_lock);
-	shadow->audit = on;
+	WRITE_ONCE(shadow->audit, level); /* pairs with the look of shadow_page_alloc() */
 	spin_unlock(&shadow->mmu_lock);
 }
 

@@ -234,7 +234,10 @@ struct shadow_page {
 	 * must still be shot down.
 	 */
 	uint64_t *gfns;
-	unsigned int nr_unshot;	  /* frames in gfns[], once zapped */
+	unsigned int nr_unshot; /* frames in gfns[], once zapped */
+	/* [TABLE_ENTRIES]: the guest's entry that each of ours was made from, for the audit; NULL
+	 * unless that wants it. Not of direct tables: the guest has none there. */
+	uint64_t *gptes;
 	struct rmap_head parents; /* entries that link to it (K-09) */
 };
 
@@ -329,7 +332,8 @@ struct guest_walk {
 		      1]; /* [level]: what was read, with the A and D bits that we set */
 	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level, raw */
 	int levels;			       /* of the tables: level of the root */
-	int level;			       /* of the leaf: 1, 2 (2 MiB) or 3 (1 GiB) */
+	int reached;	   /* the last level whose entry was read; levels + 1: none */
+	int level;	   /* of the leaf: 1, 2 (2 MiB) or 3 (1 GiB) */
 	gfn_t gfn;	   /* the 4 KiB page, also where it is part of a larger one */
 	unsigned int pkey; /* its key; 0 without CR4.PKE */
 	unsigned int pcid; /* that the translation belongs to, unless global */
@@ -345,6 +349,18 @@ struct guest_walk {
  */
 int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code);
+/*
+ * The same without a trace, for who only wants to know: no bit is set, no page brought in, and
+ * nobody asks for rights. Of an address that is canonical. 0; -EFAULT: no page, and walk->level is
+ * 0; -EAGAIN: the same, as the entry of the level below walk->reached, at walk->bad_hva, cannot be
+ * read now. What lies above is in @walk.
+ */
+int guest_walk_look(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva,
+		    struct guest_walk *walk, uint32_t *error_code);
+/* And would that do for @access? 0 or -EFAULT; *error_code: in what the look gave, out what the
+ * guest would get. */
+int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct guest_walk *walk,
+		      uint32_t *error_code);
 /* mmu_lock: are the entries that @walk read still there (K-13)? Does not sleep; false also when one
  * cannot be read now. */
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
@@ -369,7 +385,7 @@ struct shadow_cache {
 
 struct shadow_vcpu {
 	struct shadow_page *root; /* stored under mmu_lock; its owner may load it without */
-	struct guest_cpu cpu;	  /* its owner's; root is that of its view */
+	struct guest_cpu cpu;	  /* the same; root is that of its view */
 	struct shadow_cache cache;
 };
 
@@ -393,7 +409,7 @@ struct shadow {
 	struct machine *machine;
 	struct mmu_notifier notifier;
 	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
-	bool audit;
+	enum shadow_audit_level audit;
 
 	struct mutex slots_lock;
 	struct srcu_struct slots_srcu;
@@ -480,5 +496,7 @@ struct shadow_page *shadow_cache_take(struct shadow_cache *cache, int level);
 
 /* audit.c: BUG on a violation, if audits are on. mmu_lock. */
 void shadow_audit_locked(struct shadow *shadow);
+/* The same of a table that goes back to the machine now, if there is anything left in it. */
+void shadow_audit_retired(struct shadow *shadow, const struct shadow_page *sp);
 
 #endif

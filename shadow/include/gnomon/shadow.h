@@ -224,13 +224,79 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
 void shadow_set_break(struct shadow *shadow, unsigned int what);
 
 /*
- * Check every structure against every other: rmap <-> spte <-> parent <-> slot <-> primary page
- * table (K-08, K-09, K-27). Takes mmu_lock. Returns the number of violations; the first is
- * described in @why (may be NULL).
+ * For people: text, a line at a time, without newlines. From any thread, while vCPUs run: what is
+ * told was there at one moment under mmu_lock, which is dropped before the first line.
  */
+typedef void (*shadow_emit_t)(void *arg, const char *line);
+
+/*
+ * The shadow tables as a tree: each root that a vCPU runs on, its view, the tables below it, and
+ * what they map; leaves that follow each other, with the same rights and to frames that follow each
+ * other, are one line. 0; -ENOMEM, and nothing was told.
+ */
+int shadow_dump(struct shadow *shadow, shadow_emit_t emit, void *arg);
+
+/*
+ * What becomes of @gva on @vcpu, entry by entry: the guest's walk, the slot, the host's area and
+ * entry, what each view has in its tables; and at last what an access would come to. Changes
+ * nothing: no bit is set, and no page brought in.
+ */
+void shadow_explain(struct shadow *shadow, unsigned int vcpu, gva_t gva, shadow_emit_t emit,
+		    void *arg);
+
+/* --- the auditor: is every structure what every other one says it is? --- */
+
+enum shadow_audit_level {
+	SHADOW_AUDIT_OFF,
+	/* rmaps, entries, links, slots and the primary page table, against each other. */
+	SHADOW_AUDIT_STRUCTURAL,
+	/*
+	 * And each entry against the guest's one that it was made from: the frame and the rights
+	 * that this gives together with all above it, the slots and the primary page table. That it
+	 * still says so is not asked: what the guest changes may be stale until its next INVLPG or
+	 * load of CR3, as in a TLB. Tables that were made before the level was set are checked as
+	 * before.
+	 */
+	SHADOW_AUDIT_SEMANTIC,
+	/* And against what the guest's entries say now. Only for those who know that nobody has
+	 * changed one since what it gave was flushed: tests. */
+	SHADOW_AUDIT_IN_SYNC,
+};
+
+/* What an audit finds. */
+#define SHADOW_BAD_ENTRY (1u << 0) /* bits that no entry of ours has */
+#define SHADOW_BAD_LINK	 (1u << 1) /* names no live table, or one of another level */
+#define SHADOW_BAD_ROLE                                                          \
+	(1u << 2) /* a link to a table in a role, or of a gfn, that does not fit \
+		   */
+#define SHADOW_BAD_PARENT                                                                          \
+	(1u << 3)		     /* a link that the child does not know, or the reverse (K-09) \
+				      */
+#define SHADOW_BAD_PAGE	   (1u << 4) /* not found by gfn and role, or by its table */
+#define SHADOW_BAD_ORPHAN  (1u << 5) /* neither linked nor a root */
+#define SHADOW_BAD_RETIRED (1u << 6) /* something is left in a table that goes (K-27) */
+#define SHADOW_BAD_SLOT	   (1u << 7) /* a leaf of a gfn that no slot has */
+#define SHADOW_BAD_RMAP	   (1u << 8) /* a leaf that its rmap misses, or the reverse */
+#define SHADOW_BAD_GFN	   (1u << 9) /* a leaf of another gfn than its table says (K-08) */
+#define SHADOW_BAD_FRAME   (1u << 10) /* another frame than the primary page table has */
+#define SHADOW_BAD_HOST	   (1u << 11) /* a right that the primary page table does not give */
+#define SHADOW_BAD_RIGHT   (1u << 12) /* a right that no leaf in its table has */
+#define SHADOW_BAD_TABLE   (1u << 13) /* a leaf that gives the guest a table of ours */
+#define SHADOW_BAD_SUMMARY (1u << 14) /* of a slot: not that of its rmaps */
+#define SHADOW_BAD_ORIGIN  (1u << 15) /* more than the guest's entry gave when it was read */
+#define SHADOW_BAD_STALE   (1u << 16) /* more than it gives now; IN_SYNC only */
+
+/*
+ * Takes mmu_lock; may sleep before. Returns what was found, 0 if nothing. The first is described in
+ * @why (may be NULL), and named there.
+ */
+unsigned int shadow_audit_at(struct shadow *shadow, enum shadow_audit_level level, char *why,
+			     size_t why_len);
+/* At SHADOW_AUDIT_SEMANTIC. */
 unsigned int shadow_audit(struct shadow *shadow, char *why, size_t why_len);
 
-/* Audit after every operation that changes anything, and BUG on a violation. Off by default. */
-void shadow_set_audit(struct shadow *shadow, bool on);
+/* Audit after every operation that changes anything, and BUG on what is found. SHADOW_AUDIT_OFF by
+ * default. */
+void shadow_set_audit(struct shadow *shadow, enum shadow_audit_level level);
 
 #endif

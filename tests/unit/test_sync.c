@@ -383,6 +383,31 @@ TEST(sync, table_out_of_reach)
 	destroy(&g);
 }
 
+/* Entries in ROM are never marked, and so stay what they are. */
+TEST(sync, table_in_rom)
+{
+	const gfn_t rom = 0x100000;
+	const hva_t hva = 0x6000000000;
+	const struct memslot_region region = {
+		.id = 1, .base_gfn = rom, .npages = 1, .hva = hva, .flags = MEMSLOT_READONLY};
+	const uint64_t gpte = P1 | LEAF;
+	struct shadow_stats before;
+	struct guest_mem g;
+
+	fixture(&g);
+	expect_eq(mm_mmap(g.mm, hva, PAGE_SIZE, MM_PROT_READ | MM_PROT_WRITE, NULL, 0), 0);
+	expect_eq(mm_write(g.mm, hva, &gpte, sizeof(gpte)), 0);
+	expect_eq(shadow_set_memslot(g.shadow, &region), 0);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, GVA + MIB2, 2), rom << PAGE_SHIFT | LEAF);
+	expect_eq(guest_load(&g, 0, GVA + MIB2), 1);
+	before = stats_of(&g);
+	reload(&g, 0);
+	shadow_invlpg(g.shadow, 0, GVA + MIB2);
+	expect_eq(guest_load(&g, 0, GVA + MIB2), 1);
+	expect_eq(stats_of(&g).faults, before.faults);
+	destroy(&g);
+}
+
 /* ---- a table that comes below a root after the root's flush ---- */
 
 /*

@@ -183,8 +183,9 @@ static void handle_general_protection(struct vcpu *vcpu)
 	struct emulate_ctxt *ctxt = &vcpu->emulate;
 	struct vm *vm = vcpu->vm;
 	gva_t rip = vcpu->regs->rip;
+	enum emulate_result result = emulate_trap(ctxt);
 
-	switch (emulate_trap(ctxt)) {
+	switch (result) {
 	case EMULATE_DONE:
 		if (dev_console_failed(&vm->console))
 			vm_fail(vm, VM_FAILED, "the guest's output cannot be written");
@@ -208,7 +209,10 @@ static void handle_general_protection(struct vcpu *vcpu)
 			return;
 		vm_kill(vm, "out of frames: %s", ctxt->why);
 		return;
+	case EMULATE_UNPROTECT:
+		break;
 	}
+	ASSERT(false, "a privileged instruction is no store");
 }
 
 void vcpu_handle_exit(struct vcpu *vcpu, const struct engine_exit *exit)

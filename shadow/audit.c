@@ -109,6 +109,27 @@ static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int
 			  gfn);
 }
 
+static void is_writable(spte_t *sptep, void *arg)
+{
+	bool *writable = arg;
+
+	*writable |= !!(READ_ONCE(*sptep) & SPTE_WRITE);
+}
+
+/* A table of the guest's that is in step: no store to it goes unseen. */
+static void audit_write_protection(struct audit *audit, struct shadow_page *sp)
+{
+	struct memslot *slot = gfn_to_memslot(audit->shadow->slots, sp->gfn);
+	bool writable = false;
+
+	if (sp->role.direct || sp->unsync || !slot)
+		return;
+	rmap_each(&slot->rmap[sp->gfn - slot->base_gfn], is_writable, &writable);
+	if (writable)
+		violation(audit, "a writable leaf of gfn %#lx, which is a table of level %u",
+			  sp->gfn, sp->role.level);
+}
+
 static void audit_page(struct audit *audit, struct shadow_page *sp)
 {
 	struct shadow *shadow = audit->shadow;
@@ -119,6 +140,7 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 		violation(audit, "the table of gfn %#lx is not found by its address", sp->gfn);
 	if (!sp->root_count && !sp->parents.val)
 		violation(audit, "the page of gfn %#lx is neither linked nor a root", sp->gfn);
+	audit_write_protection(audit, sp);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		if (!spte_present(sp->spt[i]))
 			continue;

@@ -48,6 +48,7 @@ const char *ret_pf_name(enum ret_pf ret)
 		[RET_PF_BAD_HVA] = "refused by the host",
 		[RET_PF_HALTED] = "halted",
 		[RET_PF_EXEC_ONLY] = "execute-only page",
+		[RET_PF_WRITE_PROTECTED] = "store to a page table",
 	};
 
 	return names[ret];
@@ -87,6 +88,7 @@ struct mapping {
 	struct memslot *slot;
 	pfn_t pfn;
 	unsigned int rights; /* ACC_READ, WRITE, EXEC: what guest and host allow together */
+	bool store;	     /* what is attempted */
 };
 
 /* What the entry of @sp for this walk must link to: the role, and *@gfn. */
@@ -141,7 +143,9 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 	child = shadow_page_find(shadow, gfn, role);
 	if (!child) {
 		child = shadow_cache_take(cache, role.level);
-		shadow_page_publish(shadow, child, gfn, role);
+		shadow_page_publish(shadow, child, gfn, role, batch);
+	} else if (!sync_child(shadow, child, batch)) {
+		return NULL;
 	}
 	shadow_page_link(child, sptep, &cache->desc[role.level]);
 	return child;
@@ -181,17 +185,27 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	return RET_PF_FIXED;
 }
 
-static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu,
-			   const struct mapping *map, struct zap_batch *batch)
+/* The rights to a page that is one of the guest's tables are looked at last: it may have become one
+ * on the way down. */
+static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, struct mapping *map,
+			   struct zap_batch *batch)
 {
 	struct shadow_page *sp = vcpu->root;
+	bool protected = false;
+	enum ret_pf ret;
 
 	while (sp->role.level > 1) {
+		sp->writes = 0;
 		sp = get_child(shadow, &vcpu->cache, sp, map->walk, batch);
-		if (!sp)
+		if (!sp || zap_batch_full(batch))
 			return RET_PF_RETRY;
 	}
-	return install_leaf(shadow, &vcpu->cache, sp, map, batch);
+	if ((map->rights & ACC_WRITE) && !gfn_may_be_written(shadow, map->walk->gfn, map->store)) {
+		map->rights &= ~ACC_WRITE;
+		protected = map->store;
+	}
+	ret = install_leaf(shadow, &vcpu->cache, sp, map, batch);
+	return protected && ret != RET_PF_RETRY ? RET_PF_WRITE_PROTECTED : ret;
 }
 
 static enum ret_pf errno_to_ret_pf(int err)
@@ -226,6 +240,7 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 
 	fault->gpa = (walk->gfn << PAGE_SHIFT) | (fault->gva & ~PAGE_MASK);
 	map->walk = walk;
+	map->store = write;
 	map->slot = gfn_to_memslot(shadow_memslots(shadow), walk->gfn);
 	if (!map->slot)
 		return RET_PF_EMULATE;
@@ -308,5 +323,7 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 	atomic64_inc(&shadow->stats.faults);
 	if (ret == RET_PF_RETRY)
 		atomic64_inc(&shadow->stats.fault_retries);
+	if (ret == RET_PF_WRITE_PROTECTED)
+		atomic64_inc(&shadow->stats.write_protected);
 	return ret;
 }

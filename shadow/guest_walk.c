@@ -13,32 +13,14 @@
  */
 #include <errno.h>
 
+#include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
-
-#define GPTE_PRESENT	(1UL << 0)
-#define GPTE_WRITE	(1UL << 1)
-#define GPTE_USER	(1UL << 2)
-#define GPTE_ACCESSED	(1UL << 5)
-#define GPTE_DIRTY	(1UL << 6)
-#define GPTE_PS		(1UL << 7) /* levels 2 and 3: a page; at level 1 it is PAT, which has no say */
-#define GPTE_GLOBAL	(1UL << 8)
-#define GPTE_PKEY_SHIFT 59 /* of a leaf; ignored without CR4.PKE */
-#define GPTE_PKEY_MASK	15
-#define GPTE_NX		(1UL << 63)
-#define GPTE_ADDR_MASK	0x000ffffffffff000UL
-#define GPTE_LARGE_PAT	(1UL << 12) /* of a large page: the lowest bit of its address field */
-#define LARGEST_PAGE	3	    /* the level of 1 GiB pages */
 
 #define CR3_PCID_MASK 0xfff
 
 /* A guest that rewrites its tables as fast as we walk them makes us retry through the whole fault,
  * not here for ever. */
 #define WALK_ATTEMPTS 8
-
-static uint64_t page_size(int level)
-{
-	return table_pages(level - 1) << PAGE_SHIFT;
-}
 
 static gpa_t gpte_gpa(const struct guest_walk *walk, int level)
 {
@@ -53,31 +35,6 @@ static int mm_error(struct guest_walk *walk, hva_t hva, int err)
 		return err;
 	walk->bad_hva = hva;
 	return -ENXIO;
-}
-
-static unsigned int gpte_access(uint64_t gpte)
-{
-	return (gpte & GPTE_WRITE ? ACC_WRITE : 0) | (gpte & GPTE_USER ? ACC_USER : 0) |
-	       (gpte & GPTE_NX ? 0 : ACC_EXEC);
-}
-
-static bool gpte_is_leaf(uint64_t gpte, int level)
-{
-	return level == 1 || (level <= LARGEST_PAGE && (gpte & GPTE_PS));
-}
-
-/* The bits that @gpte, which is present, must not have. */
-static uint64_t reserved_bits(const struct guest_cpu *cpu, uint64_t gpte, int level)
-{
-	uint64_t reserved = GPTE_ADDR_MASK & ~((1UL << cpu->maxphyaddr) - 1);
-
-	if (!(cpu->efer & GUEST_EFER_NXE))
-		reserved |= GPTE_NX;
-	if (level > LARGEST_PAGE)
-		reserved |= GPTE_PS;
-	else if (level > 1 && (gpte & GPTE_PS))
-		reserved |= GPTE_ADDR_MASK & ~GPTE_LARGE_PAT & (page_size(level) - 1);
-	return reserved;
 }
 
 /* What the error code says of the access itself. */
@@ -115,11 +72,11 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 static void read_leaf(const struct guest_cpu *cpu, struct guest_walk *walk, int level)
 {
 	uint64_t gpte = walk->gpte[level];
-	gpa_t offset = walk->gva & (page_size(level) - 1);
+	gpa_t offset = walk->gva & (gpte_page_size(level) - 1);
 
 	walk->level = level;
-	walk->gfn = ((gpte & GPTE_ADDR_MASK & ~(page_size(level) - 1)) | offset) >> PAGE_SHIFT;
-	walk->pkey = cpu->cr4 & GUEST_CR4_PKE ? (gpte >> GPTE_PKEY_SHIFT) & GPTE_PKEY_MASK : 0;
+	walk->gfn = gpte_leaf_gfn(gpte, level) | (offset >> PAGE_SHIFT);
+	walk->pkey = cpu->cr4 & GUEST_CR4_PKE ? gpte_pkey(gpte) : 0;
 	walk->global = (cpu->cr4 & GUEST_CR4_PGE) && (gpte & GPTE_GLOBAL);
 	walk->pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
 }
@@ -145,7 +102,8 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct
 			return mm_error(walk, hva, ret);
 		if (!(gpte & GPTE_PRESENT))
 			return -EFAULT;
-		if (gpte & reserved_bits(cpu, gpte, level)) {
+		if (gpte &
+		    gpte_reserved(cpu->efer & GUEST_EFER_NXE, cpu->maxphyaddr, gpte, level)) {
 			*error_code |= PFERR_PRESENT | PFERR_RSVD;
 			return -EFAULT;
 		}
@@ -156,7 +114,7 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct
 			read_leaf(cpu, walk, level);
 			return 0;
 		}
-		walk->table_gfn[level - 1] = (gpte & GPTE_ADDR_MASK) >> PAGE_SHIFT;
+		walk->table_gfn[level - 1] = gpte_table_gfn(gpte);
 	}
 }
 

@@ -3,13 +3,12 @@
  * Roots: the virtual CPU's state, CR3 loads, and INVLPG.
  *
  * A guest's edits of its tables take effect in the shadow at a fault, at INVLPG and at a CR3 load:
- * as a CPU's TLB would have it. A CR3 load is a flush, so it drops all that was shadowed for the
- * root that it loads, and for the one it leaves when nobody else runs on that: what a root reaches
- * is then never older than the last CR3 load of a vCPU that uses it.
+ * as a CPU's TLB would have it. A CR3 load is a flush, so all that is shadowed for the root that it
+ * loads is synced (sync.c): what a root reaches is then never older than the last CR3 load of a
+ * vCPU that uses it. The root that it leaves is zapped when nobody else runs on that.
  *
  * A root belongs to a view (role.c). A vCPU whose view changes gets the root of the new one, as by
- * a CR3 load: what the other view has shadowed goes too when no vCPU is left on it, and so an
- * INVLPG need not look for it there.
+ * a CR3 load: that is synced, and so an INVLPG need not look for other views.
  */
 #include <errno.h>
 
@@ -47,7 +46,7 @@ static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap
 		zap_page(shadow, root, batch);
 }
 
-/* @cpu's root, emptied, is what the vCPU runs on. 0 or -ENOMEM. */
+/* @cpu's root, synced, is what the vCPU runs on. 0 or -ENOMEM. */
 static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu)
 {
 	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
@@ -64,11 +63,9 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
 	root = shadow_page_find(shadow, gfn, role);
-	if (root) {
-		zap_children(shadow, root, &batch);
-	} else {
+	if (!root) {
 		root = shadow_cache_take(&vcpu->cache, role.level);
-		shadow_page_publish(shadow, root, gfn, role);
+		shadow_page_publish(shadow, root, gfn, role, &batch);
 	}
 	root->root_count++;
 	left = vcpu->root;
@@ -80,6 +77,13 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	vcpu->cpu = *cpu;
 	/* Before the flush: it may retire the table that this CPU would otherwise still run on. */
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
+	zap_batch_flush(shadow, &batch);
+
+	/* The vCPU is in here, so it has used nothing of the root. */
+	spin_lock(&shadow->mmu_lock);
+	sync_root(shadow, root, &batch);
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return 0;
@@ -102,9 +106,10 @@ int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu_id, const struct gue
 	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
 	if (!cpu_valid(shadow, cpu))
 		return -EINVAL;
-	/* The rest of the state changes nothing that is in the tables. */
+	/* The rest of the state changes nothing that is in the tables; but to change PGE is a flush
+	 * (SDM vol. 3, 4.10.4.1). */
 	if (vcpu->root && vcpu->root->role.word == root_role(shadow, cpu).word &&
-	    vcpu->cpu.cr3 == cpu->cr3) {
+	    vcpu->cpu.cr3 == cpu->cr3 && !((vcpu->cpu.cr4 ^ cpu->cr4) & GUEST_CR4_PGE)) {
 		vcpu->cpu = *cpu;
 		return 0;
 	}
@@ -137,35 +142,13 @@ void shadow_put_roots(struct shadow *shadow)
 
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 {
-	struct shadow_page *sp = shadow->vcpu[vcpu_id].root;
 	struct zap_batch batch;
 	int id;
 
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	/*
-	 * Only the leaf goes. An upper link that the guest has changed is found out by the next
-	 * fault below it, which there is now one of; other leaves below it are as stale as a TLB
-	 * may be until they are invalidated themselves. Of a large page all pieces go (SDM vol. 3,
-	 * 4.10.4.1): they hang below the first direct table.
-	 */
-	while (sp) {
-		unsigned int index = table_index(gva, sp->role.level);
-		spte_t spte = sp->spt[index];
-
-		if (!spte_present(spte))
-			break;
-		if (sp->role.level == 1) {
-			drop_leaf(shadow, sp, index, &batch);
-			break;
-		}
-		sp = spte_to_child(shadow, spte);
-		if (sp->role.direct) {
-			zap_page(shadow, sp, &batch);
-			break;
-		}
-	}
+	sync_gva(shadow, shadow->vcpu[vcpu_id].root, gva, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);

@@ -128,6 +128,10 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
 		.frames_shot = atomic64_read(&shadow->stats.frames_shot),
 		.batches_waited = atomic64_read(&shadow->stats.batches_waited),
 		.tables_retired = atomic64_read(&shadow->stats.tables_retired),
+		.synced = atomic64_read(&shadow->stats.synced),
+		.unsync_made = atomic64_read(&shadow->stats.unsync_made),
+		.write_protected = atomic64_read(&shadow->stats.write_protected),
+		.flooded = atomic64_read(&shadow->stats.flooded),
 	};
 }
 

@@ -147,6 +147,13 @@ struct shadow_page {
 		      a direct one maps */
 	struct shadow_role role;
 	int root_count; /* vCPUs that run on it; a root in use is emptied, never freed */
+	/* Of a page that is not direct (write_protect.c, sync.c). */
+	bool unsync;	     /* its gfn may be writable; otherwise no leaf of it is */
+	bool edited;	     /* so the last sync found: a store to it is no news */
+	unsigned int writes; /* to its gfn that we were told of, since a fault passed through */
+	uint64_t sync_id;    /* unsync: of the sync that protected it last; 0 if it was written to
+				afterwards */
+	uint64_t pass;	     /* the last pass over tables that was done with it */
 	pfn_t table;
 	spte_t *spt; /* mapping of the table */
 	/*
@@ -168,9 +175,13 @@ struct shadow_page *shadow_page_alloc(struct shadow *shadow, int level);
 void shadow_page_free_unused(struct shadow *shadow, struct shadow_page *sp);
 
 /* mmu_lock for all that follow. */
+struct zap_batch;
 struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct shadow_role role);
+/* Those with @gfn, by hash_link, and others. */
+struct list_head *shadow_page_bucket(struct shadow *shadow, gfn_t gfn);
+/* The batch has room: stores to a table above the leaves are ours to carry out from here on. */
 void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gfn,
-			 struct shadow_role role);
+			 struct shadow_role role, struct zap_batch *batch);
 struct shadow_page *sptep_to_sp(struct shadow *shadow, const spte_t *sptep);
 struct shadow_page *spte_to_child(struct shadow *shadow, spte_t spte);
 void shadow_page_link(struct shadow_page *child, spte_t *sptep, struct rmap_desc **spare);
@@ -201,6 +212,12 @@ static inline bool zap_batch_full(const struct zap_batch *batch)
 {
 	return batch->nr_frames == ZAP_BATCH_FRAMES;
 }
+/* mmu_lock: a leaf of @pfn was cleared, or lost a right. There is room. */
+static inline void zap_batch_add(struct zap_batch *batch, pfn_t pfn)
+{
+	ASSERT(!zap_batch_full(batch), "the caller flushes a full batch first");
+	batch->frames[batch->nr_frames++] = pfn;
+}
 /* mmu_lock: number the batch. Nothing may be added to it afterwards. */
 void zap_batch_close(struct shadow *shadow, struct zap_batch *batch);
 /*
@@ -216,7 +233,34 @@ void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr);
 void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
 	       struct zap_batch *batch);
 void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
-void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
+
+/* --- write_protect.c: stores to guest tables; mmu_lock -------------------------------------------
+ */
+
+/* May a leaf of @gfn become writable, @store: for a store? If so, the tables that it is are unsync.
+ */
+bool gfn_may_be_written(struct shadow *shadow, gfn_t gfn, bool store);
+/* No leaf of @gfn is writable any more; CPUs will have heard of that once the batch, which has
+ * room, is flushed. */
+void write_protect_gfn(struct shadow *shadow, gfn_t gfn, struct zap_batch *batch);
+/* True: it was writable, and its frame must be shot down. */
+bool leaf_lose_write(spte_t *sptep);
+
+/* --- sync.c: what is shadowed becomes what the guest's tables say; mmu_lock, in a section of
+ * slots_srcu --------------------------------------------------------------------------------------
+ */
+
+/* As a CR3 load has it. Drops mmu_lock in between, and flushes the batch then; what it is left with
+ * is the caller's to flush. Someone counts on the root meanwhile (root_count). */
+void sync_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch);
+/* As INVLPG has it. One leaf or table goes at most; the batch has room. */
+void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct zap_batch *batch);
+/* @child is to be linked, and exists: nothing below it is older than this. False: the batch is full
+ * before that is so. */
+bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_batch *batch);
+/* Is the table that the entry @index of @sp, present, links to still what the guest's entry says?
+ */
+bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index);
 
 /* --- guest_walk.c -------------------------------------------------------------------------------
  */
@@ -285,6 +329,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
 	SHADOW_HOOK_OPERAND_BEFORE_SWAP, /* operand.c: compared, not yet exchanged */
+	SHADOW_HOOK_SYNC_BEFORE_COMPARE, /* sync.c: tables protected and shot down */
 	NR_SHADOW_HOOKS,
 };
 
@@ -310,6 +355,7 @@ struct shadow {
 	struct list_head pages;
 	struct list_head by_gfn[SHADOW_HASH_SIZE];
 	struct list_head by_spt[SHADOW_HASH_SIZE];
+	uint64_t sync_pass; /* the last number of a sync, or of a pass, that was given out */
 
 	/* Batches that are numbered and not yet shot down, in ascending order. */
 	spinlock_t batch_lock;
@@ -320,6 +366,7 @@ struct shadow {
 	struct {
 		atomic64_t faults, fault_retries, refaults, invalidations, sptes_zapped;
 		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
+		atomic64_t synced, unsync_made, write_protected, flooded;
 	} stats;
 
 	/* Tests park threads here. Set while no vCPU runs. */

@@ -36,11 +36,10 @@ void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index
 	       struct zap_batch *batch)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
-	ASSERT(!zap_batch_full(batch), "the caller flushes a full batch first");
-	batch->frames[batch->nr_frames++] = clear_leaf(shadow, sp, index);
+	zap_batch_add(batch, clear_leaf(shadow, sp, index));
 }
 
-void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
+static void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
 {
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		spte_t spte = READ_ONCE(sp->spt[i]);

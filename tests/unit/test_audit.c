@@ -11,17 +11,22 @@
 
 static const struct guest_mem_config config = {.no_identity = true};
 
-/* The shadow page of @level that GVA is reached through; root 0. mmu_lock is not needed: one
+/* The shadow page of @level that @gva is reached through; root 0. mmu_lock is not needed: one
  * thread. */
-static struct shadow_page *page_at(struct guest_mem *g, int level)
+static struct shadow_page *page_of(struct guest_mem *g, gva_t gva, int level)
 {
 	struct shadow_page *sp = g->shadow->vcpu[0].root;
 
 	spin_lock(&g->shadow->mmu_lock);
 	while (sp->role.level > level)
-		sp = spte_to_child(g->shadow, sp->spt[table_index(GVA, sp->role.level)]);
+		sp = spte_to_child(g->shadow, sp->spt[table_index(gva, sp->role.level)]);
 	spin_unlock(&g->shadow->mmu_lock);
 	return sp;
+}
+
+static struct shadow_page *page_at(struct guest_mem *g, int level)
+{
+	return page_of(g, GVA, level);
 }
 
 static void fixture(struct guest_mem *g)
@@ -285,4 +290,21 @@ static void plant_while_audits_are_on(void *arg)
 TEST(audit, after_every_operation)
 {
 	expect_bug(plant_while_audits_are_on, NULL, "a consistent shadow MMU");
+}
+
+TEST(audit, writable_table)
+{
+	const gva_t window = 0x20000000;
+	struct guest_mem g;
+	spte_t *sptep;
+
+	fixture(&g);
+	guest_map(&g, g.cr3, window, guest_pte_gpa(&g, g.cr3, GVA, 2) & PAGE_MASK, GUEST_PTE_RW);
+	expect_eq(guest_load(&g, 0, window),
+		  guest_read(&g, guest_pte_gpa(&g, g.cr3, GVA, 2) & PAGE_MASK));
+	sptep = &page_of(&g, window, 1)->spt[table_index(window, 1)];
+	*sptep |= SPTE_WRITE;
+	expect_finding(&g, "a writable leaf of gfn");
+	*sptep &= ~SPTE_WRITE;
+	destroy(&g);
 }

@@ -137,8 +137,10 @@ TEST(invalidate, long_rmap_chains)
 			guest_store(&g, 0, at + n * PAGE_SIZE, n);
 		}
 		/* Out of the middle, then all of it. */
+		guest_map(&g, g.cr3, at + lengths[i] / 2 * PAGE_SIZE, 0, 0);
 		shadow_invlpg(g.shadow, 0, at + lengths[i] / 2 * PAGE_SIZE);
 		expect_eq(stats_of(&g).sptes_zapped, 1);
+		guest_map(&g, g.cr3, at + lengths[i] / 2 * PAGE_SIZE, 0x1000, GUEST_PTE_RW);
 		pfn = mm_lookup_pfn(g.mm, guest_hva(0x1000));
 		expect_eq(mm_migrate_range(g.mm, guest_hva(0x1000), PAGE_SIZE), 1);
 		expect_eq(stats_of(&g).sptes_zapped, lengths[i]);

@@ -100,6 +100,10 @@ enum ret_pf {
 	RET_PF_HALTED,	  /* the machine was halted: the mm is gone or a shootdown failed */
 	RET_PF_EXEC_ONLY, /* the guest may fetch here and not read, which no entry can say: it
 			     cannot go on */
+	RET_PF_WRITE_PROTECTED, /* a store to one of the guest's page tables, fault->gpa: to be
+				   carried out for the guest, by shadow_write_gpa() or with a word
+				   to shadow_gpte_written(); or shadow_unprotect_gpa(), and run
+				   again */
 };
 
 const char *ret_pf_name(enum ret_pf ret);
@@ -118,10 +122,10 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 				struct shadow_fault *fault);
 
 /*
- * The guest loads CR3: drops whatever was shadowed for that root, and loads the root into the
- * machine. The guest tables at @cr3 need not be valid or even inside a slot: then every access
- * faults to the guest. 0; -EINVAL for bits that are reserved in CR3, -ENOMEM (the previous root
- * stays loaded).
+ * The guest loads CR3: whatever is shadowed for that root is brought into line with the guest's
+ * tables, and the root is loaded into the machine. The guest tables at @cr3 need not be valid or
+ * even inside a slot: then every access faults to the guest. 0; -EINVAL for bits that are reserved
+ * in CR3, -ENOMEM (the previous root stays loaded).
  */
 int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu, uint64_t cr3);
 
@@ -138,7 +142,8 @@ int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu, const struct guest_
 /* As it is; to be copied and changed. Belongs to the vCPU's thread. */
 const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int vcpu);
 
-/* The guest executes INVLPG: @gva's translation is dropped on every CPU that shares the table. */
+/* The guest executes INVLPG: @gva's translation is brought into line with the guest's tables, on
+ * every CPU that shares the table. */
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu, gva_t gva);
 
 /*
@@ -153,6 +158,20 @@ int shadow_read_gva(struct shadow *shadow, unsigned int vcpu, gva_t gva, void *b
 		    uint32_t access, struct shadow_fault *fault);
 int shadow_read_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len);
 int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t len);
+
+/*
+ * Guest memory was written by other means than a guest's own store or shadow_write_gpa(), which
+ * says so itself: had the guest page tables there, what they say now counts, at once or from the
+ * next INVLPG or CR3 load on. To be called after the write. (Linux: kvm_mmu_track_write)
+ */
+void shadow_gpte_written(struct shadow *shadow, gpa_t gpa, size_t bytes);
+/*
+ * Let the guest store to its page tables at @gpa by itself, until it loads CR3: for an instruction
+ * that the caller cannot carry out. The edits count from the next INVLPG or CR3 load on. (Linux:
+ * kvm_mmu_unprotect_gfn_and_retry, which drops what is shadowed of the page instead: there a store
+ * never ends that needs the table for its own address.)
+ */
+void shadow_unprotect_gpa(struct shadow *shadow, gpa_t gpa);
 
 /*
  * The memory operand, of up to eight bytes, of an instruction that the caller carries out for
@@ -206,6 +225,10 @@ struct shadow_stats {
 	uint64_t frames_shot;	 /* frames named in them */
 	uint64_t batches_waited; /* invalidations that had to wait for an earlier batch */
 	uint64_t tables_retired;
+	uint64_t synced;	  /* tables of leaves compared with the guest's */
+	uint64_t unsync_made;	  /* tables of leaves that a store has put out of step */
+	uint64_t write_protected; /* RET_PF_WRITE_PROTECTED among the faults */
+	uint64_t flooded;	  /* tables let go of, since they were written to and not used */
 };
 void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
 

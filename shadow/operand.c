@@ -98,6 +98,7 @@ int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsi
 	ASSERT(len && len <= SHADOW_OPERAND_MAX, "an operand of %u bytes", len);
 	operand->gva = gva;
 	operand->write = access & PFERR_WRITE;
+	operand->written = false;
 	split(operand, gva, len);
 	*fault = (struct shadow_fault){.gva = gva, .hva = INVALID_HVA};
 
@@ -118,8 +119,12 @@ unlock:
 	return ret;
 }
 
+/* What was written may have been the guest's tables: the shadow MMU hears of it before the
+ * instruction is over. */
 void shadow_operand_put(struct shadow *shadow, struct shadow_operand *operand)
 {
+	for (unsigned int i = 0; operand->written && i < operand->nr_parts; i++)
+		shadow_gpte_written(shadow, operand->part[i].gpa, operand->part[i].len);
 	unpin_parts(shadow, operand, operand->nr_parts);
 }
 
@@ -142,8 +147,7 @@ uint64_t shadow_operand_read(struct shadow *shadow, const struct shadow_operand 
 	return value;
 }
 
-void shadow_operand_write(struct shadow *shadow, const struct shadow_operand *operand,
-			  uint64_t value)
+void shadow_operand_write(struct shadow *shadow, struct shadow_operand *operand, uint64_t value)
 {
 	const char *at = (const char *)&value;
 
@@ -152,6 +156,7 @@ void shadow_operand_write(struct shadow *shadow, const struct shadow_operand *op
 		contents_write(part_contents(shadow, operand, i), at, operand->part[i].len);
 		at += operand->part[i].len;
 	}
+	operand->written = true;
 }
 
 bool shadow_operand_in_word(const struct shadow_operand *operand)
@@ -159,8 +164,8 @@ bool shadow_operand_in_word(const struct shadow_operand *operand)
 	return operand->gva % WORD_SIZE + operand->len <= WORD_SIZE;
 }
 
-bool shadow_operand_cmpxchg(struct shadow *shadow, const struct shadow_operand *operand,
-			    uint64_t *old, uint64_t new_value)
+bool shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operand, uint64_t *old,
+			    uint64_t new_value)
 {
 	unsigned int shift = operand->gva % WORD_SIZE * 8;
 	uint64_t mask = ~0UL >> (64 - operand->len * 8) << shift;
@@ -177,5 +182,6 @@ bool shadow_operand_cmpxchg(struct shadow *shadow, const struct shadow_operand *
 		shadow_hook(shadow, SHADOW_HOOK_OPERAND_BEFORE_SWAP);
 		/* If this fails, it may be for the neighbours alone. */
 	} while (!try_cmpxchg(word, &found, (found & ~mask) | (new_value << shift & mask)));
+	operand->written = true;
 	return true;
 }

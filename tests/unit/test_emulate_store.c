@@ -401,6 +401,69 @@ TEST(emulate_store, string_is_bounded)
 	teardown(&e);
 }
 
+/* --- to a table --- */
+
+#define EDITED	 (3UL << 39)  /* mapped by tables of its own */
+#define EDIT_GVA 0x20000000UL /* where the guest has the page of the entry, at @level */
+
+static gva_t map_entry(struct emu *e, int level)
+{
+	gpa_t gpa = guest_pte_gpa(&e->g, e->g.cr3, EDITED, level);
+
+	guest_map(&e->g, e->g.cr3, EDIT_GVA, gpa & PAGE_MASK, GUEST_PTE_RW);
+	shadow_invlpg(e->g.shadow, 0, EDIT_GVA);
+	return EDIT_GVA | (gpa & ~PAGE_MASK);
+}
+
+/* Another table where @level's entry leads: maps EDITED to GPA_B. */
+static uint64_t other_table(struct emu *e, int level)
+{
+	gpa_t table = guest_new_table(&e->g);
+	uint64_t next = level == 2 ? GPA_B : other_table(e, level - 1) & PAGE_MASK;
+
+	guest_write(&e->g, table + (EDITED >> (PAGE_SHIFT + 9 * (level - 2)) & 511) * 8,
+		    next | GUEST_PTE_RW);
+	return table | GUEST_PTE_RW;
+}
+
+/*
+ * A store to a directory that is in use faults; carried out, it counts at once, and the directory
+ * stays protected. Left to the CPU it counts from INVLPG on.
+ */
+TEST(emulate_store, directory_entry)
+{
+	struct shadow_fault fault;
+	struct emu e;
+
+	setup(&e);
+	guest_write(&e.g, GPA_A, 1);
+	guest_write(&e.g, GPA_B, 2);
+	for (int level = 2; level <= 4; level++) {
+		gva_t at = map_entry(&e, level);
+		uint64_t other;
+
+		guest_map(&e.g, e.g.cr3, EDITED, GPA_A, GUEST_PTE_RW);
+		shadow_invlpg(e.g.shadow, 0, EDITED);
+		other = other_table(&e, level);
+		expect_eq(guest_load(&e.g, 0, EDITED), 1);
+		expect_eq(guest_fault(&e.g, 0, at, PFERR_WRITE, &fault), RET_PF_WRITE_PROTECTED);
+		e.regs.gpr[GPR_RAX] = other;
+		e.regs.gpr[GPR_RDI] = at;
+		DONE(&e, "\x48\x87\x07"); /* xchg [rdi], rax */
+		expect_eq(guest_load(&e.g, 0, EDITED), 2);
+		expect_eq(guest_fault(&e.g, 0, at, PFERR_WRITE, &fault), RET_PF_WRITE_PROTECTED);
+		DONE(&e, "\x48\x87\x07");
+		expect_eq(e.regs.gpr[GPR_RAX], other | GUEST_PTE_A);
+		expect_eq(guest_load(&e.g, 0, EDITED), 1);
+
+		shadow_unprotect_gpa(e.g.shadow, fault.gpa);
+		guest_store(&e.g, 0, at, other);
+		shadow_invlpg(e.g.shadow, 0, EDITED);
+		expect_eq(guest_load(&e.g, 0, EDITED), 2);
+	}
+	teardown(&e);
+}
+
 /* --- others write at the same time --- */
 
 struct meanwhile {

@@ -1,38 +1,55 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The auditor: is every structure what every other one says it is? (K-08, K-09, K-27.)
+ * The auditor: is every structure what every other one says it is? (K-08, K-09, K-27.) Here are the
+ * tables and what links them:
  *
- *   directory entry  -> names a live page one level down, which lists it among its parents
+ *   page             -> found by its gfn and role, and by its table; linked, or a root
+ *   directory entry  -> names a live page one level down, in a role that fits, which lists it among
+ *                       its parents
  *   parent           -> is a present entry that names the page
- *   leaf             -> its gfn is in a slot, whose rmap names it; its frame is what the primary
- * page table maps there rmap             -> is a present leaf that maps that very gfn page -> found
- * by its gfn and role, and by its table; reachable from a root
+ *   zapped page      -> nothing is left in it, though it is not retired yet
  *
- * The primary page table is changed only inside windows, which begin with a zap: so under mmu_lock
- * no present leaf may disagree with it, at any moment, whatever the host is doing (I1, I3).
+ * What leaves map is in audit_leaf.c, what the guest said in audit_guest.c.
  */
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "shadow/shadow_internal.h"
+#include "shadow/audit.h"
 
-struct audit {
-	struct shadow *shadow;
-	unsigned int violations;
-	char *why;
-	size_t why_len;
-};
+static const char *const names[] = {"entry",   "link",	"role",	   "parent", "page",  "orphan",
+				    "retired", "slot",	"rmap",	   "gfn",    "frame", "host",
+				    "right",   "table", "summary", "origin", "stale", "writable"};
 
-__attribute__((format(printf, 2, 3))) static void violation(struct audit *audit, const char *fmt,
-							    ...)
+static_assert(SHADOW_BAD_WRITABLE == 1u << (sizeof(names) / sizeof(names[0]) - 1), "one each");
+
+void audit_found(struct audit *audit, unsigned int what, const char *fmt, ...)
 {
-	if (!audit->violations++ && audit->why) {
+	if (!audit->found && audit->why) {
+		int len = snprintf(audit->why, audit->why_len, "%s: ", names[__builtin_ctz(what)]);
 		va_list ap;
 
 		va_start(ap, fmt);
-		vsnprintf(audit->why, audit->why_len, fmt, ap);
+		if (len >= 0 && (size_t)len < audit->why_len)
+			vsnprintf(audit->why + len, audit->why_len - len, fmt, ap);
 		va_end(ap);
 	}
+	audit->found |= what;
+}
+
+/* spte.h, rules 1 to 3. */
+static bool entry_sound(const struct shadow *shadow, const struct shadow_page *sp, spte_t spte)
+{
+	const spte_t ours = SPTE_PRESENT | SPTE_OURS;
+
+	if (!spte)
+		return true;
+	if ((spte & ours) == SPTE_PRESENT)
+		return sp->role.level == shadow->machine->levels;
+	if ((spte & (ours | SPTE_USER)) != (ours | SPTE_USER))
+		return false;
+	if (sp->role.level == 1)
+		return !(spte & ~(make_leaf_spte(spte_pfn(spte), ACC_WRITE) | SPTE_AGED | SPTE_NX));
+	return (spte | SPTE_DIRTY) == (make_table_spte(spte_pfn(spte)) | SPTE_DIRTY);
 }
 
 /* A link keeps the view; rights are only lost on the way down; below a piece of a large page are
@@ -60,53 +77,46 @@ static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int
 	struct shadow_page *child = spte_to_child(audit->shadow, sp->spt[index]);
 
 	if (!child) {
-		violation(audit, "entry %u of the level %u table of gfn %#lx names no live page",
-			  index, sp->role.level, sp->gfn);
+		audit_found(audit, SHADOW_BAD_LINK,
+			    "entry %u of the level %u table of gfn %#lx names no live page", index,
+			    sp->role.level, sp->gfn);
 		return;
 	}
+	if (shadow_page_obsolete(audit->shadow, child) && !shadow_page_obsolete(audit->shadow, sp))
+		audit_found(audit, SHADOW_BAD_LINK,
+			    "entry %u of the table of gfn %#lx names an obsolete page", index,
+			    sp->gfn);
 	if (child->role.level != sp->role.level - 1)
-		violation(audit, "a level %u table links to one of level %u", sp->role.level,
-			  child->role.level);
+		audit_found(audit, SHADOW_BAD_LINK, "a level %u table links to one of level %u",
+			    sp->role.level, child->role.level);
 	else if (!roles_fit(sp, child, index))
-		violation(audit,
-			  "entry %u of the table of gfn %#lx, role %#lx, links to gfn %#lx in role "
-			  "%#lx",
-			  index, sp->gfn, sp->role.word, child->gfn, child->role.word);
+		audit_found(audit, SHADOW_BAD_ROLE,
+			    "entry %u of the table of gfn %#lx, role %#lx, links to gfn %#lx in "
+			    "role %#lx",
+			    index, sp->gfn, sp->role.word, child->gfn, child->role.word);
+	else
+		audit_link_guest(audit, sp, index, child);
 	if (!rmap_contains(&child->parents, &sp->spt[index]))
-		violation(audit,
-			  "the page of gfn %#lx does not know its parent entry %u of gfn %#lx",
-			  child->gfn, index, sp->gfn);
+		audit_found(audit, SHADOW_BAD_PARENT,
+			    "the page of gfn %#lx does not know its parent entry %u of gfn %#lx",
+			    child->gfn, index, sp->gfn);
 }
 
-static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int index)
-{
-	spte_t spte = sp->spt[index];
-	gfn_t gfn = sp->gfns[index];
-	unsigned int rights = role_rights(sp->role);
-	struct memslot *slot = gfn_to_memslot(audit->shadow->slots, gfn);
-	pfn_t pfn;
+struct audit_parents {
+	struct audit *audit;
+	const struct shadow_page *child;
+};
 
-	if (!slot) {
-		violation(audit, "a leaf maps gfn %#lx, where no slot is", gfn);
-		return;
-	}
-	if (!rmap_contains(&slot->rmap[gfn - slot->base_gfn], &sp->spt[index]))
-		violation(audit, "the rmap of gfn %#lx misses entry %u of the table of gfn %#lx",
-			  gfn, index, sp->gfn);
-	if (sp->role.direct && gfn != sp->gfn + index)
-		violation(audit, "entry %u of the direct table of gfn %#lx maps gfn %#lx", index,
-			  sp->gfn, gfn);
-	pfn = mm_lookup_pfn(audit->shadow->mm, memslot_hva(slot, gfn));
-	if (pfn != spte_pfn(spte))
-		violation(audit, "gfn %#lx is mapped to frame %#lx, but the host has it at %#lx",
-			  gfn, spte_pfn(spte), pfn);
-	if (!(rights & ACC_READ))
-		violation(audit, "a leaf of gfn %#lx in a table of which nothing may be read", gfn);
-	if ((spte & SPTE_WRITE) && !(rights & ACC_WRITE))
-		violation(audit, "a writable leaf of gfn %#lx in a table without that right", gfn);
-	if (!(spte & SPTE_NX) && !(rights & ACC_EXEC))
-		violation(audit, "a leaf of gfn %#lx to execute, in a table without that right",
-			  gfn);
+static void audit_parent(spte_t *sptep, void *arg)
+{
+	const struct audit_parents *parents = arg;
+	const struct shadow_page *child = parents->child;
+	const struct shadow_page *sp = sptep_to_sp(parents->audit->shadow, sptep);
+
+	if (!sp || !spte_present(*sptep) || spte_pfn(*sptep) != child->table)
+		audit_found(parents->audit, SHADOW_BAD_PARENT,
+			    "a parent of the page of gfn %#lx, level %u, does not link to it",
+			    child->gfn, child->role.level);
 }
 
 static void is_writable(spte_t *sptep, void *arg)
@@ -119,30 +129,45 @@ static void is_writable(spte_t *sptep, void *arg)
 /* A table of the guest's that is in step: no store to it goes unseen. */
 static void audit_write_protection(struct audit *audit, struct shadow_page *sp)
 {
-	struct memslot *slot = gfn_to_memslot(audit->shadow->slots, sp->gfn);
+	struct memslot *slot = gfn_to_memslot(shadow_memslots(audit->shadow), sp->gfn);
 	bool writable = false;
 
 	if (sp->role.direct || sp->unsync || !slot)
 		return;
 	rmap_each(&slot->rmap[sp->gfn - slot->base_gfn], is_writable, &writable);
 	if (writable)
-		violation(audit, "a writable leaf of gfn %#lx, which is a table of level %u",
-			  sp->gfn, sp->role.level);
+		audit_found(audit, SHADOW_BAD_WRITABLE,
+			    "a writable leaf of gfn %#lx, which is a table of level %u", sp->gfn,
+			    sp->role.level);
 }
 
 static void audit_page(struct audit *audit, struct shadow_page *sp)
 {
 	struct shadow *shadow = audit->shadow;
+	struct audit_parents parents = {.audit = audit, .child = sp};
 
-	if (shadow_page_find(shadow, sp->gfn, sp->role) != sp)
-		violation(audit, "two pages for gfn %#lx in the same role", sp->gfn);
-	if (sptep_to_sp(shadow, sp->spt) != sp)
-		violation(audit, "the table of gfn %#lx is not found by its address", sp->gfn);
-	if (!sp->root_count && !sp->parents.val)
-		violation(audit, "the page of gfn %#lx is neither linked nor a root", sp->gfn);
+	bool obsolete = shadow_page_obsolete(shadow, sp);
+
+	if (!obsolete && shadow_page_find(shadow, sp->gfn, sp->role) != sp)
+		audit_found(audit, SHADOW_BAD_PAGE, "two pages for gfn %#lx in the same role",
+			    sp->gfn);
+	if (sptep_to_sp(shadow, sp->spt) != sp ||
+	    shadow->machine->ops->map_frame(shadow->machine, sp->table) != sp->spt)
+		audit_found(audit, SHADOW_BAD_PAGE,
+			    "the table of gfn %#lx is not found by its address", sp->gfn);
+	if (!obsolete && !sp->root_count && !sp->parents.val)
+		audit_found(audit, SHADOW_BAD_ORPHAN,
+			    "the page of gfn %#lx is neither linked nor a root", sp->gfn);
+	rmap_each(&sp->parents, audit_parent, &parents);
 	audit_write_protection(audit, sp);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
-		if (!spte_present(sp->spt[i]))
+		spte_t spte = READ_ONCE(sp->spt[i]);
+
+		if (!entry_sound(shadow, sp, spte))
+			audit_found(audit, SHADOW_BAD_ENTRY,
+				    "entry %u of the level %u table of gfn %#lx is %#lx", i,
+				    sp->role.level, sp->gfn, spte);
+		if (!spte_present(spte))
 			continue;
 		if (sp->role.level == 1)
 			audit_leaf(audit, sp, i);
@@ -151,59 +176,83 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 	}
 }
 
-/* The other direction: each rmap holds as many entries as there are leaves that say they are in it.
- */
-static uint64_t count_rmaps(const struct memslots *slots)
+static void audit_retired(struct audit *audit, const struct shadow_page *sp)
 {
-	uint64_t nr = 0;
-
-	for (unsigned int i = 0; i < slots->nr; i++) {
-		for (uint64_t j = 0; j < slots->slot[i]->npages; j++)
-			nr += rmap_count(&slots->slot[i]->rmap[j]);
+	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
+		if (spte_present(READ_ONCE(sp->spt[i])))
+			audit_found(audit, SHADOW_BAD_RETIRED,
+				    "entry %u of the table of gfn %#lx, which goes, is %#lx", i,
+				    sp->gfn, sp->spt[i]);
 	}
-	return nr;
+	if (sp->parents.val)
+		audit_found(audit, SHADOW_BAD_RETIRED,
+			    "the table of gfn %#lx goes and has a parent", sp->gfn);
 }
 
-static uint64_t count_leaves(struct shadow *shadow)
+/* Those that are not shot down yet. Whoever zapped them leaves their lists alone until he has taken
+ * his batch from this one. */
+static void audit_batches(struct audit *audit)
 {
+	struct shadow *shadow = audit->shadow;
 	struct shadow_page *sp;
-	uint64_t nr = 0;
+	struct zap_batch *batch;
 
-	list_for_each_entry(sp, &shadow->pages, link) {
-		for (unsigned int i = 0; sp->role.level == 1 && i < TABLE_ENTRIES; i++)
-			nr += spte_present(sp->spt[i]);
+	spin_lock(&shadow->batch_lock);
+	list_for_each_entry(batch, &shadow->batches, link) {
+		list_for_each_entry(sp, &batch->retired, link)
+			audit_retired(audit, sp);
 	}
-	return nr;
+	spin_unlock(&shadow->batch_lock);
 }
 
-static unsigned int audit_all(struct shadow *shadow, char *why, size_t why_len)
+/* Roots that were zapped are in no list: nothing may be in them, nor be made in them. */
+static void audit_roots(struct audit *audit)
 {
-	struct audit audit = {.shadow = shadow, .why = why, .why_len = why_len};
+	struct shadow *shadow = audit->shadow;
+
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		const struct shadow_page *root = shadow->vcpu[i].root;
+
+		for (unsigned int j = 0; root && root->zapped && j < TABLE_ENTRIES; j++) {
+			if (spte_present(root->spt[j]))
+				audit_found(audit, SHADOW_BAD_RETIRED,
+					    "entry %u of the zapped root of gfn %#lx", j,
+					    root->gfn);
+		}
+	}
+}
+
+static unsigned int audit_all(struct shadow *shadow, enum shadow_audit_level level, char *why,
+			      size_t why_len)
+{
+	struct audit audit = {.shadow = shadow, .level = level, .why = why, .why_len = why_len};
 	struct shadow_page *sp;
-	uint64_t in_rmaps, leaves;
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	list_for_each_entry(sp, &shadow->pages, link)
 		audit_page(&audit, sp);
-	/* Each leaf is in its rmap (above); if there are no more rmap entries than leaves, each of
-	 * those is a leaf. */
-	in_rmaps = count_rmaps(shadow->slots);
-	leaves = count_leaves(shadow);
-	if (in_rmaps != leaves)
-		violation(&audit, "%lu entries in rmaps, but %lu present leaves", in_rmaps, leaves);
-	return audit.violations;
+	audit_roots(&audit);
+	audit_rmaps(&audit);
+	audit_batches(&audit);
+	return audit.found;
+}
+
+unsigned int shadow_audit_at(struct shadow *shadow, enum shadow_audit_level level, char *why,
+			     size_t why_len)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	unsigned int found;
+
+	spin_lock(&shadow->mmu_lock);
+	found = audit_all(shadow, level, why, why_len);
+	spin_unlock(&shadow->mmu_lock);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return found;
 }
 
 unsigned int shadow_audit(struct shadow *shadow, char *why, size_t why_len)
 {
-	int id = srcu_read_lock(&shadow->slots_srcu);
-	unsigned int violations;
-
-	spin_lock(&shadow->mmu_lock);
-	violations = audit_all(shadow, why, why_len);
-	spin_unlock(&shadow->mmu_lock);
-	srcu_read_unlock(&shadow->slots_srcu, id);
-	return violations;
+	return shadow_audit_at(shadow, SHADOW_AUDIT_SEMANTIC, why, why_len);
 }
 
 void shadow_audit_locked(struct shadow *shadow)
@@ -212,5 +261,17 @@ void shadow_audit_locked(struct shadow *shadow)
 
 	if (likely(!shadow->audit))
 		return;
-	ASSERT(!audit_all(shadow, why, sizeof(why)), "a consistent shadow MMU: %s", why);
+	ASSERT(!audit_all(shadow, shadow->audit, why, sizeof(why)), "a consistent shadow MMU: %s",
+	       why);
+}
+
+void shadow_audit_retired(struct shadow *shadow, const struct shadow_page *sp)
+{
+	char why[160];
+	struct audit audit = {.shadow = shadow, .why = why, .why_len = sizeof(why)};
+
+	if (likely(!READ_ONCE(shadow->audit)))
+		return;
+	audit_retired(&audit, sp);
+	ASSERT(!audit.found, "an empty table goes: %s", why);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The entries of the guest's tables (SDM vol. 3, 4.5): their bits, for the walk that reads them and
- * for the sync that looks whether they still say what they said.
+ * The guest's own entries, and what one says by itself (SDM vol. 3, 4.5). What it says together
+ * with those above it, and to whom, is in guest_walk.c and role.c.
  */
 #ifndef SHADOW_GPTE_H
 #define SHADOW_GPTE_H
@@ -22,8 +22,8 @@
 #define GPTE_LARGE_PAT	(1UL << 12) /* of a large page: the lowest bit of its address field */
 #define LARGEST_PAGE	3	    /* the level of 1 GiB pages */
 
-/* Of the page that an entry of @level maps. */
-static inline uint64_t gpte_page_size(int level)
+/* Of a page that an entry of @level maps. */
+static inline uint64_t guest_page_size(int level)
 {
 	return table_pages(level - 1) << PAGE_SHIFT;
 }
@@ -39,25 +39,23 @@ static inline bool gpte_is_leaf(uint64_t gpte, int level)
 	return level == 1 || (level <= LARGEST_PAGE && (gpte & GPTE_PS));
 }
 
+/* Of what @gpte names: the next table, or the first 4 KiB of the page. */
+static inline gfn_t gpte_gfn(uint64_t gpte, int level)
+{
+	gpa_t gpa = gpte & GPTE_ADDR_MASK;
+
+	if (gpte_is_leaf(gpte, level))
+		gpa &= ~(guest_page_size(level) - 1);
+	return gpa >> PAGE_SHIFT;
+}
+
 static inline unsigned int gpte_pkey(uint64_t gpte)
 {
 	return (gpte >> GPTE_PKEY_SHIFT) & GPTE_PKEY_MASK;
 }
 
-/* Of a leaf of @level: the first page that it maps. */
-static inline gfn_t gpte_leaf_gfn(uint64_t gpte, int level)
-{
-	return (gpte & GPTE_ADDR_MASK & ~(gpte_page_size(level) - 1)) >> PAGE_SHIFT;
-}
-
-/* Of any other: the table that it leads to. */
-static inline gfn_t gpte_table_gfn(uint64_t gpte)
-{
-	return (gpte & GPTE_ADDR_MASK) >> PAGE_SHIFT;
-}
-
 /* The bits that @gpte, which is present, must not have. */
-static inline uint64_t gpte_reserved(bool nxe, unsigned int maxphyaddr, uint64_t gpte, int level)
+static inline uint64_t gpte_reserved(uint64_t gpte, int level, unsigned int maxphyaddr, bool nxe)
 {
 	uint64_t reserved = GPTE_ADDR_MASK & ~((1UL << maxphyaddr) - 1);
 
@@ -66,7 +64,7 @@ static inline uint64_t gpte_reserved(bool nxe, unsigned int maxphyaddr, uint64_t
 	if (level > LARGEST_PAGE)
 		reserved |= GPTE_PS;
 	else if (level > 1 && (gpte & GPTE_PS))
-		reserved |= GPTE_ADDR_MASK & ~GPTE_LARGE_PAT & (gpte_page_size(level) - 1);
+		reserved |= GPTE_ADDR_MASK & ~GPTE_LARGE_PAT & (guest_page_size(level) - 1);
 	return reserved;
 }
 

@@ -58,11 +58,16 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 {
 	uint64_t old = walk->gpte[level];
 	uint64_t new = old | GPTE_ACCESSED | (level == walk->level && write ? GPTE_DIRTY : 0);
-	hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
+	const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
+	hva_t hva;
 	int ret;
 
-	if (new == old)
+	if (!slot || (slot->flags & MEMSLOT_INVALID))
+		return 1;
+	/* A table in ROM does not keep them, as on a machine that has one. */
+	if (new == old || (slot->flags & MEMSLOT_READONLY))
 		return 0;
+	hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
 	ret = mm_cmpxchg64(shadow->mm, hva, &old, new);
 	if (!ret)
 		walk->gpte[level] = new;
@@ -72,49 +77,65 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 static void read_leaf(const struct guest_cpu *cpu, struct guest_walk *walk, int level)
 {
 	uint64_t gpte = walk->gpte[level];
-	gpa_t offset = walk->gva & (gpte_page_size(level) - 1);
+	gpa_t offset = walk->gva & (guest_page_size(level) - 1);
 
 	walk->level = level;
-	walk->gfn = gpte_leaf_gfn(gpte, level) | (offset >> PAGE_SHIFT);
+	walk->gfn = gpte_gfn(gpte, level) | offset >> PAGE_SHIFT;
 	walk->pkey = cpu->cr4 & GUEST_CR4_PKE ? gpte_pkey(gpte) : 0;
 	walk->global = (cpu->cr4 & GUEST_CR4_PGE) && (gpte & GPTE_GLOBAL);
 	walk->pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
 }
 
+/* Who only looks brings no page in: -EAGAIN where that would be needed. */
+static int read_gpte(struct shadow *shadow, hva_t hva, bool look, struct guest_walk *walk,
+		     uint64_t *gpte)
+{
+	if (!look)
+		return mm_error(walk, hva, mm_read(shadow->mm, hva, gpte, sizeof(*gpte)));
+	walk->bad_hva = mm_read64_atomic(shadow->mm, hva, gpte) ? hva : INVALID_HVA;
+	return walk->bad_hva == INVALID_HVA ? 0 : -EAGAIN;
+}
+
 /* Read the entries from the root to the leaf: is there a translation? 0; -EFAULT with *error_code:
  * the guest's fault; -errno: ours. */
-static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct guest_walk *walk,
-		      uint32_t *error_code)
+static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, bool look,
+		      struct guest_walk *walk, uint32_t *error_code)
 {
 	unsigned int left = ACC_ALL;
 
 	walk->levels = cpu->cr4 & GUEST_CR4_LA57 ? 5 : 4;
+	walk->reached = walk->levels + 1;
 	walk->table_gfn[walk->levels] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
 	for (int level = walk->levels;; level--) {
-		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
+		const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;
+		hva_t hva;
 		int ret;
 
-		if (hva == INVALID_HVA)
+		if (!slot)
 			return -EFAULT; /* a table where no memory is: reads as not present */
-		ret = mm_read(shadow->mm, hva, &gpte, sizeof(gpte));
+		if (slot->flags & MEMSLOT_INVALID)
+			return -EAGAIN; /* or so it will be, unless the slot is only moved */
+		hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
+		ret = read_gpte(shadow, hva, look, walk, &gpte);
 		if (ret)
-			return mm_error(walk, hva, ret);
+			return ret;
+		walk->gpte[level] = gpte;
+		walk->reached = level;
 		if (!(gpte & GPTE_PRESENT))
 			return -EFAULT;
 		if (gpte &
-		    gpte_reserved(cpu->efer & GUEST_EFER_NXE, cpu->maxphyaddr, gpte, level)) {
+		    gpte_reserved(gpte, level, cpu->maxphyaddr, cpu->efer & GUEST_EFER_NXE)) {
 			*error_code |= PFERR_PRESENT | PFERR_RSVD;
 			return -EFAULT;
 		}
 		left &= gpte_access(gpte);
-		walk->gpte[level] = gpte;
 		walk->access[level] = left;
 		if (gpte_is_leaf(gpte, level)) {
 			read_leaf(cpu, walk, level);
 			return 0;
 		}
-		walk->table_gfn[level - 1] = gpte_table_gfn(gpte);
+		walk->table_gfn[level - 1] = gpte_gfn(gpte, level);
 	}
 }
 
@@ -145,7 +166,7 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 	int ret;
 
 	*error_code = attempted(cpu, access);
-	ret = read_gptes(shadow, cpu, walk, error_code);
+	ret = read_gptes(shadow, cpu, false, walk, error_code);
 	if (!ret)
 		ret = check_rights(cpu, access, walk, error_code);
 	if (ret || (access & PFERR_LOOK))
@@ -156,7 +177,9 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 		if (ret)
 			return ret;
 	}
-	walk->dirty = walk->gpte[walk->level] & GPTE_DIRTY;
+	/* After a write also where the bit cannot be set, which is in ROM: or the page would never
+	 * be writable. */
+	walk->dirty = (walk->gpte[walk->level] & GPTE_DIRTY) || (access & PFERR_WRITE);
 	return 0;
 }
 
@@ -178,6 +201,28 @@ int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, ui
 	return -EAGAIN;
 }
 
+int guest_walk_look(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva,
+		    struct guest_walk *walk, uint32_t *error_code)
+{
+	int ret;
+
+	walk->gva = gva;
+	walk->bad_hva = INVALID_HVA;
+	walk->level = 0;
+	*error_code = 0;
+	ret = read_gptes(shadow, cpu, true, walk, error_code);
+	if (!ret)
+		walk->dirty = walk->gpte[walk->level] & GPTE_DIRTY;
+	return ret;
+}
+
+int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct guest_walk *walk,
+		      uint32_t *error_code)
+{
+	*error_code |= attempted(cpu, access);
+	return walk->level ? check_rights(cpu, access, walk, error_code) : -EFAULT;
+}
+
 /*
  * The host may have moved a table's page, or the guest edited an entry, since the walk (K-13). A
  * and D bits set meanwhile change nothing that a shadow entry depends on, except a D bit that was
@@ -195,7 +240,8 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 		if ((gpte | GPTE_ACCESSED | GPTE_DIRTY) !=
 		    (walk->gpte[level] | GPTE_ACCESSED | GPTE_DIRTY))
 			return false;
-		if (level == walk->level && walk->dirty && !(gpte & GPTE_DIRTY))
+		if (level == walk->level && (walk->gpte[level] & GPTE_DIRTY) &&
+		    !(gpte & GPTE_DIRTY))
 			return false;
 	}
 	return true;

@@ -63,24 +63,38 @@ static void unpin_parts(struct shadow *shadow, struct shadow_operand *operand, u
 		mm_unpin_page(shadow->mm, operand->part[nr].pfn, operand->write);
 }
 
+static int pin_part(struct shadow *shadow, struct shadow_operand *operand, unsigned int i,
+		    struct shadow_fault *fault)
+{
+	gpa_t gpa = operand->part[i].gpa;
+	const struct memslot *slot = gpa_to_memslot(shadow, gpa);
+	hva_t hva;
+	int ret;
+
+	if (!slot || (operand->write && (slot->flags & MEMSLOT_READONLY)))
+		return -ENXIO;
+	if (slot->flags & MEMSLOT_INVALID)
+		return -EAGAIN;
+	hva = memslot_gpa_hva(slot, gpa);
+	ret = mm_pin_page(shadow->mm, hva, operand->write, &operand->part[i].pfn);
+	if (ret == -EFAULT) {
+		fault->hva = hva;
+		ret = -ENXIO;
+	}
+	return ret;
+}
+
 static int pin_parts(struct shadow *shadow, struct shadow_operand *operand,
 		     struct shadow_fault *fault)
 {
 	gva_t gva = operand->gva;
 
 	for (unsigned int i = 0; i < operand->nr_parts; i++) {
-		hva_t hva = gpa_to_hva(shadow, operand->part[i].gpa);
-		int ret = -ENXIO;
+		int ret = pin_part(shadow, operand, i, fault);
 
-		if (hva != INVALID_HVA)
-			ret = mm_pin_page(shadow->mm, hva, operand->write, &operand->part[i].pfn);
 		if (ret) {
 			fault->gva = gva;
 			fault->gpa = operand->part[i].gpa;
-			if (ret == -EFAULT) {
-				fault->hva = hva;
-				ret = -ENXIO;
-			}
 			unpin_parts(shadow, operand, i);
 			return ret;
 		}

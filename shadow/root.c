@@ -42,8 +42,38 @@ static bool cpu_valid(const struct shadow *shadow, const struct guest_cpu *cpu)
 /* mmu_lock. The last vCPU to leave a root zaps it. */
 static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
 {
-	if (root && !--root->root_count)
+	if (!root || --root->root_count)
+		return;
+	if (shadow_page_obsolete(shadow, root))
+		zap_obsolete_page(shadow, root, batch);
+	else
 		zap_page(shadow, root, batch);
+}
+
+/*
+ * The vCPU runs on another root. Only now, as to let go of the old one is to say that this CPU does
+ * not run on it:
+ *
+ *   vCPU 0                               vCPU 1, on the same root
+ *   ------                               ------
+ *   mmu_lock: takes a new root, lets
+ *     go of the old; unlock
+ *                                        takes a new root, lets go of the old: the last,
+ *                                          retires the table
+ *   load_root                              ^ forbidden: CPU 0 is on it
+ *
+ * Replayed by tests/unit/test_root.c (leaves_before_it_lets_go).
+ */
+static void leave_root(struct shadow *shadow, struct shadow_page *root)
+{
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	spin_lock(&shadow->mmu_lock);
+	put_root(shadow, root, &batch);
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
 }
 
 /* @cpu's root, synced, is what the vCPU runs on. 0 or -ENOMEM. */
@@ -70,12 +100,11 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	root->root_count++;
 	left = vcpu->root;
 	vcpu->root = root;
-	put_root(shadow, left, &batch);
+	vcpu->cpu = *cpu;
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 
-	vcpu->cpu = *cpu;
-	/* Before the flush: it may retire the table that this CPU would otherwise still run on. */
+	shadow_hook(shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD);
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
 	zap_batch_flush(shadow, &batch);
 
@@ -85,6 +114,7 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
+	leave_root(shadow, left);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return 0;
 }
@@ -110,7 +140,9 @@ int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu_id, const struct gue
 	 * (SDM vol. 3, 4.10.4.1). */
 	if (vcpu->root && vcpu->root->role.word == root_role(shadow, cpu).word &&
 	    vcpu->cpu.cr3 == cpu->cr3 && !((vcpu->cpu.cr4 ^ cpu->cr4) & GUEST_CR4_PGE)) {
+		spin_lock(&shadow->mmu_lock);
 		vcpu->cpu = *cpu;
+		spin_unlock(&shadow->mmu_lock);
 		return 0;
 	}
 	return load_root(shadow, vcpu_id, cpu);
@@ -120,6 +152,19 @@ const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int
 {
 	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
 	return &shadow->vcpu[vcpu_id].cpu;
+}
+
+int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+
+	if (likely(!shadow_page_obsolete(shadow, vcpu->root)))
+		return 0;
+	/*
+	 * A load like any: another vCPU may have been at the new root for a while, with what this
+	 * one has since dropped from the old.
+	 */
+	return load_root(shadow, vcpu_id, &vcpu->cpu);
 }
 
 void shadow_put_roots(struct shadow *shadow)
@@ -142,15 +187,23 @@ void shadow_put_roots(struct shadow *shadow)
 
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 {
+	struct shadow_page *root = shadow->vcpu[vcpu_id].root;
 	struct zap_batch batch;
+	bool obsolete;
 	int id;
 
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	sync_gva(shadow, shadow->vcpu[vcpu_id].root, gva, &batch);
+	obsolete = shadow_page_obsolete(shadow, root);
+	if (!obsolete)
+		sync_gva(shadow, root, gva, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
+	/* The leaf may be in a table that is unlinked from the root, and not zapped yet
+	 * (zap_slot.c, rule 3). */
+	if (obsolete)
+		shadow_zap_obsolete(shadow);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 }

@@ -5,8 +5,10 @@
  * Locks, outermost first (docs/locking.md):
  *
  *   slots_lock -> (mm's locks, when the host mm calls us) -> mmu_lock -> batch_lock
+ *                                                         -> mn_invalidate_lock
  *
- *   slots_lock  mutex: who creates memslots. Readers of the slots are in a section of slots_srcu.
+ *   slots_lock  mutex: who changes memslots. Readers of the slots are in a section of slots_srcu.
+ *   mn_invalidate_lock  spinlock: how many invalidations are open; held to publish a set of slots.
  *   mmu_lock    spinlock: shadow pages, entries, rmaps, the invalidation window. Nothing sleeps or
  * allocates under it. batch_lock  spinlock: the list of zap batches that are not shot down yet.
  */
@@ -22,16 +24,21 @@
 #include "notifier/sync/list.h"
 #include "notifier/sync/lock.h"
 #include "notifier/sync/wait.h"
+#include "shadow/gfn_set.h"
 #include "shadow/spte.h"
 
 /* --- rmap.c: which entries name a thing ---------------------------------------------------------
  */
 
 /* 0: nobody; an spte pointer: that one; a struct rmap_desc pointer with bit 0 set: all in that
- * chain (K-06). */
+ * chain (K-06). Bit 1 is a lock, for those who read it without mmu_lock (K-40). */
 struct rmap_head {
 	uintptr_t val;
 };
+
+/* A page that is mapped at so many places loses them all before it is mapped at another (K-07): a
+ * chain is looked through, or cleared, in one section of mmu_lock. */
+#define RMAP_RECYCLE_THRESHOLD 1000
 
 struct rmap_desc; /* one chunk of a chain; comes from a vCPU's cache, since none can be allocated
 		     under mmu_lock */
@@ -45,34 +52,84 @@ void rmap_add(struct rmap_head *head, spte_t *sptep, struct rmap_desc **spare);
 void rmap_remove(struct rmap_head *head, spte_t *sptep);
 /* Any one of them, or NULL. mmu_lock. */
 spte_t *rmap_first(const struct rmap_head *head);
-/* @fn for each; it does not change the rmap. mmu_lock. */
+/* @fn for each; it may remove the entry that it was given, and changes nothing else in the rmap.
+ * mmu_lock. */
 void rmap_each(const struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
+/*
+ * The same without mmu_lock; @fn changes nothing in any rmap, takes no lock and does not sleep.
+ * Entries stay in the rmap until it is done, tables of them live. An entry that is on its way in is
+ * found or not, and may still be zero. In a section of slots_srcu.
+ */
+void rmap_each_lockless(struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
 bool rmap_contains(const struct rmap_head *head, const spte_t *sptep);
 unsigned int rmap_count(const struct rmap_head *head);
 
-/* --- memslot.c: gpa -> hva ----------------------------------------------------------------------
+/* --- memslot.c, memslot_set.c, memslot_gate.c: gpa -> hva ---------------------------------------
  */
 
+/* A flag of ours, beside MEMSLOT_*: the slot is being moved or deleted. */
+#define MEMSLOT_INVALID (1u << 31)
+
+/*
+ * A slot is immutable; to change one is to publish a copy in its place. What mmu_lock protects is
+ * behind pointers that copies share, so that whoever still has the old one sees the same: such
+ * state must not be added by value.
+ */
 struct memslot {
 	unsigned int id;
+	unsigned int flags;
 	gfn_t base_gfn;
 	uint64_t npages;
 	hva_t hva;
 	struct rmap_head *rmap; /* [npages], under mmu_lock */
+	struct gfn_set mapped;	/* the pages whose rmap is not empty; mmu_lock, read without */
 	uint8_t *zapped; /* [npages], under mmu_lock: an invalidation took its entries (refault
 			    counting) */
 };
 
-/* Immutable once published; replaced as a whole, freed after a grace period of slots_srcu. */
+/* rmap.c: the same for a page of @slot, which is in slot->mapped while its rmap is not empty. */
+void gfn_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare);
+void gfn_rmap_remove(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep);
+
+/* One set of slots, found by id, by gfn and by hva (memslot_set.c). Immutable while published. */
 struct memslots {
+	uint64_t generation;
 	unsigned int nr;
-	struct memslot
-		*slot[MEMSLOT_MAX]; /* sorted by base_gfn; shared between generations of the set */
+	struct memslot *by_id[MEMSLOT_MAX];
+	struct memslot *by_gfn[MEMSLOT_MAX]; /* [nr], by base_gfn: disjoint */
+	struct memslot *by_hva[MEMSLOT_MAX]; /* [nr], by hva: may overlap */
+	hva_t max_end[MEMSLOT_MAX];	     /* [nr], of by_hva: see memslots_next() */
 };
 
 /* The current set. In a section of slots_srcu, or under slots_lock. */
 struct memslots *shadow_memslots(struct shadow *shadow);
-struct memslot *gfn_to_memslot(const struct memslots *slots, gfn_t gfn); /* or NULL */
+/* These may give an INVALID slot; NULL: none. */
+struct memslot *gfn_to_memslot(const struct memslots *slots, gfn_t gfn);
+struct memslot *gpa_to_memslot(struct shadow *shadow, gpa_t gpa);
+/*
+ * The first index from @from on of a slot in by_hva that meets [start, end), or slots->nr. Of the
+ * others it looks at those only that a search passes on its way.
+ */
+unsigned int memslots_next(const struct memslots *slots, unsigned int from, hva_t start, hva_t end);
+#define for_each_memslot_in(i, slots, start, end)                                \
+	for ((i) = memslots_next((slots), 0, (start), (end)); (i) < (slots)->nr; \
+	     (i) = memslots_next((slots), (i) + 1, (start), (end)))
+
+/* @slots is not published: @new takes the place of @old; either may be NULL. */
+void memslots_replace(struct memslots *slots, struct memslot *old, struct memslot *new);
+/* Is each index of @slots what the others are? For the audit. */
+bool memslots_sound(const struct memslots *slots);
+
+/*
+ * memslot_gate.c, slots_lock: publish @slots once no invalidation is open, and wait until nobody
+ * reads the set that it replaces. That is the other one of shadow->memslots[], free for the next
+ * change.
+ */
+void memslots_swap(struct shadow *shadow, struct memslots *slots);
+/* The published set stays what it is from begin to end, until the mm is dead. */
+void mn_invalidate_begin(struct shadow *shadow);
+void mn_invalidate_end(struct shadow *shadow);
+/* No reader is left, and no callback comes any more. */
 void memslots_destroy(struct shadow *shadow);
 
 static inline hva_t memslot_hva(const struct memslot *slot, gfn_t gfn)
@@ -80,7 +137,26 @@ static inline hva_t memslot_hva(const struct memslot *slot, gfn_t gfn)
 	return slot->hva + ((gfn - slot->base_gfn) << PAGE_SHIFT);
 }
 
-/* hva of @gpa, or INVALID_HVA where no slot is. In a section of slots_srcu. */
+/* The pages of @slot, counted from its first, that [start, end) touches: [*first, *last). False:
+ * none. */
+static inline bool memslot_overlap(const struct memslot *slot, hva_t start, hva_t end,
+				   uint64_t *first, uint64_t *last)
+{
+	hva_t slot_end = slot->hva + (slot->npages << PAGE_SHIFT);
+
+	if (start >= slot_end || end <= slot->hva)
+		return false;
+	*first = start <= slot->hva ? 0 : (start - slot->hva) >> PAGE_SHIFT;
+	*last = end >= slot_end ? slot->npages : (end - slot->hva + PAGE_SIZE - 1) >> PAGE_SHIFT;
+	return true;
+}
+
+static inline hva_t memslot_gpa_hva(const struct memslot *slot, gpa_t gpa)
+{
+	return memslot_hva(slot, gpa >> PAGE_SHIFT) + (gpa & ~PAGE_MASK);
+}
+
+/* hva of @gpa, or INVALID_HVA where no slot is, or an INVALID one. In a section of slots_srcu. */
 hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa);
 
 /* --- page.c: shadow pages -----------------------------------------------------------------------
@@ -146,7 +222,10 @@ struct shadow_page {
 	gfn_t gfn; /* of the guest table that this one shadows; of the first page that
 		      a direct one maps */
 	struct shadow_role role;
-	int root_count; /* vCPUs that run on it; a root in use is emptied, never freed */
+	int root_count; /* vCPUs that run on it */
+	/* What vCPUs may peek at without the lock, to see whether their root is still good. */
+	unsigned int gen; /* of shadow->gen, when it was published */
+	bool zapped;
 	/* Of a page that is not direct (write_protect.c, sync.c). */
 	bool unsync;	     /* its gfn may be writable; otherwise no leaf of it is */
 	bool edited;	     /* so the last sync found: a store to it is no news */
@@ -162,7 +241,10 @@ struct shadow_page {
 	 * must still be shot down.
 	 */
 	uint64_t *gfns;
-	unsigned int nr_unshot;	  /* frames in gfns[], once zapped */
+	unsigned int nr_unshot; /* frames in gfns[], once zapped */
+	/* [TABLE_ENTRIES]: the guest's entry that each of ours was made from, for the audit; NULL
+	 * unless that wants it. Not of direct tables: the guest has none there. */
+	uint64_t *gptes;
 	struct rmap_head parents; /* entries that link to it (K-09) */
 };
 
@@ -182,6 +264,8 @@ struct list_head *shadow_page_bucket(struct shadow *shadow, gfn_t gfn);
 /* The batch has room: stores to a table above the leaves are ours to carry out from here on. */
 void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gfn,
 			 struct shadow_role role, struct zap_batch *batch);
+/* Any page of @gfn, in whatever role, obsolete ones too; or NULL. */
+struct shadow_page *shadow_page_of_gfn(struct shadow *shadow, gfn_t gfn);
 struct shadow_page *sptep_to_sp(struct shadow *shadow, const spte_t *sptep);
 struct shadow_page *spte_to_child(struct shadow *shadow, spte_t spte);
 void shadow_page_link(struct shadow_page *child, spte_t *sptep, struct rmap_desc **spare);
@@ -189,7 +273,11 @@ void shadow_page_link(struct shadow_page *child, spte_t *sptep, struct rmap_desc
 /* --- tlb.c: zap batches -------------------------------------------------------------------------
  */
 
-#define ZAP_BATCH_FRAMES 128
+#define ZAP_BATCH_FRAMES  128
+#define ZAP_BATCH_ENTRIES 1024 /* so long is mmu_lock held; leaves of a page share a frame */
+#define ZAP_BATCH_PAGES	  10   /* so many tables at most go in one mmu_lock section of a slow zap */
+
+static_assert(RMAP_RECYCLE_THRESHOLD <= ZAP_BATCH_ENTRIES, "a batch takes all leaves of a page");
 
 /*
  * What one critical section under mmu_lock has cleared and nobody has shot down yet. Lives on the
@@ -202,6 +290,7 @@ struct zap_batch {
 	struct list_head
 		link; /* shadow->batches, between close and the end of the shootdown; batch_lock */
 	uint64_t number;
+	unsigned int nr_entries; /* changed, but for those of retired pages */
 	unsigned int nr_frames;
 	pfn_t frames[ZAP_BATCH_FRAMES];
 	struct list_head retired; /* zapped shadow pages, with the frames of their leaves */
@@ -210,13 +299,16 @@ struct zap_batch {
 void zap_batch_init(struct zap_batch *batch);
 static inline bool zap_batch_full(const struct zap_batch *batch)
 {
-	return batch->nr_frames == ZAP_BATCH_FRAMES;
+	return batch->nr_frames == ZAP_BATCH_FRAMES || batch->nr_entries == ZAP_BATCH_ENTRIES;
 }
 /* mmu_lock: a leaf of @pfn was cleared, or lost a right. There is room. */
 static inline void zap_batch_add(struct zap_batch *batch, pfn_t pfn)
 {
 	ASSERT(!zap_batch_full(batch), "the caller flushes a full batch first");
-	batch->frames[batch->nr_frames++] = pfn;
+	batch->nr_entries++;
+	/* Whoever changes all leaves of a page finds one frame in them. */
+	if (!batch->nr_frames || batch->frames[batch->nr_frames - 1] != pfn)
+		batch->frames[batch->nr_frames++] = pfn;
 }
 /* mmu_lock: number the batch. Nothing may be added to it afterwards. */
 void zap_batch_close(struct shadow *shadow, struct zap_batch *batch);
@@ -229,10 +321,24 @@ void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch);
 void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr);
 
 /* zap.c, mmu_lock: clear one leaf, or a table and all that hangs below it; the batch must not be
- * full for a leaf. */
+ * full for a leaf. And all leaves of a page of a slot: false when the batch filled up before. */
 void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
 	       struct zap_batch *batch);
+bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch);
 void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
+/* The same for @sp alone, which is obsolete: its children are unlinked, and stay to be zapped. */
+void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
+
+/* --- zap_slot.c: what a slot takes along; no lock but slots_lock --------------------------------
+ */
+
+/* slots_lock: @slot, which is published as INVALID or READONLY, has no leaf when this returns, no
+ * CPU reaches a page of it, and with @tables nothing shadows a guest table in it. */
+void shadow_zap_slot(struct shadow *shadow, struct memslot *slot, bool tables);
+/* The same for all slots, the fast way: all there is becomes obsolete at once. */
+void shadow_zap_all_fast(struct shadow *shadow);
+/* What is obsolete goes, if it has not yet. On return no CPU uses anything of it. */
+void shadow_zap_obsolete(struct shadow *shadow);
 
 /* --- write_protect.c: stores to guest tables; mmu_lock -------------------------------------------
  */
@@ -273,7 +379,8 @@ struct guest_walk {
 		      1]; /* [level]: what was read, with the A and D bits that we set */
 	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level, raw */
 	int levels;			       /* of the tables: level of the root */
-	int level;			       /* of the leaf: 1, 2 (2 MiB) or 3 (1 GiB) */
+	int reached;	   /* the last level whose entry was read; levels + 1: none */
+	int level;	   /* of the leaf: 1, 2 (2 MiB) or 3 (1 GiB) */
 	gfn_t gfn;	   /* the 4 KiB page, also where it is part of a larger one */
 	unsigned int pkey; /* its key; 0 without CR4.PKE */
 	unsigned int pcid; /* that the translation belongs to, unless global */
@@ -292,6 +399,18 @@ struct guest_walk {
  */
 int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code);
+/*
+ * The same without a trace, for who only wants to know: no bit is set, no page brought in, and
+ * nobody asks for rights. Of an address that is canonical. 0; -EFAULT: no page, and walk->level is
+ * 0; -EAGAIN: the same, as the entry of the level below walk->reached, at walk->bad_hva, cannot be
+ * read now. What lies above is in @walk.
+ */
+int guest_walk_look(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva,
+		    struct guest_walk *walk, uint32_t *error_code);
+/* And would that do for @access? 0 or -EFAULT; *error_code: in what the look gave, out what the
+ * guest would get. */
+int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct guest_walk *walk,
+		      uint32_t *error_code);
 /* mmu_lock: are the entries that @walk read still there (K-13)? Does not sleep; false also when one
  * cannot be read now. */
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
@@ -302,6 +421,9 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
  * never change, so no lock is needed.
  */
 bool gva_reserved(const struct shadow_page *root, gva_t gva);
+
+/* root.c, on the vCPU's thread: it goes on from a new root if its own is obsolete. 0 or -ENOMEM. */
+int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id);
 
 /* root.c: no vCPU runs any more; every vCPU lets go of its root. */
 void shadow_put_roots(struct shadow *shadow);
@@ -320,16 +442,24 @@ struct shadow_cache {
 
 struct shadow_vcpu {
 	struct shadow_page *root; /* stored under mmu_lock; its owner may load it without */
-	struct guest_cpu cpu;	  /* its owner's; root is that of its view */
+	struct guest_cpu cpu;	  /* the same; root is that of its view */
 	struct shadow_cache cache;
 };
 
+/* Points of a change of slots are hit with slots_lock held. */
 enum shadow_hook_point {
 	SHADOW_HOOK_WALK_BEFORE_MARK,	 /* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
 	SHADOW_HOOK_OPERAND_BEFORE_SWAP, /* operand.c: compared, not yet exchanged */
 	SHADOW_HOOK_SYNC_BEFORE_COMPARE, /* sync.c: tables protected and shot down */
+	SHADOW_HOOK_ZAP_YIELD, /* invalidate.c: in the middle of a range, mmu_lock dropped */
+	SHADOW_HOOK_AGE,       /* age.c: a leaf found; its rmap is locked, so nothing may sleep */
+	SHADOW_HOOK_ROOT_BEFORE_LOAD, /* root.c: the vCPU has a root that its CPU has not loaded */
+	SHADOW_HOOK_SLOT_WAITS,	      /* memslot_gate.c: an invalidation is open */
+	SHADOW_HOOK_SLOT_BEFORE_ZAP,  /* memslot.c: the slot is INVALID, to all who look */
+	SHADOW_HOOK_SLOT_AFTER_ZAP,   /* ... and nothing maps it any more */
+	SHADOW_HOOK_ZAP_BREAK,	      /* zap_slot.c: mmu_lock dropped, not all zapped yet */
 	NR_SHADOW_HOOKS,
 };
 
@@ -338,11 +468,17 @@ struct shadow {
 	struct machine *machine;
 	struct mmu_notifier notifier;
 	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
-	bool audit;
+	enum shadow_audit_level audit;
 
 	struct mutex slots_lock;
 	struct srcu_struct slots_srcu;
 	struct memslots *slots; /* stored under slots_lock, loaded in a section of slots_srcu */
+	struct memslots *memslots[2];	   /* the published one, and one for the next change */
+	enum shadow_zap_policy zap_policy; /* slots_lock */
+
+	spinlock_t mn_invalidate_lock;
+	unsigned long mn_active_invalidate_count; /* stored under mn_invalidate_lock */
+	wait_queue_head_t mn_wait;		  /* one waiter: it has slots_lock */
 
 	spinlock_t mmu_lock;
 	/* Under mmu_lock; seq and in_progress are also peeked at without it, as a hint (fault.c).
@@ -352,6 +488,7 @@ struct shadow {
 	hva_t invalidate_start,
 		invalidate_end; /* the union of the open windows, while in_progress */
 	bool dead;		/* release ran: no entry is ever made again */
+	unsigned int gen;	/* pages of another are obsolete (zap_slot.c) */
 	struct list_head pages;
 	struct list_head by_gfn[SHADOW_HASH_SIZE];
 	struct list_head by_spt[SHADOW_HASH_SIZE];
@@ -374,6 +511,8 @@ struct shadow {
 		void (*fn)(void *arg);
 		void *arg;
 	} hook[NR_SHADOW_HOOKS];
+	/* And have zap_rmap() take a batch for full after so many entries; 0: when it is. */
+	unsigned int yield_after;
 
 	unsigned int nr_vcpus;
 	struct shadow_vcpu vcpu[];
@@ -381,6 +520,15 @@ struct shadow {
 
 void shadow_set_hook(struct shadow *shadow, enum shadow_hook_point point, void (*fn)(void *arg),
 		     void *arg);
+
+/*
+ * Is nothing to be made below @sp any more? Under mmu_lock: exact. The vCPU that runs on a root may
+ * ask without.
+ */
+static inline bool shadow_page_obsolete(const struct shadow *shadow, const struct shadow_page *sp)
+{
+	return READ_ONCE(sp->zapped) || READ_ONCE(sp->gen) != READ_ONCE(shadow->gen);
+}
 
 static inline void shadow_hook(struct shadow *shadow, enum shadow_hook_point point)
 {
@@ -409,5 +557,7 @@ struct shadow_page *shadow_cache_take(struct shadow_cache *cache, int level);
 
 /* audit.c: BUG on a violation, if audits are on. mmu_lock. */
 void shadow_audit_locked(struct shadow *shadow);
+/* The same of a table that goes back to the machine now, if there is anything left in it. */
+void shadow_audit_retired(struct shadow *shadow, const struct shadow_page *sp);
 
 #endif

@@ -32,7 +32,7 @@
  * The first store is seen since the look comes after the shootdown, the second since the table
  * stays unsync. The mark goes with the look, not before: else a third vCPU that loads CR3 in
  * between would find nothing to do, and run on what is stale. Of two syncs of a table at once the
- * later one takes the mark away, after its own shootdown. Each is a case in test_sync (race_*).
+ * later one takes the mark away, after its own shootdown. Each is a case in test_sync_races.
  *
  * A table in which a sync has found an edit is not protected by the next one: it would only be
  * stored to again, which costs a fault. That one compares it, and so on, until there is nothing to
@@ -47,22 +47,27 @@
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
-/* What the guest's entry @index of the table that @sp shadows holds; 0 when that is out of reach.
+/*
+ * What the guest's entry @index of the table that @sp shadows holds; 0 when that is out of reach.
+ * One in ROM is walked without being marked.
  */
 static uint64_t read_gpte(struct shadow *shadow, const struct shadow_page *sp, unsigned int index)
 {
 	gpa_t gpa = (sp->gfn << PAGE_SHIFT) + index * sizeof(uint64_t);
-	hva_t hva = gpa_to_hva(shadow, gpa);
+	const struct memslot *slot = gpa_to_memslot(shadow, gpa);
 	uint64_t gpte;
 
-	return hva == INVALID_HVA || mm_read64_atomic(shadow->mm, hva, &gpte) ? 0 : gpte;
+	if (!slot || (slot->flags & MEMSLOT_INVALID) ||
+	    mm_read64_atomic(shadow->mm, memslot_gpa_hva(slot, gpa), &gpte))
+		return 0;
+	return slot->flags & MEMSLOT_READONLY ? gpte | GPTE_ACCESSED | GPTE_DIRTY : gpte;
 }
 
 /* Would a walk pass this entry without having to mark it? */
 static bool gpte_walked(struct shadow_role role, uint64_t gpte)
 {
 	return (gpte & GPTE_PRESENT) && (gpte & GPTE_ACCESSED) &&
-	       !(gpte & gpte_reserved(role.nxe, role.maxphyaddr, gpte, role.level));
+	       !(gpte & gpte_reserved(gpte, role.level, role.maxphyaddr, role.nxe));
 }
 
 static unsigned int role_pkey(struct shadow_role role, uint64_t gpte)
@@ -76,21 +81,17 @@ bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned 
 	const struct shadow_page *child = spte_to_child(shadow, sp->spt[index]);
 	uint64_t gpte = read_gpte(shadow, sp, index);
 	struct shadow_role role = sp->role;
-	gfn_t gfn;
 
-	if (!gpte_walked(role, gpte))
+	if (!gpte_walked(role, gpte) || child->gfn != gpte_gfn(gpte, role.level))
 		return false;
 	role.access &= gpte_access(gpte);
 	if (gpte_is_leaf(gpte, role.level)) {
-		gfn = gpte_leaf_gfn(gpte, role.level);
 		role.direct = true;
 		role.dirty = !!(gpte & GPTE_DIRTY);
 		role.pkey = role_pkey(role, gpte);
-	} else {
-		gfn = gpte_table_gfn(gpte);
 	}
 	role.level--;
-	return child->gfn == gfn && child->role.word == role.word;
+	return child->role.word == role.word;
 }
 
 /* What the guest's entry leaves of the rights to its page, none if it is another page. */
@@ -99,7 +100,7 @@ static unsigned int rights_now(struct shadow *shadow, const struct shadow_page *
 {
 	uint64_t gpte = read_gpte(shadow, sp, index);
 
-	if (!gpte_walked(sp->role, gpte) || gpte_leaf_gfn(gpte, 1) != sp->gfns[index])
+	if (!gpte_walked(sp->role, gpte) || gpte_gfn(gpte, 1) != sp->gfns[index])
 		return 0;
 	return leaf_rights(sp->role, sp->role.access & gpte_access(gpte), role_pkey(sp->role, gpte),
 			   gpte & GPTE_DIRTY);

@@ -34,6 +34,7 @@ void zap_batch_init(struct zap_batch *batch)
 	INIT_LIST_HEAD(&batch->link);
 	INIT_LIST_HEAD(&batch->retired);
 	batch->number = 0;
+	batch->nr_entries = 0;
 	batch->nr_frames = 0;
 }
 
@@ -90,11 +91,13 @@ static void retire_pages(struct shadow *shadow, struct zap_batch *batch)
 
 	list_for_each_entry_safe(sp, next, &batch->retired, link) {
 		list_del(&sp->link);
+		shadow_audit_retired(shadow, sp);
 		if (shadow->broken & SHADOW_BREAK_RETIRE)
 			ops->free_table(shadow->machine, sp->table);
 		else
 			ops->retire_table(shadow->machine, sp->table);
 		atomic64_inc(&shadow->stats.tables_retired);
+		kfree(sp->gptes);
 		kfree(sp->gfns);
 		kfree(sp);
 	}
@@ -124,6 +127,7 @@ void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch)
 	}
 
 	retire_pages(shadow, batch);
+	batch->nr_entries = 0;
 	batch->nr_frames = 0;
 	batch->number = 0;
 }

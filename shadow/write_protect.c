@@ -100,7 +100,7 @@ static void protect_one(spte_t *sptep, void *arg)
 
 void write_protect_gfn(struct shadow *shadow, gfn_t gfn, struct zap_batch *batch)
 {
-	struct memslot *slot = gfn_to_memslot(shadow->slots, gfn);
+	struct memslot *slot = gfn_to_memslot(shadow_memslots(shadow), gfn);
 	pfn_t pfn = INVALID_PFN;
 
 	lockdep_assert_held(&shadow->mmu_lock);

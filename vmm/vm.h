@@ -60,8 +60,8 @@ struct vm_config {
 	const char *swap_dir;
 	uint64_t seed;
 	unsigned int broken; /* SHADOW_BREAK_* */
-	bool audit;	     /* shadow_set_audit */
-	FILE *console;	     /* the guest's output; NULL: dropped. The caller's, outlives the vm */
+	enum shadow_audit_level audit;
+	FILE *console; /* the guest's output; NULL: dropped. The caller's, outlives the vm */
 };
 
 struct vm {

@@ -41,7 +41,7 @@ void guest_mem_attach(struct guest_mem *g)
 	ASSERT(!shadow_create(&g->shadow, g->mm, model_to_machine(g->model), g->config.nr_cpus),
 	       "a shadow MMU");
 	shadow_set_break(g->shadow, g->config.broken);
-	shadow_set_audit(g->shadow, g->config.audit);
+	shadow_set_audit(g->shadow, g->config.audit ? SHADOW_AUDIT_SEMANTIC : SHADOW_AUDIT_OFF);
 	ASSERT(!shadow_create_memslot(g->shadow, 0, 0, g->nr_pages, GUEST_MEM_HVA), "a memslot");
 
 	g->cr3 = guest_new_table(g);
@@ -134,6 +134,13 @@ gpa_t guest_pte_gpa(struct guest_mem *g, uint64_t cr3, gva_t gva, int level)
 void guest_map(struct guest_mem *g, uint64_t cr3, gva_t gva, gpa_t gpa, uint64_t flags)
 {
 	guest_edit(g, guest_pte_gpa(g, cr3, gva, 1), gpa | flags);
+}
+
+void guest_reload_afresh(struct guest_mem *g, unsigned int cpu)
+{
+	for (gpa_t pte = g->cr3; pte < g->cr3 + PAGE_SIZE; pte += 8)
+		guest_write(g, pte, guest_read(g, pte) & ~GUEST_PTE_A);
+	ASSERT(!shadow_load_cr3(g->shadow, cpu, g->cr3), "CPU %u keeps its root", cpu);
 }
 
 enum ret_pf guest_fault(struct guest_mem *g, unsigned int cpu, gva_t gva, uint32_t access,

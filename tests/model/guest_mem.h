@@ -80,6 +80,10 @@ gpa_t guest_new_table(struct guest_mem *g);
 gpa_t guest_pte_gpa(struct guest_mem *g, uint64_t cr3, gva_t gva, int level);
 void guest_map(struct guest_mem *g, uint64_t cr3, gva_t gva, gpa_t gpa, uint64_t flags);
 
+/* CPU @cpu loads cr3 again after the guest has made all of its root's entries old (A clear):
+ * nothing that was shadowed below stays. */
+void guest_reload_afresh(struct guest_mem *g, unsigned int cpu);
+
 /* An access to @gva as CPU @cpu by way of the fault path alone: what shadow_handle_fault() says of
  * it.
  */

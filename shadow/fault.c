@@ -34,6 +34,7 @@
  */
 #include <errno.h>
 
+#include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
 const char *ret_pf_name(enum ret_pf ret)
@@ -113,13 +114,16 @@ static struct shadow_role child_role(const struct shadow_page *sp, const struct 
 	return role;
 }
 
-/* For the audit: what the entry of @sp for this walk is made from. */
+/* For the audit: what the entry of @sp for this walk is made from. In ROM a page is as dirty as the
+ * walk says, not as its entry does. */
 static void note_origin(struct shadow_page *sp, const struct guest_walk *walk)
 {
 	int level = sp->role.level;
 
-	if (unlikely(sp->gptes) && !sp->role.direct)
-		sp->gptes[table_index(walk->gva, level)] = walk->gpte[level];
+	if (likely(!sp->gptes) || sp->role.direct)
+		return;
+	sp->gptes[table_index(walk->gva, level)] =
+		walk->gpte[level] | (level == walk->level && walk->dirty ? GPTE_DIRTY : 0);
 }
 
 /*

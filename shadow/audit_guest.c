@@ -10,8 +10,9 @@
  *
  * What a guest's entry was is noted when ours is made of it, if the audit asks for that beforehand
  * (shadow_page.gptes). What it is now says less: the guest may have changed it, and its CPUs, as
- * ours do, may keep what it gave until an INVLPG or a load of CR3. No table is known to be in sync
- * at all times. Who knows that all are, as nobody has changed one, asks for IN_SYNC.
+ * ours do, may keep what it gave until an INVLPG or a load of CR3. Even a table that is in step
+ * (write_protect.c) may have been written by the host, or a device, that told nobody. Who knows
+ * that all are, as nobody has changed one, asks for IN_SYNC.
  *
  * What remains unsaid: whether something is missing. A table may grant less than it could, or
  * nothing, at any time.

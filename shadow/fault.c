@@ -77,12 +77,7 @@ static bool invalidate_retry_unsafe(struct shadow *shadow, unsigned long seq)
 	return READ_ONCE(shadow->invalidate_seq) != seq;
 }
 
-/*
- * Does @gva lie below an entry of the machine's own (spte.h, rule 1)? Then the guest's tables have
- * no say there, whatever they hold (I8). Those entries are in a root from the start and never
- * change, so no lock is needed.
- */
-static bool gva_reserved(const struct shadow_page *root, gva_t gva)
+bool gva_reserved(const struct shadow_page *root, gva_t gva)
 {
 	spte_t spte = READ_ONCE(root->spt[table_index(gva, root->role.level)]);
 

@@ -332,8 +332,9 @@ void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap
 /* --- zap_slot.c: what a slot takes along; no lock but slots_lock --------------------------------
  */
 
-/* slots_lock: @slot, which is published as INVALID or READONLY, has no leaf when this returns, no
- * CPU reaches a page of it, and with @tables nothing shadows a guest table in it. */
+/* slots_lock: the leaves of @slot go, and with @tables what shadows a guest table in it, all that
+ * were there when it was published. No CPU reaches any of that when this returns; of an INVALID
+ * slot nothing comes back, of a READONLY one nothing writable. */
 void shadow_zap_slot(struct shadow *shadow, struct memslot *slot, bool tables);
 /* The same for all slots, the fast way: all there is becomes obsolete at once. */
 void shadow_zap_all_fast(struct shadow *shadow);

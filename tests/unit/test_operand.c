@@ -132,6 +132,30 @@ TEST(operand, second_page_is_no_memory)
 	guest_mem_destroy(&g);
 }
 
+/* It can be read, and a store is for a device. */
+TEST(operand, second_page_is_rom)
+{
+	const struct memslot_region rom = {.id = 1,
+					   .flags = MEMSLOT_READONLY,
+					   .base_gfn = 0x100000,
+					   .npages = 1,
+					   .hva = guest_hva(GPA_B)};
+	struct shadow_operand operand;
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	fixture(&g);
+	expect_eq(shadow_set_memslot(g.shadow, &rom), 0);
+	guest_map(&g, g.cr3, SECOND, rom.base_gfn << PAGE_SHIFT, GUEST_PTE_RW);
+	expect_nothing(&g, -ENXIO, SECOND, &fault);
+	expect_eq(fault.hva, INVALID_HVA);
+	expect_eq(fault.gpa, rom.base_gfn << PAGE_SHIFT);
+	expect_eq(get(&g, SECOND, 8, 0, &operand), 0);
+	expect_eq(shadow_operand_read(g.shadow, &operand), 0xffeeddccbbaa9988);
+	shadow_operand_put(g.shadow, &operand);
+	guest_mem_destroy(&g);
+}
+
 TEST(operand, second_page_is_refused_by_the_host)
 {
 	struct shadow_fault fault;

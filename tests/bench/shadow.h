@@ -34,6 +34,10 @@ int shadow_guest_init(struct shadow_guest *guest, uint64_t nr_live);
 void shadow_guest_live(struct shadow_guest *guest);
 void shadow_guest_destroy(struct shadow_guest *guest);
 
+/* The guest maps the neighbour at the address of @page; or the page again. INVLPG is yet to come.
+ */
+void shadow_guest_edit(struct shadow_guest *guest, uint64_t page);
+
 /* All of these end the program if they do not do what they say. */
 void shadow_fault_in(struct shadow_guest *guest, unsigned int vcpu, uint64_t page);
 /* Fault, once more, on a page that is mapped. */
@@ -54,8 +58,8 @@ void shadow_sizes_teardown(const struct bench *b);
 int shadow_sizes_sample(const struct bench *b, const struct bench_variant *v, uint64_t n,
 			struct bench_sample *s);
 
-/* A fault and the INVLPG that undoes it, on as many vCPUs as the bench has threads; b->arg has how
- * many pages are live. */
+/* A fault, an edit of the entry, and the INVLPG that makes it count, on as many vCPUs as the bench
+ * has threads; b->arg has how many pages are live. */
 int shadow_vcpus_setup(const struct bench *b);
 void shadow_vcpus_teardown(const struct bench *b);
 int shadow_vcpus_sample(const struct bench *b, const struct bench_variant *v, uint64_t n,

@@ -110,6 +110,7 @@ static void vcpu_loop(uint64_t n)
 		uint64_t page = first + i % SHADOW_PAGES;
 
 		shadow_fault_in(&shared, my_vcpu, page);
+		shadow_guest_edit(&shared, page);
 		shadow_invlpg(shared.shadow, my_vcpu, page << PAGE_SHIFT);
 	}
 }

@@ -117,7 +117,7 @@ static const struct bench benches[] = {
 		.sample = shadow_memory_sample,
 		.goal = goal_of_memory,
 	},
-	BY_VCPUS(1, "a fault and the INVLPG that undoes it, on one vCPU"),
+	BY_VCPUS(1, "a fault, an edit of the entry and its INVLPG, on one vCPU"),
 	BY_VCPUS(2, "the same, on two at the same time"),
 	BY_VCPUS(4, "the same, on four"),
 };

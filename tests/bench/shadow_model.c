@@ -141,6 +141,17 @@ void shadow_guest_destroy(struct shadow_guest *guest)
 	*guest = (struct shadow_guest){NULL};
 }
 
+/* The leaf tables are the first, one behind the other. */
+void shadow_guest_edit(struct shadow_guest *guest, uint64_t page)
+{
+	const hva_t at = TABLES_HVA + page * sizeof(uint64_t);
+	uint64_t entry;
+
+	must(!mm_read(guest->mm, at, &entry, sizeof(entry)));
+	entry ^= 1UL << PAGE_SHIFT;
+	must(!mm_write(guest->mm, at, &entry, sizeof(entry)));
+}
+
 static enum ret_pf fault(struct shadow_guest *guest, unsigned int vcpu, uint64_t page)
 {
 	struct shadow_fault f = {.gva = page << PAGE_SHIFT, .error_code = PFERR_WRITE};

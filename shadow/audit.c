@@ -117,11 +117,16 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 		violation(audit, "two pages for gfn %#lx in the same role", sp->gfn);
 	if (sptep_to_sp(shadow, sp->spt) != sp)
 		violation(audit, "the table of gfn %#lx is not found by its address", sp->gfn);
+	if (sp->root_count != (int)root_cache_count(shadow, sp))
+		violation(audit, "the root of gfn %#lx is counted %d times, and kept in %u places",
+			  sp->gfn, sp->root_count, root_cache_count(shadow, sp));
 	if (!sp->root_count && !sp->parents.val)
 		violation(audit, "the page of gfn %#lx is neither linked nor a root", sp->gfn);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		if (!spte_present(sp->spt[i]))
 			continue;
+		if (root_is_dummy(sp))
+			violation(audit, "entry %u of a dummy root is present", i);
 		if (sp->role.level == 1)
 			audit_leaf(audit, sp, i);
 		else

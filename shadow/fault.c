@@ -272,6 +272,7 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	if (shadow_cache_topup(shadow, &vcpu->cache, false))
 		return RET_PF_NO_MEMORY;
 
+	shadow_hook(shadow, SHADOW_HOOK_FAULT_BEFORE_WALK);
 	/* Acquire: neither the guest's tables nor the primary page table are read before seq. Pairs
 	 * with invalidate_range_end. */
 	seq = smp_load_acquire(&shadow->invalidate_seq);
@@ -289,6 +290,8 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 		ret = RET_PF_RETRY;
 	else if (!guest_walk_unchanged(shadow, &walk))
 		ret = RET_PF_RETRY;
+	else if (root_is_dummy(vcpu->root))
+		ret = RET_PF_RETRY; /* the slot came while we walked */
 	else
 		ret = install(shadow, vcpu, &map, &batch);
 	zap_batch_close(shadow, &batch);
@@ -306,8 +309,12 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 	ASSERT(vcpu < shadow->nr_vcpus && shadow->vcpu[vcpu].root, "the vCPU has loaded CR3");
 	id = srcu_read_lock(&shadow->slots_srcu);
 	/* Looked at inside the section: see shadow_release(). */
-	ret = READ_ONCE(shadow->dead) ? RET_PF_HALTED
-				      : handle_fault(shadow, &shadow->vcpu[vcpu], fault);
+	if (READ_ONCE(shadow->dead))
+		ret = RET_PF_HALTED;
+	else if (shadow_leave_obsolete_root(shadow, vcpu))
+		ret = RET_PF_NO_MEMORY;
+	else
+		ret = handle_fault(shadow, &shadow->vcpu[vcpu], fault);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 
 	atomic64_inc(&shadow->stats.faults);

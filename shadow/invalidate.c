@@ -154,8 +154,10 @@ static void shadow_release(struct mmu_notifier *subscription, struct mm_struct *
 	/* That zaps all: every page hangs below a root. Roots stay until their vCPUs let go of
 	 * them. */
 	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
-		if (shadow->vcpu[i].root)
-			zap_page(shadow, shadow->vcpu[i].root, &batch);
+		for (unsigned int j = 0; j < NR_KEPT_ROOTS; j++) {
+			if (shadow->vcpu[i].roots[j].root)
+				zap_page(shadow, shadow->vcpu[i].roots[j].root, &batch);
+		}
 	}
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);

@@ -1,29 +1,36 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Roots: the virtual CPU's state, CR3 loads, and INVLPG.
+ * The virtual CPU's state, and which root it runs on: loads of CR3, changes of view, INVLPG and
+ * INVPCID.
  *
- * A guest's edits of its tables take effect in the shadow at a fault, at INVLPG and at a CR3 load:
- * as a CPU's TLB would have it. A CR3 load is a flush, so it drops all that was shadowed for the
- * root that it loads, and for the one it leaves when nobody else runs on that: what a root reaches
- * is then never older than the last CR3 load of a vCPU that uses it.
+ * A guest's edits of its tables take effect in the shadow at a fault, and at the latest where it
+ * flushes: as a CPU's TLB would have it. What a flush reaches, and what may wait, is the business
+ * of root_cache.c; here is what flushes.
  *
- * A root belongs to a view (role.c). A vCPU whose view changes gets the root of the new one, as by
- * a CR3 load: what the other view has shadowed goes too when no vCPU is left on it, and so an
- * INVLPG need not look for it there.
+ * A root belongs to a view (role.c). A vCPU whose view changes runs on another root of the same
+ * CR3; no flush goes with that, since a TLB does not care who uses it.
  */
 #include <errno.h>
 
 #include "shadow/shadow_internal.h"
 
-#define CR3_PFN_MASK 0x000ffffffffff000UL
+#define CR3_PFN_MASK  0x000ffffffffff000UL
+#define CR3_PCID_MASK 0xfffUL
 
-static struct shadow_role root_role(const struct shadow *shadow, const struct guest_cpu *cpu)
+enum guest_flush { FLUSH_NOTHING, FLUSH_PCID, FLUSH_ALL };
+
+/* Without PCIDE the low bits of CR3 are of no interest, and all translations have PCID 0. */
+static struct root_key root_key(const struct shadow *shadow, const struct guest_cpu *cpu)
 {
-	struct shadow_role role = guest_view(cpu, false);
+	struct root_key key = {
+		.gfn = (cpu->cr3 & CR3_PFN_MASK) >> PAGE_SHIFT,
+		.role = guest_view(cpu, false),
+		.pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0,
+	};
 
-	role.level = shadow->machine->levels;
-	role.access = ACC_ALL;
-	return role;
+	key.role.level = shadow->machine->levels;
+	key.role.access = ACC_ALL;
+	return key;
 }
 
 static bool cr3_valid(const struct guest_cpu *cpu)
@@ -40,75 +47,200 @@ static bool cpu_valid(const struct shadow *shadow, const struct guest_cpu *cpu)
 	       cpu->maxphyaddr <= 52 && cr3_valid(cpu);
 }
 
-/* mmu_lock. The last vCPU to leave a root zaps it. */
-static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
+/* What a MOV that makes @new of @old flushes (SDM vol. 3, 4.10.4.1). */
+static enum guest_flush flush_between(const struct guest_cpu *old, const struct guest_cpu *new)
 {
-	if (root && !--root->root_count)
-		zap_page(shadow, root, batch);
+	uint64_t on = new->cr4 & ~old->cr4, off = old->cr4 & ~new->cr4;
+
+	if (((on | off) & GUEST_CR4_PGE) || (off & GUEST_CR4_PCIDE))
+		return FLUSH_ALL;
+	if (new->cr3 != old->cr3 || (on & GUEST_CR4_SMEP))
+		return FLUSH_PCID;
+	return FLUSH_NOTHING;
 }
 
-/* @cpu's root, emptied, is what the vCPU runs on. 0 or -ENOMEM. */
-static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu)
+/* What was entered below @root is what the guest's tables say now, or it is gone. */
+static void sync_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
 {
-	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
-	gfn_t gfn = (cpu->cr3 & CR3_PFN_MASK) >> PAGE_SHIFT;
-	struct shadow_role role = root_role(shadow, cpu);
-	struct shadow_page *root, *left;
-	struct zap_batch batch;
-	int id;
+	zap_children(shadow, root, batch);
+}
 
-	if (shadow_cache_topup(shadow, &vcpu->cache, true))
-		return -ENOMEM;
+/*
+ * The root for @key, counted; *@stale if it was there already. NULL: one must be made, and the
+ * cache has none.
+ *
+ * Where CR3 names no memory the root is a dummy: of no gfn, so that none of a guest's tables is
+ * ever taken for it, and nothing is entered below it (K-38).
+ */
+static struct shadow_page *get_root(struct shadow *shadow, struct shadow_cache *cache,
+				    const struct root_key *key, bool *stale)
+{
+	gfn_t gfn = gfn_to_memslot(shadow_memslots(shadow), key->gfn) ? key->gfn : INVALID_GFN;
+	struct shadow_page *root = shadow_page_find(shadow, gfn, key->role);
 
-	zap_batch_init(&batch);
-	id = srcu_read_lock(&shadow->slots_srcu);
-	spin_lock(&shadow->mmu_lock);
-	root = shadow_page_find(shadow, gfn, role);
-	if (root) {
-		zap_children(shadow, root, &batch);
-	} else {
-		root = shadow_cache_take(&vcpu->cache, role.level);
-		shadow_page_publish(shadow, root, gfn, role);
+	*stale = root;
+	if (!root) {
+		if (!cache->page[key->role.level - 1])
+			return NULL;
+		root = shadow_cache_take(cache, key->role.level);
+		shadow_page_publish(shadow, root, gfn, key->role);
 	}
 	root->root_count++;
-	left = vcpu->root;
-	vcpu->root = root;
-	put_root(shadow, left, &batch);
+	return root;
+}
+
+/* Bring the current root up to date if it must be; true: what was cleared there, by whomever, has
+ * to be shot down first. */
+static bool sync_current(struct shadow *shadow, struct shadow_vcpu *vcpu, struct zap_batch *batch)
+{
+	struct kept_root *current = &vcpu->roots[0];
+
+	if (!current->stale)
+		return false;
+	sync_root(shadow, current->root, batch);
+	current->stale = false;
+	return true;
+}
+
+/* mmu_lock: the vCPU's root is that of @key, and what gave way for it is vcpu->left. False, and
+ * nothing has changed: see get_root(). */
+static bool switch_root(struct shadow *shadow, struct shadow_vcpu *vcpu, const struct root_key *key)
+{
+	struct kept_root *kept = root_cache_find(vcpu, key);
+
+	if (!kept || root_is_obsolete(shadow, kept)) {
+		bool stale;
+		struct shadow_page *root = get_root(shadow, &vcpu->cache, key, &stale);
+
+		if (!root)
+			return false;
+		if (!kept)
+			kept = root_cache_victim(vcpu);
+		vcpu->left = *kept;
+		*kept = (struct kept_root){.root = root,
+					   .gfn = key->gfn,
+					   .pcid = key->pcid,
+					   .stale = stale};
+	}
+	root_cache_to_front(shadow, vcpu, kept);
+	return true;
+}
+
+/*
+ * The CPU runs on another root. Only now, as who lets go of a root says that this CPU is not on it:
+ *
+ *   vCPU 0                               vCPU 1, on the same root
+ *   ------                               ------
+ *   mmu_lock: takes a new root, lets
+ *     go of the old; unlock
+ *                                        takes a new root, lets go of the old: the last,
+ *                                          retires the table
+ *   load_root                              ^ forbidden: CPU 0 is on it
+ *
+ * Replayed by tests/unit/test_root_cache.c (lets_go_once_the_cpu_is_off_it).
+ */
+static void let_go(struct shadow *shadow, struct shadow_vcpu *vcpu)
+{
+	struct zap_batch batch;
+
+	if (!vcpu->left.root)
+		return;
+	zap_batch_init(&batch);
+	spin_lock(&shadow->mmu_lock);
+	root_put(shadow, &vcpu->left, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+}
+
+/* One attempt; false: see get_root(). In a section of slots_srcu. */
+static bool try_load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu,
+			  enum guest_flush flush)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+	struct root_key key = root_key(shadow, cpu);
+	bool loaded, synced = false;
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	spin_lock(&shadow->mmu_lock);
+	loaded = switch_root(shadow, vcpu, &key);
+	if (loaded) {
+		if (flush != FLUSH_NOTHING)
+			root_cache_flush(shadow, vcpu, flush == FLUSH_ALL ? ANY_PCID : key.pcid);
+		synced = sync_current(shadow, vcpu, &batch);
+	}
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	if (!loaded)
+		return false;
 
 	vcpu->cpu = *cpu;
-	/* Before the flush: it may retire the table that this CPU would otherwise still run on. */
-	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
-	zap_batch_flush(shadow, &batch);
+	shadow_hook(shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD);
+	shadow->machine->ops->load_root(shadow->machine, vcpu_id, vcpu->root->table);
+	if (synced)
+		zap_batch_flush(shadow, &batch);
+	let_go(shadow, vcpu);
+	return true;
+}
+
+/* @cpu's root is what the vCPU runs on. 0 or -ENOMEM. */
+static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu,
+		     enum guest_flush flush)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	int ret = 0;
+
+	while (!try_load_root(shadow, vcpu_id, cpu, flush)) {
+		ret = shadow_cache_topup(shadow, &shadow->vcpu[vcpu_id].cache, true);
+		if (ret)
+			break;
+	}
 	srcu_read_unlock(&shadow->slots_srcu, id);
-	return 0;
+	return ret;
+}
+
+int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+	const struct guest_cpu cpu = vcpu->cpu;
+
+	if (likely(!root_is_obsolete(shadow, &vcpu->roots[0])))
+		return 0;
+	return load_root(shadow, vcpu_id, &cpu, FLUSH_NOTHING);
 }
 
 int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu_id, uint64_t cr3)
 {
+	enum guest_flush flush = FLUSH_PCID;
 	struct guest_cpu cpu;
 
 	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
 	cpu = shadow->vcpu[vcpu_id].cpu;
+	if ((cpu.cr4 & GUEST_CR4_PCIDE) && (cr3 & GUEST_CR3_NOFLUSH)) {
+		cr3 &= ~GUEST_CR3_NOFLUSH;
+		flush = FLUSH_NOTHING;
+	}
 	cpu.cr3 = cr3;
-	return cr3_valid(&cpu) ? load_root(shadow, vcpu_id, &cpu) : -EINVAL;
+	return cr3_valid(&cpu) ? load_root(shadow, vcpu_id, &cpu, flush) : -EINVAL;
 }
 
 int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu)
 {
 	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+	struct root_key key = root_key(shadow, cpu);
+	enum guest_flush flush;
 
 	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
 	if (!cpu_valid(shadow, cpu))
 		return -EINVAL;
+	flush = vcpu->root ? flush_between(&vcpu->cpu, cpu) : FLUSH_ALL;
 	/* The rest of the state changes nothing that is in the tables. */
-	if (vcpu->root && vcpu->root->role.word == root_role(shadow, cpu).word &&
-	    vcpu->cpu.cr3 == cpu->cr3) {
+	if (flush == FLUSH_NOTHING && root_matches(&vcpu->roots[0], &key)) {
 		vcpu->cpu = *cpu;
 		return 0;
 	}
-	return load_root(shadow, vcpu_id, cpu);
+	return load_root(shadow, vcpu_id, cpu, flush);
 }
 
 const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int vcpu_id)
@@ -117,7 +249,9 @@ const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int
 	return &shadow->vcpu[vcpu_id].cpu;
 }
 
-void shadow_put_roots(struct shadow *shadow)
+/* @gva's translation is dropped from the kept roots of @pcid. */
+static void invalidate_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
+			   gva_t gva)
 {
 	struct zap_batch batch;
 	int id;
@@ -125,49 +259,62 @@ void shadow_put_roots(struct shadow *shadow)
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
-		put_root(shadow, shadow->vcpu[i].root, &batch);
-		shadow->vcpu[i].root = NULL;
-	}
+	root_cache_drop_gva(shadow, vcpu, pcid, gva, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 }
 
-void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
+/* All translations of the kept roots of @pcid. */
+static void invalidate_pcid(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid)
 {
-	struct shadow_page *sp = shadow->vcpu[vcpu_id].root;
 	struct zap_batch batch;
+	bool synced;
 	int id;
 
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	/*
-	 * Only the leaf goes. An upper link that the guest has changed is found out by the next
-	 * fault below it, which there is now one of; other leaves below it are as stale as a TLB
-	 * may be until they are invalidated themselves. Of a large page all pieces go (SDM vol. 3,
-	 * 4.10.4.1): they hang below the first direct table.
-	 */
-	while (sp) {
-		unsigned int index = table_index(gva, sp->role.level);
-		spte_t spte = sp->spt[index];
-
-		if (!spte_present(spte))
-			break;
-		if (sp->role.level == 1) {
-			drop_leaf(shadow, sp, index, &batch);
-			break;
-		}
-		sp = spte_to_child(shadow, spte);
-		if (sp->role.direct) {
-			zap_page(shadow, sp, &batch);
-			break;
-		}
-	}
+	root_cache_flush(shadow, vcpu, pcid);
+	synced = sync_current(shadow, vcpu, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
-	zap_batch_flush(shadow, &batch);
+	if (synced)
+		zap_batch_flush(shadow, &batch);
 	srcu_read_unlock(&shadow->slots_srcu, id);
+}
+
+/* A global page's translation has no PCID, so one address is dropped from every kept root. */
+void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
+{
+	invalidate_gva(shadow, &shadow->vcpu[vcpu_id], ANY_PCID, gva);
+}
+
+int shadow_invpcid(struct shadow *shadow, unsigned int vcpu_id, uint64_t type, uint64_t pcid,
+		   gva_t gva)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+	bool pcide = vcpu->cpu.cr4 & GUEST_CR4_PCIDE;
+
+	if (pcid & ~CR3_PCID_MASK)
+		return -EINVAL;
+	switch (type) {
+	case INVPCID_ADDRESS:
+		if ((pcid && !pcide) || !guest_canonical(&vcpu->cpu, gva))
+			return -EINVAL;
+		invalidate_gva(shadow, vcpu, pcid, gva);
+		return 0;
+	case INVPCID_CONTEXT:
+		if (pcid && !pcide)
+			return -EINVAL;
+		invalidate_pcid(shadow, vcpu, pcid);
+		return 0;
+	case INVPCID_ALL_GLOBAL:
+	case INVPCID_ALL_CONTEXTS:
+		invalidate_pcid(shadow, vcpu, ANY_PCID);
+		return 0;
+	default:
+		return -EINVAL;
+	}
 }

@@ -87,17 +87,24 @@ void shadow_destroy(struct shadow *shadow)
 	kfree(shadow);
 }
 
+static int topup_page(struct shadow *shadow, struct shadow_cache *cache, int level)
+{
+	if (!cache->page[level - 1])
+		cache->page[level - 1] = shadow_page_alloc(shadow, level);
+	return cache->page[level - 1] ? 0 : -ENOMEM;
+}
+
 int shadow_cache_topup(struct shadow *shadow, struct shadow_cache *cache, bool root)
 {
-	int levels = shadow->machine->levels - !root;
+	int levels = shadow->machine->levels;
 
-	for (int i = 0; i < levels; i++) {
-		if (!cache->page[i])
-			cache->page[i] = shadow_page_alloc(shadow, i + 1);
-		if (!cache->page[i])
+	if (root)
+		return topup_page(shadow, cache, levels);
+	for (int level = 1; level < levels; level++) {
+		if (topup_page(shadow, cache, level))
 			return -ENOMEM;
 	}
-	for (unsigned int i = 0; i < shadow->machine->levels; i++) {
+	for (int i = 0; i < levels; i++) {
 		if (!cache->desc[i])
 			cache->desc[i] = rmap_desc_alloc();
 		if (!cache->desc[i])

@@ -144,9 +144,10 @@ struct shadow_page {
 	struct list_head hash_link; /* by gfn */
 	struct list_head spt_link;  /* by address of the table */
 	gfn_t gfn; /* of the guest table that this one shadows; of the first page that
-		      a direct one maps */
+		      a direct one maps; INVALID_GFN: a dummy root, which is and stays empty */
 	struct shadow_role role;
-	int root_count; /* vCPUs that run on it; a root in use is emptied, never freed */
+	int root_count; /* places in vCPUs' caches that name it (root_cache.c); emptied, never freed
+			   while there are any */
 	pfn_t table;
 	spte_t *spt; /* mapping of the table */
 	/*
@@ -249,9 +250,6 @@ int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, ui
  * cannot be read now. */
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
 
-/* root.c: no vCPU runs any more; every vCPU lets go of its root. */
-void shadow_put_roots(struct shadow *shadow);
-
 /* --- shadow.c, invalidate.c ---------------------------------------------------------------------
  */
 
@@ -264,16 +262,79 @@ struct shadow_cache {
 						 to a child */
 };
 
+/* --- root_cache.c: the roots that a vCPU keeps ---------------------------------------------------
+ */
+
+struct root_key {
+	gfn_t gfn; /* that CR3 names */
+	struct shadow_role role;
+	unsigned int pcid; /* 0 without CR4.PCIDE */
+};
+
+struct kept_root {
+	struct shadow_page *root; /* NULL: none */
+	gfn_t gfn;
+	unsigned int pcid;
+	bool stale; /* the guest has flushed it: to be brought up to date before it is used */
+};
+
+#define NR_KEPT_ROOTS 4 /* the current one and three before it */
+
 struct shadow_vcpu {
-	struct shadow_page *root; /* stored under mmu_lock; its owner may load it without */
-	struct guest_cpu cpu;	  /* its owner's; root is that of its view */
+	struct shadow_page *root; /* roots[0].root; its owner may load it without mmu_lock */
+	struct kept_root roots[NR_KEPT_ROOTS]; /* the last used first; mmu_lock */
+	struct kept_root
+		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
+	struct guest_cpu cpu; /* its owner's; root is that of its view */
 	struct shadow_cache cache;
 };
 
+#define ANY_PCID (~0u)
+
+static inline bool root_matches(const struct kept_root *kept, const struct root_key *key)
+{
+	return kept->root && kept->gfn == key->gfn && kept->pcid == key->pcid &&
+	       kept->root->role.word == key->role.word;
+}
+
+static inline bool root_is_dummy(const struct shadow_page *root)
+{
+	return root->gfn == INVALID_GFN;
+}
+
+/*
+ * Must the vCPU have another root for this CR3? It runs on a dummy, and now there is memory.
+ * mmu_lock, or its owner's thread for the first one; in a section of slots_srcu.
+ */
+bool root_is_obsolete(struct shadow *shadow, const struct kept_root *kept);
+/* root.c, on the vCPU's thread: it does not run on a root that is obsolete. 0 or -ENOMEM. */
+int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id);
+
+/* mmu_lock for all that follow. */
+struct kept_root *root_cache_find(struct shadow_vcpu *vcpu, const struct root_key *key);
+/* The place to give to another root: a free one, or that of the root not used for longest. */
+struct kept_root *root_cache_victim(struct shadow_vcpu *vcpu);
+/* Its owner's thread: @kept is what the vCPU runs on, as soon as the machine knows. */
+void root_cache_to_front(struct shadow *shadow, struct shadow_vcpu *vcpu, struct kept_root *kept);
+/* The guest has flushed all translations of @pcid, or of ANY_PCID. */
+void root_cache_flush(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid);
+/* The guest has invalidated @gva; the batch has room for a leaf of each root. */
+void root_cache_drop_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
+			 gva_t gva, struct zap_batch *batch);
+/* Places that name @root. */
+unsigned int root_cache_count(const struct shadow *shadow, const struct shadow_page *root);
+/* Empty the place. The last one to name a root zaps it. */
+void root_put(struct shadow *shadow, struct kept_root *kept, struct zap_batch *batch);
+
+/* No lock held: no vCPU runs any more, and each lets go of all its roots. */
+void shadow_put_roots(struct shadow *shadow);
+
 enum shadow_hook_point {
+	SHADOW_HOOK_FAULT_BEFORE_WALK,	/* fault.c: the root is good, nothing read yet */
 	SHADOW_HOOK_WALK_BEFORE_MARK,	/* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	/* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT, /* tlb.c: entries cleared, CPUs not yet told */
+	SHADOW_HOOK_ROOT_BEFORE_LOAD, /* root.c: the vCPU has a root that its CPU has not loaded */
 	NR_SHADOW_HOOKS,
 };
 
@@ -344,8 +405,8 @@ bool shadow_clear_young(struct mmu_notifier *subscription, struct mm_struct *mm,
 			hva_t end);
 bool shadow_test_young(struct mmu_notifier *subscription, struct mm_struct *mm, hva_t address);
 
-/* shadow.c: 0 or -ENOMEM; sleeps. After 0 a fault (or, with @root, a CR3 load) finds all that it
- * may need. */
+/* shadow.c: 0 or -ENOMEM; sleeps. After 0 a fault (or, with @root, the load of a root) finds all
+ * that it may need. */
 int shadow_cache_topup(struct shadow *shadow, struct shadow_cache *cache, bool root);
 struct shadow_page *shadow_cache_take(struct shadow_cache *cache, int level);
 

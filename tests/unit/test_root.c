@@ -312,7 +312,7 @@ TEST(cpu, no_change_of_view_drops_nothing)
 	cpu = *shadow_get_cpu(g.shadow, 0);
 	cpu.ac = true;
 	cpu.pkru = ~0u;
-	cpu.cr4 |= GUEST_CR4_PGE;
+	cpu.cr4 |= GUEST_CR4_PCIDE;
 	expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), 0);
 	expect(shadow_get_cpu(g.shadow, 0)->ac);
 	expect_eq(guest_load(&g, 0, GVA), 1);

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The roots that a vCPU keeps: the one that it runs on, and those that it ran on before (K-36). A
+ * switch to a kept root, to another view of the same tables or back to another address space, is
+ * neither a zap nor a walk.
+ *
+ * Rules:
+ *  1. A kept root is counted (root_count) once for each place that names it. It stays, and what
+ * hangs below it stays too, as long as there is room (page_budget.c).
+ *  2. Kept is what was asked for: the gfn that CR3 named, the role, the PCID. The same shadow page
+ * may be kept for two PCIDs, and by many vCPUs.
+ *  3. What the guest flushes is flushed in every root that its vCPU may come back to without
+ * another flush. An address is dropped from the kept roots at once. An address space is not: its
+ * roots are stale from then on, and are brought up to date if the vCPU comes back to them.
+ *  4. A root that this vCPU does not keep hears of no flush of its. If another vCPU kept it alive,
+ * it is brought up to date when it is loaded, flush or no flush.
+ *  5. A root that is brought up to date for one vCPU or PCID does not get older for another: what
+ * is entered below it is what the guest's tables say at that moment, whoever enters it.
+ *
+ * All under mmu_lock. Only the vCPU's own thread changes which root is the first; any thread may
+ * take the others away.
+ */
+#include "shadow/shadow_internal.h"
+
+struct kept_root *root_cache_find(struct shadow_vcpu *vcpu, const struct root_key *key)
+{
+	for (unsigned int i = 0; i < NR_KEPT_ROOTS; i++) {
+		if (root_matches(&vcpu->roots[i], key))
+			return &vcpu->roots[i];
+	}
+	return NULL;
+}
+
+struct kept_root *root_cache_victim(struct shadow_vcpu *vcpu)
+{
+	for (unsigned int i = 0; i < NR_KEPT_ROOTS - 1; i++) {
+		if (!vcpu->roots[i].root)
+			return &vcpu->roots[i];
+	}
+	return &vcpu->roots[NR_KEPT_ROOTS - 1];
+}
+
+bool root_is_obsolete(struct shadow *shadow, const struct kept_root *kept)
+{
+	return root_is_dummy(kept->root) && gfn_to_memslot(shadow_memslots(shadow), kept->gfn);
+}
+
+void root_cache_to_front(struct shadow *shadow, struct shadow_vcpu *vcpu, struct kept_root *kept)
+{
+	struct kept_root *front = vcpu->roots;
+
+	lockdep_assert_held(&shadow->mmu_lock);
+	/* Those before it move back by one: they stay in the order of their last use. */
+	for (struct kept_root *at = front + 1; at <= kept; at++) {
+		struct kept_root tmp = *front;
+
+		*front = *at;
+		*at = tmp;
+	}
+	vcpu->root = front->root;
+}
+
+void root_cache_flush(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	for (unsigned int i = 0; i < NR_KEPT_ROOTS; i++) {
+		if (pcid == ANY_PCID || vcpu->roots[i].pcid == pcid)
+			vcpu->roots[i].stale = true;
+	}
+}
+
+/*
+ * Only the leaf goes. An upper link that the guest has changed is found out by the next fault below
+ * it, which there is now one of; other leaves below it are as stale as a TLB may be until they are
+ * invalidated themselves. Of a large page all pieces go (SDM vol. 3, 4.10.4.1): they hang below the
+ * first direct table.
+ */
+static void drop_gva(struct shadow *shadow, struct shadow_page *sp, gva_t gva,
+		     struct zap_batch *batch)
+{
+	while (sp) {
+		unsigned int index = table_index(gva, sp->role.level);
+		spte_t spte = sp->spt[index];
+
+		if (!spte_present(spte))
+			return;
+		if (sp->role.level == 1) {
+			drop_leaf(shadow, sp, index, batch);
+			return;
+		}
+		sp = spte_to_child(shadow, spte);
+		if (sp->role.direct) {
+			zap_page(shadow, sp, batch);
+			return;
+		}
+	}
+}
+
+void root_cache_drop_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
+			 gva_t gva, struct zap_batch *batch)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	for (unsigned int i = 0; i < NR_KEPT_ROOTS; i++) {
+		if (pcid == ANY_PCID || vcpu->roots[i].pcid == pcid)
+			drop_gva(shadow, vcpu->roots[i].root, gva, batch);
+	}
+}
+
+unsigned int root_cache_count(const struct shadow *shadow, const struct shadow_page *root)
+{
+	unsigned int nr = 0;
+
+	lockdep_assert_held(&shadow->mmu_lock);
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		const struct shadow_vcpu *vcpu = &shadow->vcpu[i];
+
+		for (unsigned int j = 0; j < NR_KEPT_ROOTS; j++)
+			nr += vcpu->roots[j].root == root;
+		nr += vcpu->left.root == root;
+	}
+	return nr;
+}
+
+void root_put(struct shadow *shadow, struct kept_root *kept, struct zap_batch *batch)
+{
+	struct shadow_page *root = kept->root;
+
+	lockdep_assert_held(&shadow->mmu_lock);
+	*kept = (struct kept_root){0};
+	if (root && !--root->root_count)
+		zap_page(shadow, root, batch);
+}
+
+void shadow_put_roots(struct shadow *shadow)
+{
+	struct zap_batch batch;
+	int id;
+
+	zap_batch_init(&batch);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	spin_lock(&shadow->mmu_lock);
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		for (unsigned int j = 0; j < NR_KEPT_ROOTS; j++)
+			root_put(shadow, &shadow->vcpu[i].roots[j], &batch);
+		shadow->vcpu[i].root = NULL;
+	}
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+}

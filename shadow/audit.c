@@ -162,12 +162,18 @@ static uint64_t count_leaves(struct shadow *shadow)
 static unsigned int audit_all(struct shadow *shadow, char *why, size_t why_len)
 {
 	struct audit audit = {.shadow = shadow, .why = why, .why_len = why_len};
+	uint64_t in_rmaps, leaves, pages = 0;
 	struct shadow_page *sp;
-	uint64_t in_rmaps, leaves;
 
 	lockdep_assert_held(&shadow->mmu_lock);
-	list_for_each_entry(sp, &shadow->pages, link)
+	/* Leaves before what they hang below: that is how pages are used, the first last. */
+	list_for_each_entry_reverse(sp, &shadow->pages, link)
+	{
 		audit_page(&audit, sp);
+		pages++;
+	}
+	if (pages != shadow->nr_pages)
+		violation(&audit, "%lu pages, but %lu are counted", pages, shadow->nr_pages);
 	/* Each leaf is in its rmap (above); if there are no more rmap entries than leaves, each of
 	 * those is a leaf. */
 	in_rmaps = count_rmaps(shadow->slots);

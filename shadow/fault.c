@@ -189,13 +189,22 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu,
 			   const struct mapping *map, struct zap_batch *batch)
 {
+	struct shadow_page *path[TABLE_LEVELS + 1]; /* [level] */
 	struct shadow_page *sp = vcpu->root;
+	int levels = sp->role.level;
 
+	/* Others have taken what was there for us. */
+	if (!shadow_has_room(shadow, levels - 1))
+		return RET_PF_RETRY;
+	path[levels] = sp;
 	while (sp->role.level > 1) {
 		sp = get_child(shadow, &vcpu->cache, sp, map->walk, batch);
 		if (!sp)
 			return RET_PF_RETRY;
+		path[sp->role.level] = sp;
 	}
+	for (int level = 1; level <= levels; level++)
+		shadow_page_used(shadow, path[level]);
 	return install_leaf(shadow, &vcpu->cache, sp, map, batch);
 }
 
@@ -269,7 +278,7 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	fault->hva = INVALID_HVA;
 	if (gva_reserved(vcpu->root, fault->gva))
 		return RET_PF_RESERVED;
-	if (shadow_cache_topup(shadow, &vcpu->cache, false))
+	if (shadow_prepare(shadow, &vcpu->cache, false))
 		return RET_PF_NO_MEMORY;
 
 	shadow_hook(shadow, SHADOW_HOOK_FAULT_BEFORE_WALK);

@@ -76,6 +76,7 @@ void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gf
 	sp->gfn = gfn;
 	sp->role = role;
 	list_add(&sp->link, &shadow->pages);
+	WRITE_ONCE(shadow->nr_pages, shadow->nr_pages + 1);
 	list_add(&sp->hash_link, &shadow->by_gfn[hash_page_number(gfn)]);
 	list_add(&sp->spt_link, spt_bucket(shadow, sp->spt));
 }

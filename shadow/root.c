@@ -67,7 +67,7 @@ static void sync_root(struct shadow *shadow, struct shadow_page *root, struct za
 
 /*
  * The root for @key, counted; *@stale if it was there already. NULL: one must be made, and the
- * cache has none.
+ * cache has none, or there is no room for it.
  *
  * Where CR3 names no memory the root is a dummy: of no gfn, so that none of a guest's tables is
  * ever taken for it, and nothing is entered below it (K-38).
@@ -80,7 +80,7 @@ static struct shadow_page *get_root(struct shadow *shadow, struct shadow_cache *
 
 	*stale = root;
 	if (!root) {
-		if (!cache->page[key->role.level - 1])
+		if (!cache->page[key->role.level - 1] || !shadow_has_room(shadow, 1))
 			return NULL;
 		root = shadow_cache_take(cache, key->role.level);
 		shadow_page_publish(shadow, root, gfn, key->role);
@@ -123,6 +123,7 @@ static bool switch_root(struct shadow *shadow, struct shadow_vcpu *vcpu, const s
 					   .stale = stale};
 	}
 	root_cache_to_front(shadow, vcpu, kept);
+	shadow_page_used(shadow, vcpu->root);
 	return true;
 }
 
@@ -178,13 +179,15 @@ static bool try_load_root(struct shadow *shadow, unsigned int vcpu_id, const str
 	vcpu->cpu = *cpu;
 	shadow_hook(shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD);
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, vcpu->root->table);
+	/* Pairs with root_in_use(): who sees this root does not see the CPU on another. */
+	smp_store_release(&vcpu->loaded, vcpu->root);
 	if (synced)
 		zap_batch_flush(shadow, &batch);
 	let_go(shadow, vcpu);
 	return true;
 }
 
-/* @cpu's root is what the vCPU runs on. 0 or -ENOMEM. */
+/* @cpu's root is what the vCPU runs on. 0, -ENOMEM or -ENOSPC. */
 static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu,
 		     enum guest_flush flush)
 {
@@ -192,7 +195,7 @@ static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct g
 	int ret = 0;
 
 	while (!try_load_root(shadow, vcpu_id, cpu, flush)) {
-		ret = shadow_cache_topup(shadow, &shadow->vcpu[vcpu_id].cache, true);
+		ret = shadow_prepare(shadow, &shadow->vcpu[vcpu_id].cache, true);
 		if (ret)
 			break;
 	}

@@ -121,6 +121,38 @@ unsigned int root_cache_count(const struct shadow *shadow, const struct shadow_p
 	return nr;
 }
 
+bool root_in_use(const struct shadow *shadow, const struct shadow_page *sp)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	if (!sp->root_count)
+		return false;
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		const struct shadow_vcpu *vcpu = &shadow->vcpu[i];
+
+		/* Pairs with try_load_root(). */
+		if (vcpu->root == sp || smp_load_acquire(&vcpu->loaded) == sp ||
+		    vcpu->left.root == sp)
+			return true;
+	}
+	return false;
+}
+
+void root_cache_forget(struct shadow *shadow, struct shadow_page *root)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	for (unsigned int i = 0; root->root_count && i < shadow->nr_vcpus; i++) {
+		for (unsigned int j = 1; j < NR_KEPT_ROOTS; j++) {
+			struct kept_root *kept = &shadow->vcpu[i].roots[j];
+
+			if (kept->root != root)
+				continue;
+			*kept = (struct kept_root){0};
+			root->root_count--;
+		}
+	}
+	ASSERT(!root->root_count, "nobody is on it");
+}
+
 void root_put(struct shadow *shadow, struct kept_root *kept, struct zap_batch *batch)
 {
 	struct shadow_page *root = kept->root;

@@ -281,7 +281,8 @@ struct kept_root {
 #define NR_KEPT_ROOTS 4 /* the current one and three before it */
 
 struct shadow_vcpu {
-	struct shadow_page *root; /* roots[0].root; its owner may load it without mmu_lock */
+	struct shadow_page *root;   /* roots[0].root; its owner may load it without mmu_lock */
+	struct shadow_page *loaded; /* what the CPU is on: its root, or not yet; only compared */
 	struct kept_root roots[NR_KEPT_ROOTS]; /* the last used first; mmu_lock */
 	struct kept_root
 		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
@@ -323,11 +324,36 @@ void root_cache_drop_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsign
 			 gva_t gva, struct zap_batch *batch);
 /* Places that name @root. */
 unsigned int root_cache_count(const struct shadow *shadow, const struct shadow_page *root);
+/* May a CPU be on it? */
+bool root_in_use(const struct shadow *shadow, const struct shadow_page *sp);
+/* Nobody is on it: no vCPU keeps it any more. */
+void root_cache_forget(struct shadow *shadow, struct shadow_page *root);
 /* Empty the place. The last one to name a root zaps it. */
 void root_put(struct shadow *shadow, struct kept_root *kept, struct zap_batch *batch);
 
 /* No lock held: no vCPU runs any more, and each lets go of all its roots. */
 void shadow_put_roots(struct shadow *shadow);
+
+/* --- page_budget.c: how many shadow pages
+ * ---------------------------------------------------------
+ */
+
+/*
+ * What a fault (or, with @root, the load of a root) may need is in the cache, and there is room for
+ * it. 0, -ENOMEM, or -ENOSPC: there is no room, and nothing that could go. Sleeps. In a section of
+ * slots_srcu.
+ */
+int shadow_prepare(struct shadow *shadow, struct shadow_cache *cache, bool root);
+/* May so many pages be published? Under mmu_lock: exact. */
+bool shadow_has_room(const struct shadow *shadow, unsigned int pages);
+/* mmu_lock: it was just used. */
+void shadow_page_used(struct shadow *shadow, struct shadow_page *sp);
+/* mmu_lock: zap at least @pages, those not used for longest first. How many: fewer if no more can
+ * go. */
+unsigned long shadow_recycle_pages(struct shadow *shadow, unsigned long pages,
+				   struct zap_batch *batch);
+/* The machine has given a table. */
+void shadow_budget_grow(struct shadow *shadow);
 
 enum shadow_hook_point {
 	SHADOW_HOOK_FAULT_BEFORE_WALK,	/* fault.c: the root is good, nothing read yet */
@@ -357,7 +383,9 @@ struct shadow {
 	hva_t invalidate_start,
 		invalidate_end; /* the union of the open windows, while in_progress */
 	bool dead;		/* release ran: no entry is ever made again */
-	struct list_head pages;
+	struct list_head pages; /* the last used first */
+	unsigned long nr_pages; /* of these; it and the budget are peeked at without mmu_lock */
+	unsigned long page_budget, page_limit; /* what may be now, and what was asked for */
 	struct list_head by_gfn[SHADOW_HASH_SIZE];
 	struct list_head by_spt[SHADOW_HASH_SIZE];
 
@@ -370,6 +398,7 @@ struct shadow {
 	struct {
 		atomic64_t faults, fault_retries, refaults, invalidations, sptes_zapped;
 		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
+		atomic64_t pages_recycled;
 	} stats;
 
 	/* Tests park threads here. Set while no vCPU runs. */

@@ -42,6 +42,7 @@ void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index
 
 void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
 {
+	lockdep_assert_held(&shadow->mmu_lock);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		spte_t spte = READ_ONCE(sp->spt[i]);
 
@@ -69,5 +70,6 @@ void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *b
 	list_del(&sp->hash_link);
 	list_del(&sp->spt_link);
 	list_del(&sp->link);
+	WRITE_ONCE(shadow->nr_pages, shadow->nr_pages - 1);
 	list_add_tail(&sp->link, &batch->retired);
 }

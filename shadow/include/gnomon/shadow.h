@@ -36,6 +36,14 @@ void shadow_destroy(struct shadow *shadow);
 int shadow_create_memslot(struct shadow *shadow, unsigned int id, gfn_t base_gfn, uint64_t npages,
 			  hva_t hva);
 
+/*
+ * At most so many shadow pages, of one table each; 0: as many as the machine has tables for. Where
+ * more are wanted those go that were not used for longest, now or at a fault. 0; -EINVAL for fewer
+ * than shadow_min_page_budget(), with which every vCPU gets on.
+ */
+int shadow_set_page_budget(struct shadow *shadow, unsigned long pages);
+unsigned long shadow_min_page_budget(unsigned int levels, unsigned int nr_vcpus);
+
 /* Page-fault error code bits, as the CPU pushes them (SDM vol. 3, 4.7). */
 #define PFERR_PRESENT (1u << 0)
 #define PFERR_WRITE   (1u << 1)
@@ -189,6 +197,7 @@ struct shadow_stats {
 	uint64_t frames_shot;	 /* frames named in them */
 	uint64_t batches_waited; /* invalidations that had to wait for an earlier batch */
 	uint64_t tables_retired;
+	uint64_t pages_recycled; /* shadow pages that made room for others */
 };
 void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
 

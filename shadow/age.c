@@ -11,15 +11,38 @@
  * Nothing is taken away in any case: the guest may use the page all along, no fault follows, and so
  * there is no window, no sequence, and no batch that anyone waits for.
  *
- * Entries change by compare-and-exchange, as CPUs set bits of them at the same time.
+ * mmu_lock is not taken (K-40): who looks for old pages asks about each of them, and would be in
+ * the way of every fault. What stands in for it:
+ *
+ *  1. The slots: a section of slots_srcu. Which pages have leaves: slot->mapped, which misses none
+ *     that has one all the while (gfn_set.h).
+ *  2. The leaves of a page: the lock in the head of its rmap. Who zaps takes a leaf out of the rmap
+ *     before the leaf is cleared, and so before its table may go: it waits for us, and we never
+ *     touch a table that is not the MMU's any more.
+ *  3. A leaf itself: changed by compare-and-exchange, as CPUs set bits of it at the same time. What
+ *     others store there under mmu_lock is never lost. What we do may be: a leaf that gains rights
+ *     just then is accessed again, which is the truth.
+ *  4. A leaf that comes while we look is missed or not; so it is by who looks a moment before.
+ *
+ *       age                                     zap of the table, under mmu_lock
+ *       ---                                     --------------------------------
+ *       locks the rmap, finds the leaf
+ *                                               rmap_remove(): waits
+ *       clears A; unlocks
+ *                                               removes the leaf, clears it, retires the table
+ *         (without the lock in the head: would write to what is another table by now)
+ *
+ * Replayed by tests/races (age).
  */
 #include "shadow/shadow_internal.h"
 
 #define AGE_FRAMES 64
 
 struct age {
+	struct shadow *shadow;
 	bool clear, flush; /* flush needs clear */
 	bool young;
+	bool full; /* a leaf was left alone, as there was no room for its frame */
 	unsigned int nr_frames;
 	pfn_t frames[AGE_FRAMES]; /* to be shot down */
 };
@@ -34,39 +57,55 @@ static spte_t aged(const struct age *age, spte_t spte)
 	return spte & SPTE_ACCESSED ? (spte & ~SPTE_ACCESSED) | SPTE_AGED : spte;
 }
 
-static void age_one(spte_t *sptep, void *arg)
+/* All leaves of a page name one frame: that which was noted last, if this is not the first. */
+static bool note_frame(struct age *age, pfn_t pfn)
 {
-	spte_t spte = READ_ONCE(*sptep);
-	struct age *age = arg;
-	pfn_t pfn = spte_pfn(spte);
-
-	while (aged(age, spte) != spte && !try_cmpxchg(sptep, &spte, aged(age, spte)))
-		;
-	if (spte & SPTE_ACCESSED)
-		age->young = true;
-	/* All leaves of a page name one frame: that which was noted last, if this is not the first.
-	 */
-	if (age->flush && (spte & (SPTE_ACCESSED | SPTE_AGED)) &&
-	    !(age->nr_frames && age->frames[age->nr_frames - 1] == pfn))
-		age->frames[age->nr_frames++] = pfn;
+	if (age->nr_frames && age->frames[age->nr_frames - 1] == pfn)
+		return true;
+	if (age->nr_frames == AGE_FRAMES)
+		return false;
+	age->frames[age->nr_frames++] = pfn;
+	return true;
 }
 
-/* What of [start, end) lies in @slot; mmu_lock is dropped for the shootdowns. */
-static void age_slot(struct shadow *shadow, struct memslot *slot, hva_t start, hva_t end,
-		     struct age *age)
+static void age_one(spte_t *sptep, void *arg)
 {
-	hva_t slot_end = slot->hva + (slot->npages << PAGE_SHIFT);
+	struct age *age = arg;
+	spte_t spte;
 
-	if (start < slot->hva)
-		start = slot->hva;
-	for (hva_t hva = start; hva < end && hva < slot_end; hva += PAGE_SIZE) {
-		rmap_each(&slot->rmap[(hva - slot->hva) >> PAGE_SHIFT], age_one, age);
-		if (age->nr_frames < AGE_FRAMES)
-			continue;
-		spin_unlock(&shadow->mmu_lock);
-		shadow_shoot(shadow, age->frames, age->nr_frames);
-		age->nr_frames = 0;
-		spin_lock(&shadow->mmu_lock);
+	shadow_hook(age->shadow, SHADOW_HOOK_AGE);
+	spte = READ_ONCE(*sptep);
+	do {
+		if (age->flush && (spte & (SPTE_ACCESSED | SPTE_AGED)) &&
+		    !note_frame(age, spte_pfn(spte))) {
+			age->full = true;
+			return;
+		}
+	} while (aged(age, spte) != spte && !try_cmpxchg(sptep, &spte, aged(age, spte)));
+	if (spte & SPTE_ACCESSED)
+		age->young = true;
+}
+
+static void shoot_aged(struct age *age)
+{
+	shadow_shoot(age->shadow, age->frames, age->nr_frames);
+	age->nr_frames = 0;
+}
+
+/* What of [start, end) lies in @slot. */
+static void age_slot(struct age *age, struct memslot *slot, hva_t start, hva_t end)
+{
+	uint64_t first, last, n;
+
+	if (!memslot_overlap(slot, start, end, &first, &last))
+		return;
+	for_each_gfn(n, &slot->mapped, first, last) {
+		do {
+			age->full = false;
+			rmap_each_lockless(&slot->rmap[n], age_one, age);
+			if (age->full)
+				shoot_aged(age);
+		} while (age->full);
 	}
 }
 
@@ -74,13 +113,11 @@ static bool age_range(struct shadow *shadow, hva_t start, hva_t end, bool clear,
 {
 	int id = srcu_read_lock(&shadow->slots_srcu);
 	const struct memslots *slots = shadow_memslots(shadow);
-	struct age age = {.clear = clear, .flush = flush};
+	struct age age = {.shadow = shadow, .clear = clear, .flush = flush};
 
-	spin_lock(&shadow->mmu_lock);
 	for (unsigned int i = 0; i < slots->nr; i++)
-		age_slot(shadow, slots->slot[i], start, end, &age);
-	spin_unlock(&shadow->mmu_lock);
-	shadow_shoot(shadow, age.frames, age.nr_frames);
+		age_slot(&age, slots->slot[i], start, end);
+	shoot_aged(&age);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return age.young;
 }

@@ -134,15 +134,43 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 	}
 }
 
-/* The other direction: each rmap holds as many entries as there are leaves that say they are in it.
- */
-static uint64_t count_rmaps(const struct memslots *slots)
+/* The other direction: each entry of an rmap is a leaf, of that very page. */
+struct audit_rmap {
+	struct audit *audit;
+	gfn_t gfn;
+};
+
+static void audit_rmap_entry(spte_t *sptep, void *arg)
+{
+	const struct audit_rmap *rmap = arg;
+	const struct shadow_page *sp = sptep_to_sp(rmap->audit->shadow, sptep);
+
+	if (!sp || sp->role.level != 1 || !spte_present(*sptep))
+		violation(rmap->audit, "the rmap of gfn %#lx names what is no leaf", rmap->gfn);
+	else if (sp->gfns[sptep - sp->spt] != rmap->gfn)
+		violation(rmap->audit, "the rmap of gfn %#lx names a leaf of gfn %#lx", rmap->gfn,
+			  sp->gfns[sptep - sp->spt]);
+}
+
+/* And the summary of a slot is that of its rmaps. Returns how many entries they have. */
+static uint64_t audit_slot(struct audit *audit, const struct memslot *slot)
 {
 	uint64_t nr = 0;
 
-	for (unsigned int i = 0; i < slots->nr; i++) {
-		for (uint64_t j = 0; j < slots->slot[i]->npages; j++)
-			nr += rmap_count(&slots->slot[i]->rmap[j]);
+	if (!gfn_set_sound(&slot->mapped))
+		violation(audit, "the set of mapped pages of slot %u contradicts itself", slot->id);
+	for (uint64_t i = 0; i < slot->npages; i++) {
+		struct audit_rmap rmap = {.audit = audit, .gfn = slot->base_gfn + i};
+		unsigned int count = rmap_count(&slot->rmap[i]);
+
+		if (gfn_set_has(&slot->mapped, i) != (count != 0))
+			violation(audit, "gfn %#lx has %u leaves, and the set of mapped pages %s",
+				  rmap.gfn, count, count ? "misses it" : "has it");
+		if (count > RMAP_RECYCLE_THRESHOLD)
+			violation(audit, "gfn %#lx is mapped %u times", rmap.gfn, count);
+		if (count)
+			rmap_each(&slot->rmap[i], audit_rmap_entry, &rmap);
+		nr += count;
 	}
 	return nr;
 }
@@ -162,21 +190,21 @@ static uint64_t count_leaves(struct shadow *shadow)
 static unsigned int audit_all(struct shadow *shadow, char *why, size_t why_len)
 {
 	struct audit audit = {.shadow = shadow, .why = why, .why_len = why_len};
-	uint64_t in_rmaps, leaves, pages = 0;
+	uint64_t in_rmaps = 0, leaves, pages = 0;
 	struct shadow_page *sp;
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	/* Leaves before what they hang below: that is how pages are used, the first last. */
-	list_for_each_entry_reverse(sp, &shadow->pages, link)
-	{
+	list_for_each_entry_reverse(sp, &shadow->pages, link) {
 		audit_page(&audit, sp);
 		pages++;
 	}
 	if (pages != shadow->nr_pages)
 		violation(&audit, "%lu pages, but %lu are counted", pages, shadow->nr_pages);
-	/* Each leaf is in its rmap (above); if there are no more rmap entries than leaves, each of
-	 * those is a leaf. */
-	in_rmaps = count_rmaps(shadow->slots);
+	/* Each leaf is in its rmap (above), and each entry there is a leaf: with as many of the one
+	 * as of the other, none is there twice. */
+	for (unsigned int i = 0; i < shadow->slots->nr; i++)
+		in_rmaps += audit_slot(&audit, shadow->slots->slot[i]);
 	leaves = count_leaves(shadow);
 	if (in_rmaps != leaves)
 		violation(&audit, "%lu entries in rmaps, but %lu present leaves", in_rmaps, leaves);

@@ -176,8 +176,13 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 		return RET_PF_RETRY;
 	}
 
+	/* Too many of that page (K-07). They go, and are flushed, before another one is made. */
+	if (rmap_count(&map->slot->rmap[rel_gfn]) >= RMAP_RECYCLE_THRESHOLD) {
+		zap_rmap(shadow, &map->slot->rmap[rel_gfn], batch);
+		return RET_PF_RETRY;
+	}
 	sp->gfns[index] = map->walk->gfn;
-	rmap_add(&map->slot->rmap[rel_gfn], sptep, &cache->desc[0]);
+	gfn_rmap_add(map->slot, rel_gfn, sptep, &cache->desc[0]);
 	smp_store_release(sptep, new);
 	if (map->slot->zapped[rel_gfn]) {
 		map->slot->zapped[rel_gfn] = 0;

@@ -26,12 +26,17 @@ static void window_open(struct shadow *shadow, hva_t start, hva_t end)
 		shadow->invalidate_end = end;
 }
 
-/* Where a walk over the pages of a range stands, so that it can drop mmu_lock and go on. */
+/*
+ * Where a walk over the pages of a range stands, so that it can drop mmu_lock and go on. The set of
+ * slots is that of the moment when the window opened: a slot that comes later has nothing of the
+ * range, as long as the window is open.
+ */
 struct zap_cursor {
-	hva_t end;
+	hva_t start, end;
 	enum mmu_notifier_event event;
+	const struct memslots *slots;
 	unsigned int slot;
-	hva_t hva;
+	uint64_t rel_gfn; /* pages of that slot before it are done */
 };
 
 static void note_zapped(struct shadow *shadow, struct memslot *slot, uint64_t rel_gfn,
@@ -42,45 +47,26 @@ static void note_zapped(struct shadow *shadow, struct memslot *slot, uint64_t re
 		atomic64_inc(&shadow->stats.migrate_zapped);
 }
 
-/* Clear the entries of one page; false when the batch filled up before all were cleared. */
-static bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch)
-{
-	spte_t *sptep;
-
-	while ((sptep = rmap_first(head))) {
-		struct shadow_page *sp = sptep_to_sp(shadow, sptep);
-
-		if (zap_batch_full(batch))
-			return false;
-		ASSERT(sp, "an rmap names entries of live shadow pages");
-		drop_leaf(shadow, sp, sptep - sp->spt, batch);
-	}
-	return true;
-}
-
 /* Go on from @cursor until the range is done (true) or the batch is full (false). Under mmu_lock,
  * in a section of slots_srcu. */
 static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct zap_batch *batch)
 {
-	const struct memslots *slots = shadow_memslots(shadow);
-	const hva_t start = cursor->hva;
+	const struct memslots *slots = cursor->slots;
 
-	for (; cursor->slot < slots->nr; cursor->slot++, cursor->hva = start) {
+	for (; cursor->slot < slots->nr; cursor->slot++, cursor->rel_gfn = 0) {
 		struct memslot *slot = slots->slot[cursor->slot];
-		hva_t slot_end = slot->hva + (slot->npages << PAGE_SHIFT);
+		uint64_t first, last, n;
 
-		if (cursor->hva < slot->hva)
-			cursor->hva = slot->hva;
-		for (; cursor->hva < cursor->end && cursor->hva < slot_end;
-		     cursor->hva += PAGE_SIZE) {
-			uint64_t rel_gfn = (cursor->hva - slot->hva) >> PAGE_SHIFT;
-			struct rmap_head *head = &slot->rmap[rel_gfn];
-
-			if (!head->val)
-				continue;
-			if (!zap_rmap(shadow, head, batch))
+		if (!memslot_overlap(slot, cursor->start, cursor->end, &first, &last))
+			continue;
+		if (first < cursor->rel_gfn)
+			first = cursor->rel_gfn;
+		for_each_gfn(n, &slot->mapped, first, last) {
+			if (!zap_rmap(shadow, &slot->rmap[n], batch)) {
+				cursor->rel_gfn = n;
 				return false;
-			note_zapped(shadow, slot, rel_gfn, cursor->event);
+			}
+			note_zapped(shadow, slot, n, cursor->event);
 		}
 	}
 	return true;
@@ -94,7 +80,9 @@ static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
 					 const struct mmu_notifier_range *range)
 {
 	struct shadow *shadow = notifier_to_shadow(subscription);
-	struct zap_cursor cursor = {.hva = range->start, .end = range->end, .event = range->event};
+	struct zap_cursor cursor = {.start = range->start,
+				    .end = range->end,
+				    .event = range->event};
 	struct zap_batch batch;
 	bool done;
 	int id;
@@ -104,6 +92,7 @@ static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
 	window_open(shadow, range->start, range->end);
+	cursor.slots = shadow_memslots(shadow);
 	for (;;) {
 		done = (shadow->broken & SHADOW_BREAK_ZAP) || zap_range(shadow, &cursor, &batch);
 		zap_batch_close(shadow, &batch);
@@ -113,6 +102,7 @@ static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
 		zap_batch_flush(shadow, &batch);
 		if (done)
 			break;
+		shadow_hook(shadow, SHADOW_HOOK_ZAP_YIELD);
 		spin_lock(&shadow->mmu_lock);
 	}
 	srcu_read_unlock(&shadow->slots_srcu, id);

@@ -47,6 +47,7 @@ hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa)
 
 static void memslot_free(struct memslot *slot)
 {
+	gfn_set_destroy(&slot->mapped);
 	kvfree(slot->rmap, slot->npages * sizeof(*slot->rmap));
 	kvfree(slot->zapped, slot->npages * sizeof(*slot->zapped));
 	kfree(slot);
@@ -68,8 +69,12 @@ static struct memslot *memslot_alloc(unsigned int id, gfn_t base_gfn, uint64_t n
 	slot->zapped = kvcalloc(npages, sizeof(*slot->zapped), GFP_KERNEL);
 	if (!slot->zapped)
 		goto out_rmap;
+	if (gfn_set_init(&slot->mapped, npages))
+		goto out_zapped;
 	return slot;
 
+out_zapped:
+	kvfree(slot->zapped, npages * sizeof(*slot->zapped));
 out_rmap:
 	kvfree(slot->rmap, npages * sizeof(*slot->rmap));
 out_slot:

@@ -58,8 +58,7 @@ static struct shadow_page *least_recently_used(struct shadow *shadow)
 	struct shadow_page *sp;
 
 	lockdep_assert_held(&shadow->mmu_lock);
-	list_for_each_entry_reverse(sp, &shadow->pages, link)
-	{
+	list_for_each_entry_reverse(sp, &shadow->pages, link) {
 		if (!root_in_use(shadow, sp))
 			return sp;
 	}

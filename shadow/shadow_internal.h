@@ -22,16 +22,21 @@
 #include "notifier/sync/list.h"
 #include "notifier/sync/lock.h"
 #include "notifier/sync/wait.h"
+#include "shadow/gfn_set.h"
 #include "shadow/spte.h"
 
 /* --- rmap.c: which entries name a thing ---------------------------------------------------------
  */
 
 /* 0: nobody; an spte pointer: that one; a struct rmap_desc pointer with bit 0 set: all in that
- * chain (K-06). */
+ * chain (K-06). Bit 1 is a lock, for those who read it without mmu_lock (K-40). */
 struct rmap_head {
 	uintptr_t val;
 };
+
+/* A page that is mapped at so many places loses them all before it is mapped at another (K-07): a
+ * chain is looked through, or cleared, in one section of mmu_lock. */
+#define RMAP_RECYCLE_THRESHOLD 1000
 
 struct rmap_desc; /* one chunk of a chain; comes from a vCPU's cache, since none can be allocated
 		     under mmu_lock */
@@ -45,8 +50,15 @@ void rmap_add(struct rmap_head *head, spte_t *sptep, struct rmap_desc **spare);
 void rmap_remove(struct rmap_head *head, spte_t *sptep);
 /* Any one of them, or NULL. mmu_lock. */
 spte_t *rmap_first(const struct rmap_head *head);
-/* @fn for each; it does not change the rmap. mmu_lock. */
+/* @fn for each; it may remove the entry that it was given, and changes nothing else in the rmap.
+ * mmu_lock. */
 void rmap_each(const struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
+/*
+ * The same without mmu_lock; @fn changes nothing in any rmap, takes no lock and does not sleep.
+ * Entries stay in the rmap until it is done, tables of them live. An entry that is on its way in is
+ * found or not, and may still be zero. In a section of slots_srcu.
+ */
+void rmap_each_lockless(struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
 bool rmap_contains(const struct rmap_head *head, const spte_t *sptep);
 unsigned int rmap_count(const struct rmap_head *head);
 
@@ -59,9 +71,14 @@ struct memslot {
 	uint64_t npages;
 	hva_t hva;
 	struct rmap_head *rmap; /* [npages], under mmu_lock */
+	struct gfn_set mapped;	/* the pages whose rmap is not empty; mmu_lock, read without */
 	uint8_t *zapped; /* [npages], under mmu_lock: an invalidation took its entries (refault
 			    counting) */
 };
+
+/* rmap.c: the same for a page of @slot, which is in slot->mapped while its rmap is not empty. */
+void gfn_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare);
+void gfn_rmap_remove(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep);
 
 /* Immutable once published; replaced as a whole, freed after a grace period of slots_srcu. */
 struct memslots {
@@ -78,6 +95,20 @@ void memslots_destroy(struct shadow *shadow);
 static inline hva_t memslot_hva(const struct memslot *slot, gfn_t gfn)
 {
 	return slot->hva + ((gfn - slot->base_gfn) << PAGE_SHIFT);
+}
+
+/* The pages of @slot, counted from its first, that [start, end) touches: [*first, *last). False:
+ * none. */
+static inline bool memslot_overlap(const struct memslot *slot, hva_t start, hva_t end,
+				   uint64_t *first, uint64_t *last)
+{
+	hva_t slot_end = slot->hva + (slot->npages << PAGE_SHIFT);
+
+	if (start >= slot_end || end <= slot->hva)
+		return false;
+	*first = start <= slot->hva ? 0 : (start - slot->hva) >> PAGE_SHIFT;
+	*last = end >= slot_end ? slot->npages : (end - slot->hva + PAGE_SIZE - 1) >> PAGE_SHIFT;
+	return true;
 }
 
 /* hva of @gpa, or INVALID_HVA where no slot is. In a section of slots_srcu. */
@@ -179,7 +210,10 @@ void shadow_page_link(struct shadow_page *child, spte_t *sptep, struct rmap_desc
 /* --- tlb.c: zap batches -------------------------------------------------------------------------
  */
 
-#define ZAP_BATCH_FRAMES 128
+#define ZAP_BATCH_FRAMES  128
+#define ZAP_BATCH_ENTRIES 1024 /* so long is mmu_lock held; leaves of a page share a frame */
+
+static_assert(RMAP_RECYCLE_THRESHOLD <= ZAP_BATCH_ENTRIES, "a batch takes all leaves of a page");
 
 /*
  * What one critical section under mmu_lock has cleared and nobody has shot down yet. Lives on the
@@ -192,6 +226,7 @@ struct zap_batch {
 	struct list_head
 		link; /* shadow->batches, between close and the end of the shootdown; batch_lock */
 	uint64_t number;
+	unsigned int nr_entries; /* cleared, but for those of retired pages */
 	unsigned int nr_frames;
 	pfn_t frames[ZAP_BATCH_FRAMES];
 	struct list_head retired; /* zapped shadow pages, with the frames of their leaves */
@@ -200,7 +235,7 @@ struct zap_batch {
 void zap_batch_init(struct zap_batch *batch);
 static inline bool zap_batch_full(const struct zap_batch *batch)
 {
-	return batch->nr_frames == ZAP_BATCH_FRAMES;
+	return batch->nr_frames == ZAP_BATCH_FRAMES || batch->nr_entries == ZAP_BATCH_ENTRIES;
 }
 /* mmu_lock: number the batch. Nothing may be added to it afterwards. */
 void zap_batch_close(struct shadow *shadow, struct zap_batch *batch);
@@ -213,9 +248,10 @@ void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch);
 void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr);
 
 /* zap.c, mmu_lock: clear one leaf, or a table and all that hangs below it; the batch must not be
- * full for a leaf. */
+ * full for a leaf. And all leaves of a page of a slot: false when the batch filled up before. */
 void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
 	       struct zap_batch *batch);
+bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch);
 void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 
@@ -361,6 +397,8 @@ enum shadow_hook_point {
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	/* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT, /* tlb.c: entries cleared, CPUs not yet told */
 	SHADOW_HOOK_ROOT_BEFORE_LOAD, /* root.c: the vCPU has a root that its CPU has not loaded */
+	SHADOW_HOOK_ZAP_YIELD,	      /* invalidate.c: in the middle of a range, mmu_lock dropped */
+	SHADOW_HOOK_AGE, /* age.c: a leaf found; its rmap is locked, so nothing may sleep */
 	NR_SHADOW_HOOKS,
 };
 
@@ -406,6 +444,8 @@ struct shadow {
 		void (*fn)(void *arg);
 		void *arg;
 	} hook[NR_SHADOW_HOOKS];
+	/* And have zap_rmap() take a batch for full after so many entries; 0: when it is. */
+	unsigned int yield_after;
 
 	unsigned int nr_vcpus;
 	struct shadow_vcpu vcpu[];

@@ -34,6 +34,7 @@ void zap_batch_init(struct zap_batch *batch)
 	INIT_LIST_HEAD(&batch->link);
 	INIT_LIST_HEAD(&batch->retired);
 	batch->number = 0;
+	batch->nr_entries = 0;
 	batch->nr_frames = 0;
 }
 
@@ -124,6 +125,7 @@ void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch)
 	}
 
 	retire_pages(shadow, batch);
+	batch->nr_entries = 0;
 	batch->nr_frames = 0;
 	batch->number = 0;
 }

@@ -26,7 +26,7 @@ static pfn_t clear_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned 
 	spte_t old;
 
 	ASSERT(slot, "a present leaf maps a page of a slot");
-	rmap_remove(&slot->rmap[gfn - slot->base_gfn], sptep);
+	gfn_rmap_remove(slot, gfn - slot->base_gfn, sptep);
 	old = xchg(sptep, 0);
 	atomic64_inc(&shadow->stats.sptes_zapped);
 	return spte_pfn(old);
@@ -35,9 +35,32 @@ static pfn_t clear_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned 
 void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
 	       struct zap_batch *batch)
 {
+	pfn_t pfn;
+
 	lockdep_assert_held(&shadow->mmu_lock);
 	ASSERT(!zap_batch_full(batch), "the caller flushes a full batch first");
-	batch->frames[batch->nr_frames++] = clear_leaf(shadow, sp, index);
+	pfn = clear_leaf(shadow, sp, index);
+	batch->nr_entries++;
+	/* Whoever clears all leaves of a page finds one frame in them. */
+	if (!batch->nr_frames || batch->frames[batch->nr_frames - 1] != pfn)
+		batch->frames[batch->nr_frames++] = pfn;
+}
+
+bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch)
+{
+	spte_t *sptep;
+
+	/* The first again and again: it is found, and removed, without a search. */
+	while ((sptep = rmap_first(head))) {
+		struct shadow_page *sp = sptep_to_sp(shadow, sptep);
+
+		if (zap_batch_full(batch) ||
+		    (shadow->yield_after && batch->nr_entries >= shadow->yield_after))
+			return false;
+		ASSERT(sp, "an rmap names entries of live shadow pages");
+		drop_leaf(shadow, sp, sptep - sp->spt, batch);
+	}
+	return true;
 }
 
 void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)

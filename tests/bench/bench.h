@@ -27,7 +27,7 @@
 #define bench_barrier() __asm__ __volatile__("" ::: "memory")
 
 struct bench_sample {
-	double ns;	/* for all n operations */
+	double ns;	/* for all n operations; bytes, if the bench is of those */
 	bool disturbed; /* somebody else had the CPU, or the partner did not run */
 };
 
@@ -44,6 +44,7 @@ struct bench {
 	unsigned int cpus; /* how many it must have for itself; 0 is 1 */
 	uint64_t unit;	   /* n is a multiple of this */
 	uint64_t max;	   /* and at most this; equal to unit: n is always that */
+	bool bytes;	   /* what is measured: memory, not time */
 	const void *arg;
 	const struct bench_variant *variants;
 	size_t nr_variants;

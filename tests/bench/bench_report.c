@@ -104,6 +104,14 @@ static const char *duration(double ns, char buf[16])
 	return buf;
 }
 
+static const char *amount(const struct bench *b, double value, char buf[16])
+{
+	if (!b->bytes)
+		return duration(value, buf);
+	snprintf(buf, 16, "%.*f B", value < 99.95 ? 1 : 0, value);
+	return buf;
+}
+
 static bool goal_met(const struct bench_row *row)
 {
 	return row->ratio <= row->goal;
@@ -123,9 +131,9 @@ void bench_report_table(const struct bench_report *r, size_t first)
 		const struct bench_row *row = &r->rows[i];
 		char median[16], low[16], high[16], quartiles[40];
 
-		snprintf(quartiles, sizeof(quartiles), "%s .. %s", duration(row->ns_low, low),
-			 duration(row->ns_high, high));
-		printf("  %-18s %10s  %23s", row->variant->name, duration(row->ns, median),
+		snprintf(quartiles, sizeof(quartiles), "%s .. %s", amount(b, row->ns_low, low),
+			 amount(b, row->ns_high, high));
+		printf("  %-18s %10s  %23s", row->variant->name, amount(b, row->ns, median),
 		       quartiles);
 		if (row->has_ratio)
 			printf("  %8.3g  %7.3g .. %-7.3g to %s", row->ratio, row->ratio_min,
@@ -159,9 +167,9 @@ void bench_report_goals(const struct bench_report *r)
 
 static json_t *row_json(const struct bench_row *row)
 {
-	json_t *json =
-		json_pack("{s:s, s:s, s:i, s:f}", "bench", row->bench->name, "variant",
-			  row->variant->name, "threads", (int)row->bench->threads, "ns", row->ns);
+	json_t *json = json_pack("{s:s, s:s, s:i, s:f}", "bench", row->bench->name, "variant",
+				 row->variant->name, "threads", (int)row->bench->threads,
+				 row->bench->bytes ? "bytes" : "ns", row->ns);
 
 	if (!json)
 		return NULL;

@@ -5,7 +5,8 @@
  *     check_rows FILE BENCH/THREADS/VARIANT...
  *
  * Exactly these rows, in this order, each with exactly the keys of the form, and a ratio to a row
- * of the same bench. No time is judged: only that it is one. Prints how many rows have a goal.
+ * of the same bench. No time is judged, nor memory: only that it is one. Prints how many rows have
+ * a goal.
  */
 #include <math.h>
 #include <stdio.h>
@@ -79,9 +80,10 @@ static void check_goal(const json_t *row, const char *name)
 
 static void check_row(const json_t *rows, const json_t *row, const char *expected)
 {
-	static const char *const keys[] = {"bench",    "variant", "threads", "ns",
-					   "ratio_to", "ratio",	  "goal",    "met"};
-	double ns = json_real_value(json_object_get(row, "ns"));
+	const char *measure = json_object_get(row, "bytes") ? "bytes" : "ns";
+	const char *const keys[] = {"bench",	"variant", "threads", measure,
+				    "ratio_to", "ratio",   "goal",    "met"};
+	double value = json_real_value(json_object_get(row, measure));
 	const json_t *ratio = json_object_get(row, "ratio");
 	const char *base = text(row, "ratio_to");
 	char name[256];
@@ -91,8 +93,8 @@ static void check_row(const json_t *rows, const json_t *row, const char *expecte
 		 (int)json_integer_value(json_object_get(row, "threads")), text(row, "variant"));
 	if (strcmp(name, expected) != 0)
 		complain("row %s stands where %s is expected", name, expected);
-	if (!isfinite(ns) || ns <= 0)
-		complain("%s: ns is %g", name, ns);
+	if (!isfinite(value) || value <= 0)
+		complain("%s: %s is %g", name, measure, value);
 	check_goal(row, name);
 
 	if (json_is_null(ratio) && json_is_null(json_object_get(row, "ratio_to")))

@@ -98,6 +98,29 @@ TEST(audit, rmap_misses_a_leaf)
 	destroy(&g);
 }
 
+/* The summary by which ranges are walked: a page that it misses would be left out of a zap. */
+TEST(audit, summary_of_mapped_pages)
+{
+	struct memslot *slot;
+	struct guest_mem g;
+
+	fixture(&g);
+	slot = gfn_to_memslot(shadow_memslots(g.shadow), PAGE >> PAGE_SHIFT);
+	spin_lock(&g.shadow->mmu_lock);
+	gfn_set_remove(&slot->mapped, PAGE >> PAGE_SHIFT);
+	spin_unlock(&g.shadow->mmu_lock);
+	expect_finding(&g, "misses it");
+	spin_lock(&g.shadow->mmu_lock);
+	gfn_set_add(&slot->mapped, PAGE >> PAGE_SHIFT);
+	gfn_set_add(&slot->mapped, (PAGE >> PAGE_SHIFT) + 2);
+	spin_unlock(&g.shadow->mmu_lock);
+	expect_finding(&g, "has it");
+	spin_lock(&g.shadow->mmu_lock);
+	gfn_set_remove(&slot->mapped, (PAGE >> PAGE_SHIFT) + 2);
+	spin_unlock(&g.shadow->mmu_lock);
+	destroy(&g);
+}
+
 /* An entry in an rmap that is no leaf of that page any more: what R-12 left behind. */
 TEST(audit, rmap_names_what_is_no_leaf)
 {
@@ -108,7 +131,7 @@ TEST(audit, rmap_names_what_is_no_leaf)
 	sptep = &page_at(&g, 1)->spt[table_index(GVA, 1)];
 	old = *sptep;
 	*sptep = 0;
-	expect_finding(&g, "rmaps");
+	expect_finding(&g, "no leaf");
 	*sptep = old;
 	destroy(&g);
 }

@@ -119,35 +119,53 @@ TEST(invalidate, many_pages)
 	destroy(&g);
 }
 
-/* One page mapped at many places (kvm-unit-tests' rmap_chain): the chain's chunk sizes and around.
+/*
+ * More pages than a batch holds, in two slots, of which the first lies at higher host addresses,
+ * and in two slots of the same memory: where the walk goes on after a full batch is where it was in
+ * one slot, and nothing for the next.
  */
-TEST(invalidate, long_rmap_chains)
+static void two_slots(hva_t second)
 {
-	static const unsigned int lengths[] = {1, 2, 5, 6, 7, 8, 12, 13, 14, 600, 1001};
-	struct guest_mem_config plain = {.nr_cpus = 2};
+	struct guest_mem_config large = {.nr_cpus = 1, .nr_pages = 1200};
+	const gfn_t at = 0x100000;
+	const gva_t alias = 0x40000000;
+	const uint64_t pages = 300;
+	struct mmu_notifier_range range;
+	struct model_stats model;
+	struct guest_mem g;
 
-	for (unsigned int i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-		const gva_t at = 0x40000000;
-		struct guest_mem g;
-		pfn_t pfn;
-
-		guest_mem_create(&g, &plain);
-		for (unsigned int n = 0; n < lengths[i]; n++) {
-			guest_map(&g, g.cr3, at + n * PAGE_SIZE, 0x1000, GUEST_PTE_RW);
-			guest_store(&g, 0, at + n * PAGE_SIZE, n);
-		}
-		/* Out of the middle, then all of it. */
-		shadow_invlpg(g.shadow, 0, at + lengths[i] / 2 * PAGE_SIZE);
-		expect_eq(stats_of(&g).sptes_zapped, 1);
-		pfn = mm_lookup_pfn(g.mm, guest_hva(0x1000));
-		expect_eq(mm_migrate_range(g.mm, guest_hva(0x1000), PAGE_SIZE), 1);
-		expect_eq(stats_of(&g).sptes_zapped, lengths[i]);
-		expect_eq(model_cached(g.model, pfn), 0);
-		for (unsigned int n = 0; n < lengths[i]; n += 7)
-			expect_eq(guest_load(&g, 1, at + n * PAGE_SIZE), lengths[i] - 1);
-		expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
-		destroy(&g);
+	guest_mem_create(&g, &large);
+	if (second + (pages << PAGE_SHIFT) == GUEST_MEM_HVA)
+		expect_eq(mm_mmap(g.mm, second, pages << PAGE_SHIFT, MM_PROT_READ | MM_PROT_WRITE,
+				  NULL, 0),
+			  0);
+	expect_eq(shadow_create_memslot(g.shadow, 1, at, pages, second), 0);
+	for (uint64_t i = 0; i < pages; i++) {
+		guest_map(&g, g.cr3, alias + (i << PAGE_SHIFT), (at + i) << PAGE_SHIFT,
+			  GUEST_PTE_RW);
+		guest_store(&g, 0, i << PAGE_SHIFT, i);
+		guest_store(&g, 0, alias + (i << PAGE_SHIFT), i + pages);
 	}
+	mmap_read_lock(g.mm);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, g.mm,
+				guest_hva(0) - (pages << PAGE_SHIFT),
+				guest_hva(pages << PAGE_SHIFT));
+	mmu_notifier_invalidate_range_start(&range);
+	expect_eq(stats_of(&g).sptes_zapped, 2 * pages);
+	model_get_stats(g.model, &model);
+	expect_eq(model.dropped, 2 * pages);
+	mmu_notifier_invalidate_range_end(&range);
+	mmap_read_unlock(g.mm);
+	for (uint64_t i = 0; i < pages; i++)
+		expect_eq(guest_load(&g, 0, alias + (i << PAGE_SHIFT)), i + pages);
+	expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+	destroy(&g);
+}
+
+TEST(invalidate, many_pages_of_two_slots)
+{
+	two_slots(GUEST_MEM_HVA - (300 << PAGE_SHIFT));
+	two_slots(GUEST_MEM_HVA);
 }
 
 /* Windows nest: while any is open nothing of their union is installed. */

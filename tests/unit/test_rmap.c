@@ -103,23 +103,81 @@ TEST(rmap, random_walk)
 	rmap_desc_free(m.spare);
 }
 
-/* The first two need no memory, or one chunk: what a fault's cache is sized by. */
-TEST(rmap, one_chunk_at_most_for_each_addition)
+/* A chunk is taken by the second entry, and by the first that the full ones have no room for: so
+ * what a fault's cache holds is enough, and no chunk but the first has room. */
+TEST(rmap, chunks_are_taken_when_all_are_full)
 {
 	struct model m = {0};
-	unsigned int used = 0;
 
-	for (unsigned int i = 0; i < MAX; i++) {
-		bool had = m.spare;
+	for (unsigned int round = 0; round < 3; round++) {
+		for (unsigned int i = m.nr; i < MAX; i++) {
+			bool takes = i == 1 || (i > 1 && i % 14 == 0);
 
-		add(&m, i);
-		used += had && !m.spare;
+			add(&m, i);
+			expect_eq(m.spare == NULL, i != 0 && takes);
+		}
+		/* Out of all chunks, down to the last entry of the first of them. */
+		for (unsigned int i = round; m.nr > 14; i = (i + 5) % MAX)
+			if (m.in[i])
+				remove_one(&m, i);
+		check(&m);
+		while (m.nr)
+			remove_one(&m, rmap_first(&m.head) - sptes);
 	}
-	expect_ge(used, 1);
-	expect_le(used, MAX / 4);
-	while (m.nr)
-		remove_one(&m, rmap_first(&m.head) - sptes);
 	rmap_desc_free(m.spare);
+}
+
+/* Each entry is given once, whichever of those that were given go meanwhile. */
+struct visit {
+	struct model *m;
+	unsigned int seen[MAX];
+	unsigned int nth, nr;
+};
+
+static void visit(spte_t *sptep, void *arg)
+{
+	struct visit *v = arg;
+
+	v->seen[sptep - sptes]++;
+	if (v->nth && ++v->nr % v->nth == 0)
+		remove_one(v->m, sptep - sptes);
+}
+
+static void visit_all(struct model *m, unsigned int nth,
+		      void (*each)(struct rmap_head *head, void (*fn)(spte_t *, void *), void *arg))
+{
+	struct visit v = {.m = m, .nth = nth};
+	bool was_in[MAX];
+
+	memcpy(was_in, m->in, sizeof(was_in));
+	each(&m->head, visit, &v);
+	for (unsigned int i = 0; i < MAX; i++)
+		expect_eq(v.seen[i], was_in[i]);
+	check(m);
+}
+
+static void each(struct rmap_head *head, void (*fn)(spte_t *, void *), void *arg)
+{
+	rmap_each(head, fn, arg);
+}
+
+TEST(rmap, entries_go_while_they_are_visited)
+{
+	for (unsigned int nr = 0; nr <= MAX; nr++) {
+		for (unsigned int nth = 1; nth <= 5; nth++) {
+			struct model m = {0};
+
+			for (unsigned int i = 0; i < nr; i++)
+				add(&m, i);
+			visit_all(&m, 0, each);
+			visit_all(&m, 0, rmap_each_lockless);
+			visit_all(&m, nth, each);
+			expect_eq(m.nr, nr - nr / nth);
+			while (m.nr)
+				remove_one(&m, rmap_first(&m.head) - sptes);
+			rmap_desc_free(m.spare);
+		}
+	}
 }
 
 static void remove_a_stranger(void *arg)
@@ -131,7 +189,7 @@ static void remove_a_stranger(void *arg)
 
 TEST(rmap, removing_a_stranger_is_a_bug)
 {
-	for (unsigned int nr = 0; nr < 10; nr++) {
+	for (unsigned int nr = 0; nr < 31; nr++) {
 		struct model m = {0};
 
 		for (unsigned int i = 0; i < nr; i++)

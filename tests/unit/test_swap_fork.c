@@ -185,6 +185,69 @@ static void reclaim(void *arg)
 
 /* The parent writes, forks, writes again; each child reads what was there at its fork, writes its
  * own, and reads that, while pages of both go out and come in. */
+struct passed_by {
+	struct mm_struct *mm;
+	pfn_t pfn;
+	bool out;
+};
+
+static void let_it_out(void *arg)
+{
+	struct passed_by *p = arg;
+
+	mm_unpin_page(p->mm, p->pfn, true);
+	p->out = page_goes_out(p->mm, page(1));
+}
+
+static void at_the_end_of_forks_window(struct counting_notifier *cn,
+				       const struct mmu_notifier_range *range)
+{
+	struct passed_by *p = cn->arg;
+	struct kthread thread;
+
+	if (range->event != MMU_NOTIFY_PROTECTION_PAGE || p->out)
+		return;
+	/* Not on this thread, which is in a window. */
+	expect_eq(kthread_run(&thread, "page out", let_it_out, p), 0);
+	kthread_join(&thread);
+}
+
+/*
+ * The fork passes a pinned page by; it is unpinned, and leaves memory, before the fork comes back
+ * for it: then it is shared as what it is by then, a slot of the swap file.
+ *
+ *   fork					reclaim
+ *   ----					-------
+ *   the page is pinned: later
+ *						unpinned; out: the entry names a slot
+ *   comes back: another look, not a copy of
+ *     a page that is not there
+ */
+TEST(swap_fork, passed_by_then_out)
+{
+	struct counting_notifier cn = {.on_end = at_the_end_of_forks_window};
+	struct phys *phys = test_swap_phys(32, 16);
+	struct passed_by p = {.mm = test_mm(phys)};
+	struct mm_struct *child = NULL;
+
+	cn.arg = &p;
+	expect_eq(mm_mmap(p.mm, page(0), 3 * PAGE_SIZE, RW, NULL, 0), 0);
+	for (uint64_t n = 0; n < 3; n++)
+		test_write(p.mm, page(n), n + 1);
+	expect_eq(mm_pin_page(p.mm, page(1), true, &p.pfn), 0);
+	counting_register(&cn, p.mm);
+	expect_eq(mm_fork(p.mm, &child), 0);
+	expect(p.out);
+	expect(pte_swap(entry_of(p.mm, page(1))) && pte_swap(entry_of(child, page(1))));
+	expect_eq(swap_used(phys), 1);
+	for (uint64_t n = 0; n < 3; n++)
+		expect_eq(test_read(child, page(n)), n + 1);
+	mmu_notifier_unregister(&cn.mn, p.mm);
+	mmput(child);
+	mmput(p.mm);
+	test_swap_phys_done(phys);
+}
+
 TEST(swap_fork, against_swap_out)
 {
 	struct storm s = {.phys = test_swap_phys(256, 1024)};

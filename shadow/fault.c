@@ -208,8 +208,7 @@ static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu,
 			return RET_PF_RETRY;
 		path[sp->role.level] = sp;
 	}
-	for (int level = 1; level <= levels; level++)
-		shadow_page_used(shadow, path[level]);
+	shadow_path_used(shadow, path, levels);
 	return install_leaf(shadow, &vcpu->cache, sp, map, batch);
 }
 

@@ -53,6 +53,20 @@ void shadow_page_used(struct shadow *shadow, struct shadow_page *sp)
 	list_move(&sp->link, &shadow->pages);
 }
 
+void shadow_path_used(struct shadow *shadow, struct shadow_page *const path[], int levels)
+{
+	const struct list_head *at = shadow->pages.next;
+	int level = levels;
+
+	/* Most faults follow one that took the same path: then it is in front already. */
+	for (; level >= 1 && at == &path[level]->link; level--)
+		at = at->next;
+	if (!level)
+		return;
+	for (level = 1; level <= levels; level++)
+		shadow_page_used(shadow, path[level]);
+}
+
 static struct shadow_page *least_recently_used(struct shadow *shadow)
 {
 	struct shadow_page *sp;

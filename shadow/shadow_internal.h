@@ -384,6 +384,8 @@ int shadow_prepare(struct shadow *shadow, struct shadow_cache *cache, bool root)
 bool shadow_has_room(const struct shadow *shadow, unsigned int pages);
 /* mmu_lock: it was just used. */
 void shadow_page_used(struct shadow *shadow, struct shadow_page *sp);
+/* The same for path[levels], a root, to path[1]: each is newer than what hangs below it. */
+void shadow_path_used(struct shadow *shadow, struct shadow_page *const path[], int levels);
 /* mmu_lock: zap at least @pages, those not used for longest first. How many: fewer if no more can
  * go. */
 unsigned long shadow_recycle_pages(struct shadow *shadow, unsigned long pages,

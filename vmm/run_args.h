@@ -19,7 +19,8 @@ struct run_args {
 	uint64_t seed;		/* from the command line or, without --seed, random */
 	const char *stats_path; /* NULL: none; "-": stdout */
 	bool quiet;
-	unsigned int broken; /* SHADOW_BREAK_* */
+	unsigned long shadow_pages; /* 0: as many as it takes */
+	unsigned int broken;	    /* SHADOW_BREAK_* */
 	bool audit;
 };
 

@@ -60,7 +60,8 @@ static struct run_stats example(void)
 			   .shootdowns = 207,
 			   .frames_shot = 208,
 			   .batches_waited = 209,
-			   .tables_retired = 210},
+			   .tables_retired = 210,
+			   .pages_recycled = 211},
 		.warnings = 3,
 	};
 }
@@ -101,6 +102,7 @@ TEST(stats, every_number_has_its_key)
 		{"frames_shot", 208},
 		{"batches_waited", 209},
 		{"tables_retired", 210},
+		{"pages_recycled", 211},
 		{"pages_unmapped", 20},
 		{"frames_bytes", 96 << 20},
 		{"hole_waits", 108},

@@ -244,13 +244,3 @@ int hva_to_pfn(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn, bool *wr
 	*writable = pte & PTE_WRITE;
 	return 0;
 }
-
-pfn_t mm_lookup_pfn(struct mm_struct *mm, hva_t hva)
-{
-	int idx = pgtable_read_lock();
-	pte_t *ptep = pgtable_lookup(mm->pgtable, hva);
-	pte_t pte = ptep ? pte_load(ptep) : 0;
-
-	pgtable_read_unlock(idx);
-	return pte_present(pte) ? pte_pfn(pte) : INVALID_PFN;
-}

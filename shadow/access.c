@@ -15,7 +15,8 @@ static size_t min_size(size_t a, size_t b)
 
 enum direction { READ_GUEST, WRITE_GUEST };
 
-/* In a section of slots_srcu. With -ENXIO *@bad_hva is what the mm refused, or as it was. */
+/* In a section of slots_srcu. -EAGAIN: the slot is being moved or deleted. With -ENXIO *@bad_hva is
+ * what the mm refused, or as it was. */
 static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, enum direction dir,
 		      hva_t *bad_hva)
 {
@@ -26,11 +27,15 @@ static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, e
 		return -ENXIO;
 	while (len) {
 		size_t chunk = min_size(len, PAGE_SIZE - (gpa & ~PAGE_MASK));
-		hva_t hva = gpa_to_hva(shadow, gpa);
+		const struct memslot *slot = gpa_to_memslot(shadow, gpa);
+		hva_t hva;
 		int ret;
 
-		if (hva == INVALID_HVA)
+		if (!slot || (dir == WRITE_GUEST && (slot->flags & MEMSLOT_READONLY)))
 			return -ENXIO;
+		if (slot->flags & MEMSLOT_INVALID)
+			return -EAGAIN;
+		hva = memslot_gpa_hva(slot, gpa);
 		ret = dir == READ_GUEST ? mm_read(shadow->mm, hva, at, chunk)
 					: mm_write(shadow->mm, hva, at, chunk);
 		if (ret == -EFAULT) {
@@ -46,6 +51,12 @@ static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, e
 	return 0;
 }
 
+/* Who has no guest to run again takes a slot that is on its way for gone. */
+static int without_retry(int ret)
+{
+	return ret == -EAGAIN ? -ENXIO : ret;
+}
+
 int shadow_read_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len)
 {
 	int id = srcu_read_lock(&shadow->slots_srcu);
@@ -53,7 +64,7 @@ int shadow_read_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len)
 	int ret = access_gpa(shadow, gpa, buf, len, READ_GUEST, &bad_hva);
 
 	srcu_read_unlock(&shadow->slots_srcu, id);
-	return ret;
+	return without_retry(ret);
 }
 
 int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t len)
@@ -63,7 +74,7 @@ int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t l
 	int ret = access_gpa(shadow, gpa, (void *)buf, len, WRITE_GUEST, &bad_hva);
 
 	srcu_read_unlock(&shadow->slots_srcu, id);
-	return ret;
+	return without_retry(ret);
 }
 
 static int read_gva(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, char *at,

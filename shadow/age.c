@@ -114,9 +114,9 @@ static bool age_range(struct shadow *shadow, hva_t start, hva_t end, bool clear,
 	int id = srcu_read_lock(&shadow->slots_srcu);
 	const struct memslots *slots = shadow_memslots(shadow);
 	struct age age = {.shadow = shadow, .clear = clear, .flush = flush};
+	unsigned int i;
 
-	for (unsigned int i = 0; i < slots->nr; i++)
-		age_slot(&age, slots->slot[i], start, end);
+	for_each_memslot_in(i, slots, start, end) age_slot(&age, slots->by_hva[i], start, end);
 	shoot_aged(&age);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return age.young;

@@ -1,38 +1,55 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The auditor: is every structure what every other one says it is? (K-08, K-09, K-27.)
+ * The auditor: is every structure what every other one says it is? (K-08, K-09, K-27.) Here are the
+ * tables and what links them:
  *
- *   directory entry  -> names a live page one level down, which lists it among its parents
+ *   page             -> found by its gfn and role, and by its table; linked, or a root
+ *   directory entry  -> names a live page one level down, in a role that fits, which lists it among
+ *                       its parents
  *   parent           -> is a present entry that names the page
- *   leaf             -> its gfn is in a slot, whose rmap names it; its frame is what the primary
- * page table maps there rmap             -> is a present leaf that maps that very gfn page -> found
- * by its gfn and role, and by its table; reachable from a root
+ *   zapped page      -> nothing is left in it, though it is not retired yet
  *
- * The primary page table is changed only inside windows, which begin with a zap: so under mmu_lock
- * no present leaf may disagree with it, at any moment, whatever the host is doing (I1, I3).
+ * What leaves map is in audit_leaf.c, what the guest said in audit_guest.c.
  */
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "shadow/shadow_internal.h"
+#include "shadow/audit.h"
 
-struct audit {
-	struct shadow *shadow;
-	unsigned int violations;
-	char *why;
-	size_t why_len;
-};
+static const char *const names[] = {"entry",   "link",	"role",	   "parent", "page",  "orphan",
+				    "retired", "slot",	"rmap",	   "gfn",    "frame", "host",
+				    "right",   "table", "summary", "origin", "stale"};
 
-__attribute__((format(printf, 2, 3))) static void violation(struct audit *audit, const char *fmt,
-							    ...)
+static_assert(SHADOW_BAD_STALE == 1u << (sizeof(names) / sizeof(names[0]) - 1), "one each");
+
+void audit_found(struct audit *audit, unsigned int what, const char *fmt, ...)
 {
-	if (!audit->violations++ && audit->why) {
+	if (!audit->found && audit->why) {
+		int len = snprintf(audit->why, audit->why_len, "%s: ", names[__builtin_ctz(what)]);
 		va_list ap;
 
 		va_start(ap, fmt);
-		vsnprintf(audit->why, audit->why_len, fmt, ap);
+		if (len >= 0 && (size_t)len < audit->why_len)
+			vsnprintf(audit->why + len, audit->why_len - len, fmt, ap);
 		va_end(ap);
 	}
+	audit->found |= what;
+}
+
+/* spte.h, rules 1 to 3. */
+static bool entry_sound(const struct shadow *shadow, const struct shadow_page *sp, spte_t spte)
+{
+	const spte_t ours = SPTE_PRESENT | SPTE_OURS;
+
+	if (!spte)
+		return true;
+	if ((spte & ours) == SPTE_PRESENT)
+		return sp->role.level == shadow->machine->levels;
+	if ((spte & (ours | SPTE_USER)) != (ours | SPTE_USER))
+		return false;
+	if (sp->role.level == 1)
+		return !(spte & ~(make_leaf_spte(spte_pfn(spte), ACC_WRITE) | SPTE_AGED | SPTE_NX));
+	return (spte | SPTE_DIRTY) == (make_table_spte(spte_pfn(spte)) | SPTE_DIRTY);
 }
 
 /* A link keeps the view; rights are only lost on the way down; below a piece of a large page are
@@ -60,73 +77,82 @@ static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int
 	struct shadow_page *child = spte_to_child(audit->shadow, sp->spt[index]);
 
 	if (!child) {
-		violation(audit, "entry %u of the level %u table of gfn %#lx names no live page",
-			  index, sp->role.level, sp->gfn);
+		audit_found(audit, SHADOW_BAD_LINK,
+			    "entry %u of the level %u table of gfn %#lx names no live page", index,
+			    sp->role.level, sp->gfn);
 		return;
 	}
+	if (shadow_page_obsolete(audit->shadow, child) && !shadow_page_obsolete(audit->shadow, sp))
+		audit_found(audit, SHADOW_BAD_LINK,
+			    "entry %u of the table of gfn %#lx names an obsolete page", index,
+			    sp->gfn);
 	if (child->role.level != sp->role.level - 1)
-		violation(audit, "a level %u table links to one of level %u", sp->role.level,
-			  child->role.level);
+		audit_found(audit, SHADOW_BAD_LINK, "a level %u table links to one of level %u",
+			    sp->role.level, child->role.level);
 	else if (!roles_fit(sp, child, index))
-		violation(audit,
-			  "entry %u of the table of gfn %#lx, role %#lx, links to gfn %#lx in role "
-			  "%#lx",
-			  index, sp->gfn, sp->role.word, child->gfn, child->role.word);
+		audit_found(audit, SHADOW_BAD_ROLE,
+			    "entry %u of the table of gfn %#lx, role %#lx, links to gfn %#lx in "
+			    "role %#lx",
+			    index, sp->gfn, sp->role.word, child->gfn, child->role.word);
+	else
+		audit_link_guest(audit, sp, index, child);
 	if (!rmap_contains(&child->parents, &sp->spt[index]))
-		violation(audit,
-			  "the page of gfn %#lx does not know its parent entry %u of gfn %#lx",
-			  child->gfn, index, sp->gfn);
+		audit_found(audit, SHADOW_BAD_PARENT,
+			    "the page of gfn %#lx does not know its parent entry %u of gfn %#lx",
+			    child->gfn, index, sp->gfn);
 }
 
-static void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int index)
-{
-	spte_t spte = sp->spt[index];
-	gfn_t gfn = sp->gfns[index];
-	unsigned int rights = role_rights(sp->role);
-	struct memslot *slot = gfn_to_memslot(audit->shadow->slots, gfn);
-	pfn_t pfn;
+struct audit_parents {
+	struct audit *audit;
+	const struct shadow_page *child;
+};
 
-	if (!slot) {
-		violation(audit, "a leaf maps gfn %#lx, where no slot is", gfn);
-		return;
-	}
-	if (!rmap_contains(&slot->rmap[gfn - slot->base_gfn], &sp->spt[index]))
-		violation(audit, "the rmap of gfn %#lx misses entry %u of the table of gfn %#lx",
-			  gfn, index, sp->gfn);
-	if (sp->role.direct && gfn != sp->gfn + index)
-		violation(audit, "entry %u of the direct table of gfn %#lx maps gfn %#lx", index,
-			  sp->gfn, gfn);
-	pfn = mm_lookup_pfn(audit->shadow->mm, memslot_hva(slot, gfn));
-	if (pfn != spte_pfn(spte))
-		violation(audit, "gfn %#lx is mapped to frame %#lx, but the host has it at %#lx",
-			  gfn, spte_pfn(spte), pfn);
-	if (!(rights & ACC_READ))
-		violation(audit, "a leaf of gfn %#lx in a table of which nothing may be read", gfn);
-	if ((spte & SPTE_WRITE) && !(rights & ACC_WRITE))
-		violation(audit, "a writable leaf of gfn %#lx in a table without that right", gfn);
-	if (!(spte & SPTE_NX) && !(rights & ACC_EXEC))
-		violation(audit, "a leaf of gfn %#lx to execute, in a table without that right",
-			  gfn);
+static void audit_parent(spte_t *sptep, void *arg)
+{
+	const struct audit_parents *parents = arg;
+	const struct shadow_page *child = parents->child;
+	const struct shadow_page *sp = sptep_to_sp(parents->audit->shadow, sptep);
+
+	if (!sp || !spte_present(*sptep) || spte_pfn(*sptep) != child->table)
+		audit_found(parents->audit, SHADOW_BAD_PARENT,
+			    "a parent of the page of gfn %#lx, level %u, does not link to it",
+			    child->gfn, child->role.level);
 }
 
 static void audit_page(struct audit *audit, struct shadow_page *sp)
 {
 	struct shadow *shadow = audit->shadow;
+	struct audit_parents parents = {.audit = audit, .child = sp};
 
-	if (shadow_page_find(shadow, sp->gfn, sp->role) != sp)
-		violation(audit, "two pages for gfn %#lx in the same role", sp->gfn);
-	if (sptep_to_sp(shadow, sp->spt) != sp)
-		violation(audit, "the table of gfn %#lx is not found by its address", sp->gfn);
+	bool obsolete = shadow_page_obsolete(shadow, sp);
+
+	if (!obsolete && shadow_page_find(shadow, sp->gfn, sp->role) != sp)
+		audit_found(audit, SHADOW_BAD_PAGE, "two pages for gfn %#lx in the same role",
+			    sp->gfn);
+	if (sptep_to_sp(shadow, sp->spt) != sp ||
+	    shadow->machine->ops->map_frame(shadow->machine, sp->table) != sp->spt)
+		audit_found(audit, SHADOW_BAD_PAGE,
+			    "the table of gfn %#lx is not found by its address", sp->gfn);
 	if (sp->root_count != (int)root_cache_count(shadow, sp))
-		violation(audit, "the root of gfn %#lx is counted %d times, and kept in %u places",
-			  sp->gfn, sp->root_count, root_cache_count(shadow, sp));
-	if (!sp->root_count && !sp->parents.val)
-		violation(audit, "the page of gfn %#lx is neither linked nor a root", sp->gfn);
+		audit_found(audit, SHADOW_BAD_PAGE,
+			    "the root of gfn %#lx is counted %d times, and kept in %u places",
+			    sp->gfn, sp->root_count, root_cache_count(shadow, sp));
+	if (!obsolete && !sp->root_count && !sp->parents.val)
+		audit_found(audit, SHADOW_BAD_ORPHAN,
+			    "the page of gfn %#lx is neither linked nor a root", sp->gfn);
+	rmap_each(&sp->parents, audit_parent, &parents);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
-		if (!spte_present(sp->spt[i]))
+		spte_t spte = READ_ONCE(sp->spt[i]);
+
+		if (!entry_sound(shadow, sp, spte))
+			audit_found(audit, SHADOW_BAD_ENTRY,
+				    "entry %u of the level %u table of gfn %#lx is %#lx", i,
+				    sp->role.level, sp->gfn, spte);
+		if (!spte_present(spte))
 			continue;
 		if (root_is_dummy(sp))
-			violation(audit, "entry %u of a dummy root is present", i);
+			audit_found(audit, SHADOW_BAD_PAGE, "entry %u of a dummy root is present",
+				    i);
 		if (sp->role.level == 1)
 			audit_leaf(audit, sp, i);
 		else
@@ -134,63 +160,60 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 	}
 }
 
-/* The other direction: each entry of an rmap is a leaf, of that very page. */
-struct audit_rmap {
-	struct audit *audit;
-	gfn_t gfn;
-};
-
-static void audit_rmap_entry(spte_t *sptep, void *arg)
+static void audit_retired(struct audit *audit, const struct shadow_page *sp)
 {
-	const struct audit_rmap *rmap = arg;
-	const struct shadow_page *sp = sptep_to_sp(rmap->audit->shadow, sptep);
-
-	if (!sp || sp->role.level != 1 || !spte_present(*sptep))
-		violation(rmap->audit, "the rmap of gfn %#lx names what is no leaf", rmap->gfn);
-	else if (sp->gfns[sptep - sp->spt] != rmap->gfn)
-		violation(rmap->audit, "the rmap of gfn %#lx names a leaf of gfn %#lx", rmap->gfn,
-			  sp->gfns[sptep - sp->spt]);
-}
-
-/* And the summary of a slot is that of its rmaps. Returns how many entries they have. */
-static uint64_t audit_slot(struct audit *audit, const struct memslot *slot)
-{
-	uint64_t nr = 0;
-
-	if (!gfn_set_sound(&slot->mapped))
-		violation(audit, "the set of mapped pages of slot %u contradicts itself", slot->id);
-	for (uint64_t i = 0; i < slot->npages; i++) {
-		struct audit_rmap rmap = {.audit = audit, .gfn = slot->base_gfn + i};
-		unsigned int count = rmap_count(&slot->rmap[i]);
-
-		if (gfn_set_has(&slot->mapped, i) != (count != 0))
-			violation(audit, "gfn %#lx has %u leaves, and the set of mapped pages %s",
-				  rmap.gfn, count, count ? "misses it" : "has it");
-		if (count > RMAP_RECYCLE_THRESHOLD)
-			violation(audit, "gfn %#lx is mapped %u times", rmap.gfn, count);
-		if (count)
-			rmap_each(&slot->rmap[i], audit_rmap_entry, &rmap);
-		nr += count;
+	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
+		if (spte_present(READ_ONCE(sp->spt[i])))
+			audit_found(audit, SHADOW_BAD_RETIRED,
+				    "entry %u of the table of gfn %#lx, which goes, is %#lx", i,
+				    sp->gfn, sp->spt[i]);
 	}
-	return nr;
+	if (sp->parents.val)
+		audit_found(audit, SHADOW_BAD_RETIRED,
+			    "the table of gfn %#lx goes and has a parent", sp->gfn);
 }
 
-static uint64_t count_leaves(struct shadow *shadow)
+/* Those that are not shot down yet. Whoever zapped them leaves their lists alone until he has taken
+ * his batch from this one. */
+static void audit_batches(struct audit *audit)
 {
+	struct shadow *shadow = audit->shadow;
 	struct shadow_page *sp;
-	uint64_t nr = 0;
+	struct zap_batch *batch;
 
-	list_for_each_entry(sp, &shadow->pages, link) {
-		for (unsigned int i = 0; sp->role.level == 1 && i < TABLE_ENTRIES; i++)
-			nr += spte_present(sp->spt[i]);
+	spin_lock(&shadow->batch_lock);
+	list_for_each_entry(batch, &shadow->batches, link) {
+		list_for_each_entry(sp, &batch->retired, link)
+			audit_retired(audit, sp);
 	}
-	return nr;
+	spin_unlock(&shadow->batch_lock);
 }
 
-static unsigned int audit_all(struct shadow *shadow, char *why, size_t why_len)
+/* Roots that were zapped are in no list: nothing may be in them, nor be made in them. */
+static void audit_root(struct audit *audit, const struct shadow_page *root)
 {
-	struct audit audit = {.shadow = shadow, .why = why, .why_len = why_len};
-	uint64_t in_rmaps = 0, leaves, pages = 0;
+	for (unsigned int i = 0; root && root->zapped && i < TABLE_ENTRIES; i++) {
+		if (spte_present(root->spt[i]))
+			audit_found(audit, SHADOW_BAD_RETIRED,
+				    "entry %u of the zapped root of gfn %#lx", i, root->gfn);
+	}
+}
+
+static void audit_roots(struct audit *audit)
+{
+	struct shadow *shadow = audit->shadow;
+
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		for (unsigned int j = 0; j < NR_KEPT_ROOTS; j++)
+			audit_root(audit, shadow->vcpu[i].roots[j].root);
+	}
+}
+
+static unsigned int audit_all(struct shadow *shadow, enum shadow_audit_level level, char *why,
+			      size_t why_len)
+{
+	struct audit audit = {.shadow = shadow, .level = level, .why = why, .why_len = why_len};
+	unsigned long pages = 0;
 	struct shadow_page *sp;
 
 	lockdep_assert_held(&shadow->mmu_lock);
@@ -200,27 +223,30 @@ static unsigned int audit_all(struct shadow *shadow, char *why, size_t why_len)
 		pages++;
 	}
 	if (pages != shadow->nr_pages)
-		violation(&audit, "%lu pages, but %lu are counted", pages, shadow->nr_pages);
-	/* Each leaf is in its rmap (above), and each entry there is a leaf: with as many of the one
-	 * as of the other, none is there twice. */
-	for (unsigned int i = 0; i < shadow->slots->nr; i++)
-		in_rmaps += audit_slot(&audit, shadow->slots->slot[i]);
-	leaves = count_leaves(shadow);
-	if (in_rmaps != leaves)
-		violation(&audit, "%lu entries in rmaps, but %lu present leaves", in_rmaps, leaves);
-	return audit.violations;
+		audit_found(&audit, SHADOW_BAD_PAGE, "%lu pages, but %lu are counted", pages,
+			    shadow->nr_pages);
+	audit_roots(&audit);
+	audit_rmaps(&audit);
+	audit_batches(&audit);
+	return audit.found;
+}
+
+unsigned int shadow_audit_at(struct shadow *shadow, enum shadow_audit_level level, char *why,
+			     size_t why_len)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	unsigned int found;
+
+	spin_lock(&shadow->mmu_lock);
+	found = audit_all(shadow, level, why, why_len);
+	spin_unlock(&shadow->mmu_lock);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return found;
 }
 
 unsigned int shadow_audit(struct shadow *shadow, char *why, size_t why_len)
 {
-	int id = srcu_read_lock(&shadow->slots_srcu);
-	unsigned int violations;
-
-	spin_lock(&shadow->mmu_lock);
-	violations = audit_all(shadow, why, why_len);
-	spin_unlock(&shadow->mmu_lock);
-	srcu_read_unlock(&shadow->slots_srcu, id);
-	return violations;
+	return shadow_audit_at(shadow, SHADOW_AUDIT_SEMANTIC, why, why_len);
 }
 
 void shadow_audit_locked(struct shadow *shadow)
@@ -229,5 +255,17 @@ void shadow_audit_locked(struct shadow *shadow)
 
 	if (likely(!shadow->audit))
 		return;
-	ASSERT(!audit_all(shadow, why, sizeof(why)), "a consistent shadow MMU: %s", why);
+	ASSERT(!audit_all(shadow, shadow->audit, why, sizeof(why)), "a consistent shadow MMU: %s",
+	       why);
+}
+
+void shadow_audit_retired(struct shadow *shadow, const struct shadow_page *sp)
+{
+	char why[160];
+	struct audit audit = {.shadow = shadow, .why = why, .why_len = sizeof(why)};
+
+	if (likely(!READ_ONCE(shadow->audit)))
+		return;
+	audit_retired(&audit, sp);
+	ASSERT(!audit.found, "an empty table goes: %s", why);
 }

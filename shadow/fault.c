@@ -11,6 +11,7 @@
  *     hva_to_pfn                                       may sleep: faults the host page in
  *     cheap retry check
  *   mmu_lock
+ *     the root is not obsolete (zap_slot.c)
  *     the guest entries that were read are unchanged
  *     no invalidation of this hva has run, or runs, since the snapshot
  *     install
@@ -43,7 +44,7 @@ const char *ret_pf_name(enum ret_pf ret)
 		[RET_PF_RETRY] = "retry",
 		[RET_PF_GUEST] = "guest fault",
 		[RET_PF_RESERVED] = "reserved address",
-		[RET_PF_EMULATE] = "no memslot",
+		[RET_PF_EMULATE] = "no memory",
 		[RET_PF_NO_MEMORY] = "out of memory",
 		[RET_PF_BAD_HVA] = "refused by the host",
 		[RET_PF_HALTED] = "halted",
@@ -115,6 +116,15 @@ static struct shadow_role child_role(const struct shadow_page *sp, const struct 
 	return role;
 }
 
+/* For the audit: what the entry of @sp for this walk is made from. */
+static void note_origin(struct shadow_page *sp, const struct guest_walk *walk)
+{
+	int level = sp->role.level;
+
+	if (unlikely(sp->gptes) && !sp->role.direct)
+		sp->gptes[table_index(walk->gva, level)] = walk->gpte[level];
+}
+
 /*
  * The table that the entry of @sp for this walk must link to: the one that is linked, another that
  * exists already, or a new one from the cache. NULL: something else was linked there; it has been
@@ -148,6 +158,7 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 		child = shadow_cache_take(cache, role.level);
 		shadow_page_publish(shadow, child, gfn, role);
 	}
+	note_origin(sp, walk);
 	shadow_page_link(child, sptep, &cache->desc[role.level]);
 	return child;
 }
@@ -168,6 +179,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 				return RET_PF_SPURIOUS;
 			/* Rights are only gained: CPUs notice that without being told. */
 			if (spte_allows(new, old)) {
+				note_origin(sp, map->walk);
 				smp_store_release(sptep, new);
 				return RET_PF_FIXED;
 			}
@@ -182,6 +194,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 		return RET_PF_RETRY;
 	}
 	sp->gfns[index] = map->walk->gfn;
+	note_origin(sp, map->walk);
 	gfn_rmap_add(map->slot, rel_gfn, sptep, &cache->desc[0]);
 	smp_store_release(sptep, new);
 	if (map->slot->zapped[rel_gfn]) {
@@ -247,6 +260,10 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	map->slot = gfn_to_memslot(shadow_memslots(shadow), walk->gfn);
 	if (!map->slot)
 		return RET_PF_EMULATE;
+	if (map->slot->flags & MEMSLOT_INVALID)
+		return RET_PF_RETRY;
+	if (write && (map->slot->flags & MEMSLOT_READONLY))
+		return RET_PF_EMULATE;
 	map->rights =
 		leaf_rights(vcpu->root->role, walk->access[walk->level], walk->pkey, walk->dirty);
 	if (!(map->rights & ACC_READ))
@@ -265,7 +282,7 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	if (invalidate_retry_unsafe(shadow, seq))
 		return RET_PF_RETRY;
 
-	if (!writable)
+	if (!writable || (map->slot->flags & MEMSLOT_READONLY))
 		map->rights &= ~ACC_WRITE;
 	return RET_PF_FIXED;
 }
@@ -298,6 +315,8 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	spin_lock(&shadow->mmu_lock);
 	if (shadow->dead)
 		ret = RET_PF_HALTED;
+	else if (shadow_page_obsolete(shadow, vcpu->root))
+		ret = RET_PF_RETRY;
 	else if (!(shadow->broken & SHADOW_BREAK_RETRY) &&
 		 invalidate_retry(shadow, seq, memslot_hva(map.slot, walk.gfn)))
 		ret = RET_PF_RETRY;

@@ -13,32 +13,14 @@
  */
 #include <errno.h>
 
+#include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
-
-#define GPTE_PRESENT	(1UL << 0)
-#define GPTE_WRITE	(1UL << 1)
-#define GPTE_USER	(1UL << 2)
-#define GPTE_ACCESSED	(1UL << 5)
-#define GPTE_DIRTY	(1UL << 6)
-#define GPTE_PS		(1UL << 7) /* levels 2 and 3: a page; at level 1 it is PAT, which has no say */
-#define GPTE_GLOBAL	(1UL << 8)
-#define GPTE_PKEY_SHIFT 59 /* of a leaf; ignored without CR4.PKE */
-#define GPTE_PKEY_MASK	15
-#define GPTE_NX		(1UL << 63)
-#define GPTE_ADDR_MASK	0x000ffffffffff000UL
-#define GPTE_LARGE_PAT	(1UL << 12) /* of a large page: the lowest bit of its address field */
-#define LARGEST_PAGE	3	    /* the level of 1 GiB pages */
 
 #define CR3_PCID_MASK 0xfff
 
 /* A guest that rewrites its tables as fast as we walk them makes us retry through the whole fault,
  * not here for ever. */
 #define WALK_ATTEMPTS 8
-
-static uint64_t page_size(int level)
-{
-	return table_pages(level - 1) << PAGE_SHIFT;
-}
 
 static gpa_t gpte_gpa(const struct guest_walk *walk, int level)
 {
@@ -53,31 +35,6 @@ static int mm_error(struct guest_walk *walk, hva_t hva, int err)
 		return err;
 	walk->bad_hva = hva;
 	return -ENXIO;
-}
-
-static unsigned int gpte_access(uint64_t gpte)
-{
-	return (gpte & GPTE_WRITE ? ACC_WRITE : 0) | (gpte & GPTE_USER ? ACC_USER : 0) |
-	       (gpte & GPTE_NX ? 0 : ACC_EXEC);
-}
-
-static bool gpte_is_leaf(uint64_t gpte, int level)
-{
-	return level == 1 || (level <= LARGEST_PAGE && (gpte & GPTE_PS));
-}
-
-/* The bits that @gpte, which is present, must not have. */
-static uint64_t reserved_bits(const struct guest_cpu *cpu, uint64_t gpte, int level)
-{
-	uint64_t reserved = GPTE_ADDR_MASK & ~((1UL << cpu->maxphyaddr) - 1);
-
-	if (!(cpu->efer & GUEST_EFER_NXE))
-		reserved |= GPTE_NX;
-	if (level > LARGEST_PAGE)
-		reserved |= GPTE_PS;
-	else if (level > 1 && (gpte & GPTE_PS))
-		reserved |= GPTE_ADDR_MASK & ~GPTE_LARGE_PAT & (page_size(level) - 1);
-	return reserved;
 }
 
 /* What the error code says of the access itself. */
@@ -101,11 +58,16 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 {
 	uint64_t old = walk->gpte[level];
 	uint64_t new = old | GPTE_ACCESSED | (level == walk->level && write ? GPTE_DIRTY : 0);
-	hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
+	const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
+	hva_t hva;
 	int ret;
 
-	if (new == old)
+	if (!slot || (slot->flags & MEMSLOT_INVALID))
+		return 1;
+	/* A table in ROM does not keep them, as on a machine that has one. */
+	if (new == old || (slot->flags & MEMSLOT_READONLY))
 		return 0;
+	hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
 	ret = mm_cmpxchg64(shadow->mm, hva, &old, new);
 	if (!ret)
 		walk->gpte[level] = new;
@@ -115,48 +77,65 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 static void read_leaf(const struct guest_cpu *cpu, struct guest_walk *walk, int level)
 {
 	uint64_t gpte = walk->gpte[level];
-	gpa_t offset = walk->gva & (page_size(level) - 1);
+	gpa_t offset = walk->gva & (guest_page_size(level) - 1);
 
 	walk->level = level;
-	walk->gfn = ((gpte & GPTE_ADDR_MASK & ~(page_size(level) - 1)) | offset) >> PAGE_SHIFT;
-	walk->pkey = cpu->cr4 & GUEST_CR4_PKE ? (gpte >> GPTE_PKEY_SHIFT) & GPTE_PKEY_MASK : 0;
+	walk->gfn = gpte_gfn(gpte, level) | offset >> PAGE_SHIFT;
+	walk->pkey = cpu->cr4 & GUEST_CR4_PKE ? gpte_pkey(gpte) : 0;
 	walk->global = (cpu->cr4 & GUEST_CR4_PGE) && (gpte & GPTE_GLOBAL);
 	walk->pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
 }
 
+/* Who only looks brings no page in: -EAGAIN where that would be needed. */
+static int read_gpte(struct shadow *shadow, hva_t hva, bool look, struct guest_walk *walk,
+		     uint64_t *gpte)
+{
+	if (!look)
+		return mm_error(walk, hva, mm_read(shadow->mm, hva, gpte, sizeof(*gpte)));
+	walk->bad_hva = mm_read64_atomic(shadow->mm, hva, gpte) ? hva : INVALID_HVA;
+	return walk->bad_hva == INVALID_HVA ? 0 : -EAGAIN;
+}
+
 /* Read the entries from the root to the leaf: is there a translation? 0; -EFAULT with *error_code:
  * the guest's fault; -errno: ours. */
-static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, struct guest_walk *walk,
-		      uint32_t *error_code)
+static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, bool look,
+		      struct guest_walk *walk, uint32_t *error_code)
 {
 	unsigned int left = ACC_ALL;
 
 	walk->levels = cpu->cr4 & GUEST_CR4_LA57 ? 5 : 4;
+	walk->reached = walk->levels + 1;
 	walk->table_gfn[walk->levels] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
 	for (int level = walk->levels;; level--) {
-		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
+		const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;
+		hva_t hva;
 		int ret;
 
-		if (hva == INVALID_HVA)
+		if (!slot)
 			return -EFAULT; /* a table where no memory is: reads as not present */
-		ret = mm_read(shadow->mm, hva, &gpte, sizeof(gpte));
+		if (slot->flags & MEMSLOT_INVALID)
+			return -EAGAIN; /* or so it will be, unless the slot is only moved */
+		hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
+		ret = read_gpte(shadow, hva, look, walk, &gpte);
 		if (ret)
-			return mm_error(walk, hva, ret);
+			return ret;
+		walk->gpte[level] = gpte;
+		walk->reached = level;
 		if (!(gpte & GPTE_PRESENT))
 			return -EFAULT;
-		if (gpte & reserved_bits(cpu, gpte, level)) {
+		if (gpte &
+		    gpte_reserved(gpte, level, cpu->maxphyaddr, cpu->efer & GUEST_EFER_NXE)) {
 			*error_code |= PFERR_PRESENT | PFERR_RSVD;
 			return -EFAULT;
 		}
 		left &= gpte_access(gpte);
-		walk->gpte[level] = gpte;
 		walk->access[level] = left;
 		if (gpte_is_leaf(gpte, level)) {
 			read_leaf(cpu, walk, level);
 			return 0;
 		}
-		walk->table_gfn[level - 1] = (gpte & GPTE_ADDR_MASK) >> PAGE_SHIFT;
+		walk->table_gfn[level - 1] = gpte_gfn(gpte, level);
 	}
 }
 
@@ -187,7 +166,7 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 	int ret;
 
 	*error_code = attempted(cpu, access);
-	ret = read_gptes(shadow, cpu, walk, error_code);
+	ret = read_gptes(shadow, cpu, false, walk, error_code);
 	if (!ret)
 		ret = check_rights(cpu, access, walk, error_code);
 	if (ret)
@@ -198,7 +177,9 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 		if (ret)
 			return ret;
 	}
-	walk->dirty = walk->gpte[walk->level] & GPTE_DIRTY;
+	/* After a write also where the bit cannot be set, which is in ROM: or the page would never
+	 * be writable. */
+	walk->dirty = (walk->gpte[walk->level] & GPTE_DIRTY) || (access & PFERR_WRITE);
 	return 0;
 }
 
@@ -220,6 +201,28 @@ int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, ui
 	return -EAGAIN;
 }
 
+int guest_walk_look(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva,
+		    struct guest_walk *walk, uint32_t *error_code)
+{
+	int ret;
+
+	walk->gva = gva;
+	walk->bad_hva = INVALID_HVA;
+	walk->level = 0;
+	*error_code = 0;
+	ret = read_gptes(shadow, cpu, true, walk, error_code);
+	if (!ret)
+		walk->dirty = walk->gpte[walk->level] & GPTE_DIRTY;
+	return ret;
+}
+
+int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct guest_walk *walk,
+		      uint32_t *error_code)
+{
+	*error_code |= attempted(cpu, access);
+	return walk->level ? check_rights(cpu, access, walk, error_code) : -EFAULT;
+}
+
 /*
  * The host may have moved a table's page, or the guest edited an entry, since the walk (K-13). A
  * and D bits set meanwhile change nothing that a shadow entry depends on, except a D bit that was
@@ -237,7 +240,8 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 		if ((gpte | GPTE_ACCESSED | GPTE_DIRTY) !=
 		    (walk->gpte[level] | GPTE_ACCESSED | GPTE_DIRTY))
 			return false;
-		if (level == walk->level && walk->dirty && !(gpte & GPTE_DIRTY))
+		if (level == walk->level && (walk->gpte[level] & GPTE_DIRTY) &&
+		    !(gpte & GPTE_DIRTY))
 			return false;
 	}
 	return true;

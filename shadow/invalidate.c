@@ -5,7 +5,8 @@
  * start: opens (or widens) the window, clears every entry that maps a page of the range, shoots
  * them down, and returns only when no CPU can reach an old frame of the range (I1). While the
  * window is open the fault path installs nothing in it. end:   closes the window and moves the
- * sequence on, so that a fault which looked before start throws its answer away.
+ * sequence on, so that a fault which looked before start throws its answer away. Where the range
+ * meets no slot neither takes mmu_lock.
  *
  * Windows nest and overlap; the union of their ranges is kept, and forgotten when the last one
  * closes.
@@ -35,8 +36,8 @@ struct zap_cursor {
 	hva_t start, end;
 	enum mmu_notifier_event event;
 	const struct memslots *slots;
-	unsigned int slot;
-	uint64_t rel_gfn; /* pages of that slot before it are done */
+	unsigned int slot; /* in by_hva */
+	uint64_t rel_gfn;  /* pages of that slot before it are done */
 };
 
 static void note_zapped(struct shadow *shadow, struct memslot *slot, uint64_t rel_gfn,
@@ -53,8 +54,10 @@ static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct z
 {
 	const struct memslots *slots = cursor->slots;
 
-	for (; cursor->slot < slots->nr; cursor->slot++, cursor->rel_gfn = 0) {
-		struct memslot *slot = slots->slot[cursor->slot];
+	for (; cursor->slot < slots->nr;
+	     cursor->slot = memslots_next(slots, cursor->slot + 1, cursor->start, cursor->end),
+	     cursor->rel_gfn = 0) {
+		struct memslot *slot = slots->by_hva[cursor->slot];
 		uint64_t first, last, n;
 
 		if (!memslot_overlap(slot, cursor->start, cursor->end, &first, &last))
@@ -72,27 +75,20 @@ static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct z
 	return true;
 }
 
-/*
- * Blockable or not makes no difference: what we may wait for (mmu_lock, another CPU's shootdown) is
- * bounded and takes none of the host mm's locks.
- */
-static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
-					 const struct mmu_notifier_range *range)
+/* Open the window of @range, which meets a slot, and clear what maps a page of it. */
+static void invalidate_slots(struct shadow *shadow, const struct mmu_notifier_range *range)
 {
-	struct shadow *shadow = notifier_to_shadow(subscription);
 	struct zap_cursor cursor = {.start = range->start,
 				    .end = range->end,
-				    .event = range->event};
+				    .event = range->event,
+				    .slots = shadow_memslots(shadow)};
 	struct zap_batch batch;
 	bool done;
-	int id;
 
-	atomic64_inc(&shadow->stats.invalidations);
 	zap_batch_init(&batch);
-	id = srcu_read_lock(&shadow->slots_srcu);
+	cursor.slot = memslots_next(cursor.slots, 0, range->start, range->end);
 	spin_lock(&shadow->mmu_lock);
 	window_open(shadow, range->start, range->end);
-	cursor.slots = shadow_memslots(shadow);
 	for (;;) {
 		done = (shadow->broken & SHADOW_BREAK_ZAP) || zap_range(shadow, &cursor, &batch);
 		zap_batch_close(shadow, &batch);
@@ -105,26 +101,62 @@ static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
 		shadow_hook(shadow, SHADOW_HOOK_ZAP_YIELD);
 		spin_lock(&shadow->mmu_lock);
 	}
+}
+
+/* Is it any business of ours? The same answer in start and end (memslot_gate.c). */
+static bool meets_slot(struct shadow *shadow, const struct mmu_notifier_range *range)
+{
+	const struct memslots *slots = shadow_memslots(shadow);
+
+	return memslots_next(slots, 0, range->start, range->end) < slots->nr;
+}
+
+/*
+ * Blockable or not makes no difference: what we may wait for (mmu_lock, another CPU's shootdown) is
+ * bounded and takes none of the host mm's locks.
+ */
+static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
+					 const struct mmu_notifier_range *range)
+{
+	struct shadow *shadow = notifier_to_shadow(subscription);
+	int id;
+
+	atomic64_inc(&shadow->stats.invalidations);
+	id = srcu_read_lock(&shadow->slots_srcu);
+	mn_invalidate_begin(shadow);
+	if (meets_slot(shadow, range))
+		invalidate_slots(shadow, range);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return 0;
+}
+
+static void window_close(struct shadow *shadow)
+{
+	spin_lock(&shadow->mmu_lock);
+	/* Dead: the slots may not be those that start saw, and nobody looks any more. */
+	if (!shadow->dead) {
+		/*
+		 * seq first: a fault that sees in_progress at zero under the lock sees the new seq
+		 * as well. Release pairs with the acquire in handle_fault(): a fault that starts
+		 * from the new seq reads the primary page table as the host left it.
+		 */
+		smp_store_release(&shadow->invalidate_seq, shadow->invalidate_seq + 1);
+		ASSERT(shadow->invalidate_in_progress, "each end has its start");
+		shadow->invalidate_in_progress--;
+	}
+	spin_unlock(&shadow->mmu_lock);
 }
 
 static void shadow_invalidate_range_end(struct mmu_notifier *subscription,
 					const struct mmu_notifier_range *range)
 {
 	struct shadow *shadow = notifier_to_shadow(subscription);
+	int id = srcu_read_lock(&shadow->slots_srcu);
 
-	(void)range;
-	spin_lock(&shadow->mmu_lock);
-	/*
-	 * seq first: a fault that sees in_progress at zero under the lock sees the new seq as well.
-	 * Release pairs with the acquire in handle_fault(): a fault that starts from the new seq
-	 * reads the primary page table as the host left it.
-	 */
-	smp_store_release(&shadow->invalidate_seq, shadow->invalidate_seq + 1);
-	ASSERT(shadow->invalidate_in_progress, "each end has its start");
-	shadow->invalidate_in_progress--;
-	spin_unlock(&shadow->mmu_lock);
+	if (meets_slot(shadow, range))
+		window_close(shadow);
+	mn_invalidate_end(shadow);
+	srcu_read_unlock(&shadow->slots_srcu, id);
 }
 
 /* The mm goes away, or we are being unregistered: nothing is mapped any more, nothing will be, and
@@ -141,18 +173,15 @@ static void shadow_release(struct mmu_notifier *subscription, struct mm_struct *
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
 	WRITE_ONCE(shadow->dead, true);
-	/* That zaps all: every page hangs below a root. Roots stay until their vCPUs let go of
-	 * them. */
-	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
-		for (unsigned int j = 0; j < NR_KEPT_ROOTS; j++) {
-			if (shadow->vcpu[i].roots[j].root)
-				zap_page(shadow, shadow->vcpu[i].roots[j].root, &batch);
-		}
-	}
+	/* Roots stay until their vCPUs let go of them. */
+	while (!list_empty(&shadow->pages))
+		zap_page(shadow, list_first_entry(&shadow->pages, struct shadow_page, link),
+			 &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
 	srcu_read_unlock(&shadow->slots_srcu, id);
+	wake_up_all(&shadow->mn_wait); /* the gate is open for good */
 	/*
 	 * Faults and emulated accesses read the mm, and pin nothing but their section: those that
 	 * began before are over now, later ones find us dead. So exit may free what they looked at.

@@ -2,12 +2,37 @@
 /*
  * Memslots: which hva a guest page lives at, with the per-page state of the shadow MMU.
  *
- * The set is immutable once published: a writer, under slots_lock, copies it, adds to the copy,
- * publishes that and waits for a grace period of slots_srcu before it frees the old one. Readers
- * (faults, invalidations, emulated accesses) hold a section of slots_srcu, in which they may sleep.
+ * There are two sets (memslot_set.c): one is published and immutable, the other is what the next
+ * change is written to. A writer, under slots_lock, makes it a copy with the change, and swaps
+ * (memslot_gate.c), which ends with a grace period of slots_srcu. Readers (faults, invalidations,
+ * emulated accesses) hold a section of slots_srcu, in which they may sleep. In a section they may
+ * see the set change once, as a swap that comes later waits for them.
+ *
+ *   create                 swap
+ *   flags                  swap; zap if the right to store went
+ *   delete, move           swap to an INVALID copy; zap; swap to the new one, or none
+ *
+ * Between the two swaps a fault on the slot is tried again, and an emulated access finds no slot.
+ * All that a change may lack is allocated before its first swap: so there is nothing to revert.
+ *
+ * Why INVALID first: who looked the slot up before the first swap is waited for, and installs what
+ * the zap then finds; who looks after it installs nothing. A zap of a slot that is still good would
+ * leave what a fault puts there behind it:
+ *
+ *   fault                                  delete
+ *   -----                                  ------
+ *   finds the slot, and the frame
+ *                                          zaps what there is
+ *   mmu_lock: installs the leaf            publishes the set without the slot
+ *                                          waits for the fault; frees the rmap that has the leaf
+ *     ^ forbidden
+ *
+ * Replayed by tests/unit/test_memslot_races.c (delete).
+ *
+ * The copies of a slot share its per-page state, also over a move: all of it is by page of the
+ * slot, and empty in between.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "shadow/shadow_internal.h"
 
@@ -15,34 +40,21 @@
 
 struct memslots *shadow_memslots(struct shadow *shadow)
 {
-	return smp_load_acquire(&shadow->slots); /* pairs with the release in publish() */
+	return smp_load_acquire(&shadow->slots); /* pairs with the release in memslot_gate.c */
 }
 
-struct memslot *gfn_to_memslot(const struct memslots *slots, gfn_t gfn)
+struct memslot *gpa_to_memslot(struct shadow *shadow, gpa_t gpa)
 {
-	unsigned int low = 0, high = slots->nr;
-
-	while (low < high) {
-		unsigned int mid = low + (high - low) / 2;
-		struct memslot *slot = slots->slot[mid];
-
-		if (gfn < slot->base_gfn)
-			high = mid;
-		else if (gfn - slot->base_gfn >= slot->npages)
-			low = mid + 1;
-		else
-			return slot;
-	}
-	return NULL;
+	return gfn_to_memslot(shadow_memslots(shadow), gpa >> PAGE_SHIFT);
 }
 
 hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa)
 {
-	struct memslot *slot = gfn_to_memslot(shadow_memslots(shadow), gpa >> PAGE_SHIFT);
+	const struct memslot *slot = gpa_to_memslot(shadow, gpa);
 
-	if (!slot)
+	if (!slot || (slot->flags & MEMSLOT_INVALID))
 		return INVALID_HVA;
-	return memslot_hva(slot, gpa >> PAGE_SHIFT) + (gpa & ~PAGE_MASK);
+	return memslot_gpa_hva(slot, gpa);
 }
 
 static void memslot_free(struct memslot *slot)
@@ -53,16 +65,18 @@ static void memslot_free(struct memslot *slot)
 	kfree(slot);
 }
 
-static struct memslot *memslot_alloc(unsigned int id, gfn_t base_gfn, uint64_t npages, hva_t hva)
+static struct memslot *memslot_alloc(const struct memslot_region *region)
 {
 	struct memslot *slot = kzalloc(sizeof(*slot), GFP_KERNEL);
+	uint64_t npages = region->npages;
 
 	if (!slot)
 		return NULL;
-	slot->id = id;
-	slot->base_gfn = base_gfn;
+	slot->id = region->id;
+	slot->flags = region->flags;
+	slot->base_gfn = region->base_gfn;
 	slot->npages = npages;
-	slot->hva = hva;
+	slot->hva = region->hva;
 	slot->rmap = kvcalloc(npages, sizeof(*slot->rmap), GFP_KERNEL);
 	if (!slot->rmap)
 		goto out_slot;
@@ -82,76 +96,176 @@ out_slot:
 	return NULL;
 }
 
-/* @slots with @slot in its place: 0, or -EEXIST where id or range is taken, -ENOSPC. */
-static int insert_sorted(struct memslots *slots, struct memslot *slot)
+/* The same slot, with @flags; shares the per-page state: to free one of the two, kfree(). */
+static struct memslot *memslot_copy(const struct memslot *slot, unsigned int flags)
 {
-	unsigned int at = 0;
+	struct memslot *copy = kmalloc(sizeof(*copy), GFP_KERNEL);
 
-	for (unsigned int i = 0; i < slots->nr; i++) {
-		const struct memslot *other = slots->slot[i];
+	if (!copy)
+		return NULL;
+	*copy = *slot;
+	copy->flags = flags;
+	return copy;
+}
 
-		if (other->id == slot->id)
-			return -EEXIST;
-		if (slot->base_gfn < other->base_gfn + other->npages &&
-		    other->base_gfn < slot->base_gfn + slot->npages)
-			return -EEXIST;
-		if (other->base_gfn < slot->base_gfn)
-			at = i + 1;
-	}
-	memmove(&slots->slot[at + 1], &slots->slot[at], (slots->nr - at) * sizeof(slots->slot[0]));
-	slots->slot[at] = slot;
-	slots->nr++;
+/* Publish the set with @new in the place of @old: nobody has @old afterwards. */
+static void replace(struct shadow *shadow, struct memslot *old, struct memslot *new)
+{
+	struct memslots *slots = shadow->memslots[shadow->slots == shadow->memslots[0]];
+
+	*slots = *shadow->slots;
+	memslots_replace(slots, old, new);
+	memslots_swap(shadow, slots);
+}
+
+static int create(struct shadow *shadow, const struct memslot_region *region)
+{
+	struct memslot *slot = memslot_alloc(region);
+
+	if (!slot)
+		return -ENOMEM;
+	replace(shadow, NULL, slot);
 	return 0;
+}
+
+static int change_flags(struct shadow *shadow, struct memslot *old, unsigned int flags)
+{
+	struct memslot *new = memslot_copy(old, flags);
+
+	if (!new)
+		return -ENOMEM;
+	replace(shadow, old, new);
+	if (flags & ~old->flags & MEMSLOT_READONLY)
+		shadow_zap_slot(shadow, new, false);
+	kfree(old);
+	return 0;
+}
+
+/* @old goes, and @new, if any, comes. */
+static int replace_mapped(struct shadow *shadow, struct memslot *old, struct memslot *new)
+{
+	struct memslot *invalid = memslot_copy(old, old->flags | MEMSLOT_INVALID);
+
+	if (!invalid)
+		return -ENOMEM;
+	replace(shadow, old, invalid);
+	shadow_hook(shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP);
+	if (shadow->zap_policy == SHADOW_ZAP_ALL)
+		shadow_zap_all_fast(shadow);
+	else
+		shadow_zap_slot(shadow, invalid, true);
+	shadow_hook(shadow, SHADOW_HOOK_SLOT_AFTER_ZAP);
+	replace(shadow, invalid, new);
+	kfree(invalid);
+	return 0;
+}
+
+static int delete (struct shadow *shadow, struct memslot *old)
+{
+	int ret = replace_mapped(shadow, old, NULL);
+
+	if (!ret)
+		memslot_free(old);
+	return ret;
+}
+
+static int move(struct shadow *shadow, struct memslot *old, const struct memslot_region *region)
+{
+	struct memslot *new = memslot_copy(old, region->flags);
+	int ret;
+
+	if (!new)
+		return -ENOMEM;
+	new->base_gfn = region->base_gfn;
+	ret = replace_mapped(shadow, old, new);
+	kfree(ret ? new : old);
+	return ret;
+}
+
+/* Can it be a slot, whatever other slots there are? */
+static bool region_valid(const struct memslot_region *region)
+{
+	const uint64_t max_pages = HVA_MAX >> PAGE_SHIFT;
+	const uint64_t max_gfn = SPTE_PFN_MASK >> PAGE_SHIFT;
+
+	return !(region->flags & ~MEMSLOT_READONLY) && region->npages <= max_pages &&
+	       PAGE_ALIGNED(region->hva) &&
+	       region->hva <= HVA_MAX - (region->npages << PAGE_SHIFT) &&
+	       region->base_gfn <= max_gfn && region->npages <= max_gfn - region->base_gfn;
+}
+
+/* Another slot than its own has part of its gfns. */
+static bool gfns_taken(const struct memslots *slots, const struct memslot_region *region)
+{
+	for (unsigned int i = 0; i < slots->nr; i++) {
+		const struct memslot *other = slots->by_gfn[i];
+
+		if (other->id != region->id && region->base_gfn < other->base_gfn + other->npages &&
+		    other->base_gfn < region->base_gfn + region->npages)
+			return true;
+	}
+	return false;
+}
+
+static int set_memslot(struct shadow *shadow, const struct memslot_region *region)
+{
+	struct memslot *old = shadow->slots->by_id[region->id];
+
+	if (!region->npages)
+		return old ? delete (shadow, old) : -EINVAL;
+	if (!region_valid(region) ||
+	    (old && (old->npages != region->npages || old->hva != region->hva)))
+		return -EINVAL;
+	if (gfns_taken(shadow->slots, region))
+		return -EEXIST;
+	if (!old)
+		return create(shadow, region);
+	if (old->base_gfn != region->base_gfn)
+		return move(shadow, old, region);
+	return old->flags != region->flags ? change_flags(shadow, old, region->flags) : 0;
+}
+
+int shadow_set_memslot(struct shadow *shadow, const struct memslot_region *region)
+{
+	int ret;
+
+	if (region->id >= MEMSLOT_MAX)
+		return -EINVAL;
+	mutex_lock(&shadow->slots_lock);
+	ret = set_memslot(shadow, region);
+	mutex_unlock(&shadow->slots_lock);
+	return ret;
 }
 
 int shadow_create_memslot(struct shadow *shadow, unsigned int id, gfn_t base_gfn, uint64_t npages,
 			  hva_t hva)
 {
-	const uint64_t max_pages = HVA_MAX >> PAGE_SHIFT;
-	const uint64_t max_gfn = SPTE_PFN_MASK >> PAGE_SHIFT;
-	struct memslots *old_slots, *new_slots;
-	struct memslot *slot;
-	int ret = -ENOMEM;
+	const struct memslot_region region = {.id = id,
+					      .base_gfn = base_gfn,
+					      .npages = npages,
+					      .hva = hva};
+	int ret = -EEXIST;
 
-	if (id >= MEMSLOT_MAX || !npages || npages > max_pages || !PAGE_ALIGNED(hva) ||
-	    hva > HVA_MAX - (npages << PAGE_SHIFT) || base_gfn > max_gfn ||
-	    npages > max_gfn - base_gfn)
+	if (id >= MEMSLOT_MAX || !npages)
 		return -EINVAL;
-
-	new_slots = kzalloc(sizeof(*new_slots), GFP_KERNEL);
-	if (!new_slots)
-		return -ENOMEM;
-	slot = memslot_alloc(id, base_gfn, npages, hva);
-	if (!slot)
-		goto out_slots;
-
 	mutex_lock(&shadow->slots_lock);
-	old_slots = shadow->slots;
-	*new_slots = *old_slots;
-	ret = insert_sorted(new_slots, slot);
-	if (ret) {
-		mutex_unlock(&shadow->slots_lock);
-		goto out_slot;
-	}
-	smp_store_release(&shadow->slots, new_slots); /* pairs with shadow_memslots() */
-	synchronize_srcu(&shadow->slots_srcu);
+	if (!shadow->slots->by_id[id])
+		ret = set_memslot(shadow, &region);
 	mutex_unlock(&shadow->slots_lock);
-	kfree(old_slots);
-	return 0;
-
-out_slot:
-	memslot_free(slot);
-out_slots:
-	kfree(new_slots);
 	return ret;
+}
+
+void shadow_set_zap_policy(struct shadow *shadow, enum shadow_zap_policy policy)
+{
+	mutex_lock(&shadow->slots_lock);
+	shadow->zap_policy = policy;
+	mutex_unlock(&shadow->slots_lock);
 }
 
 void memslots_destroy(struct shadow *shadow)
 {
-	struct memslots *slots = shadow->slots;
-
-	for (unsigned int i = 0; i < slots->nr; i++)
-		memslot_free(slots->slot[i]);
-	kfree(slots);
-	shadow->slots = NULL;
+	for (unsigned int i = 0; i < shadow->slots->nr; i++)
+		memslot_free(shadow->slots->by_gfn[i]);
+	kfree(shadow->memslots[0]);
+	kfree(shadow->memslots[1]);
 }

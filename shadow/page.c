@@ -26,12 +26,19 @@ struct shadow_page *shadow_page_alloc(struct shadow *shadow, int level)
 		if (!sp->gfns)
 			goto out_sp;
 	}
+	if (READ_ONCE(shadow->audit) >= SHADOW_AUDIT_SEMANTIC) {
+		sp->gptes = kcalloc(TABLE_ENTRIES, sizeof(*sp->gptes), GFP_KERNEL);
+		if (!sp->gptes)
+			goto out_gfns;
+	}
 	sp->table = ops->alloc_table(shadow->machine, level);
 	if (sp->table == INVALID_PFN)
-		goto out_gfns;
+		goto out_gptes;
 	sp->spt = ops->map_frame(shadow->machine, sp->table);
 	return sp;
 
+out_gptes:
+	kfree(sp->gptes);
 out_gfns:
 	kfree(sp->gfns);
 out_sp:
@@ -41,7 +48,9 @@ out_sp:
 
 void shadow_page_free_unused(struct shadow *shadow, struct shadow_page *sp)
 {
+	shadow_audit_retired(shadow, sp);
 	shadow->machine->ops->free_table(shadow->machine, sp->table);
+	kfree(sp->gptes);
 	kfree(sp->gfns);
 	kfree(sp);
 }
@@ -63,7 +72,20 @@ struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct sh
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	list_for_each_entry(sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
-		if (sp->gfn == gfn && sp->role.word == role.word)
+		if (sp->gfn == gfn && sp->role.word == role.word &&
+		    !shadow_page_obsolete(shadow, sp))
+			return sp;
+	}
+	return NULL;
+}
+
+struct shadow_page *shadow_page_of_gfn(struct shadow *shadow, gfn_t gfn)
+{
+	struct shadow_page *sp;
+
+	lockdep_assert_held(&shadow->mmu_lock);
+	list_for_each_entry(sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
+		if (sp->gfn == gfn)
 			return sp;
 	}
 	return NULL;
@@ -75,6 +97,7 @@ void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gf
 	lockdep_assert_held(&shadow->mmu_lock);
 	sp->gfn = gfn;
 	sp->role = role;
+	sp->gen = shadow->gen;
 	list_add(&sp->link, &shadow->pages);
 	WRITE_ONCE(shadow->nr_pages, shadow->nr_pages + 1);
 	list_add(&sp->hash_link, &shadow->by_gfn[hash_page_number(gfn)]);

@@ -75,7 +75,7 @@ static void sync_root(struct shadow *shadow, struct shadow_page *root, struct za
 static struct shadow_page *get_root(struct shadow *shadow, struct shadow_cache *cache,
 				    const struct root_key *key, bool *stale)
 {
-	gfn_t gfn = gfn_to_memslot(shadow_memslots(shadow), key->gfn) ? key->gfn : INVALID_GFN;
+	gfn_t gfn = gfn_has_memory(shadow, key->gfn) ? key->gfn : INVALID_GFN;
 	struct shadow_page *root = shadow_page_find(shadow, gfn, key->role);
 
 	*stale = root;
@@ -171,12 +171,13 @@ static bool try_load_root(struct shadow *shadow, unsigned int vcpu_id, const str
 			root_cache_flush(shadow, vcpu, flush == FLUSH_ALL ? ANY_PCID : key.pcid);
 		synced = sync_current(shadow, vcpu, &batch);
 	}
+	if (loaded)
+		vcpu->cpu = *cpu;
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	if (!loaded)
 		return false;
 
-	vcpu->cpu = *cpu;
 	shadow_hook(shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD);
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, vcpu->root->table);
 	/* Pairs with root_in_use(): who sees this root does not see the CPU on another. */
@@ -240,7 +241,9 @@ int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu_id, const struct gue
 	flush = vcpu->root ? flush_between(&vcpu->cpu, cpu) : FLUSH_ALL;
 	/* The rest of the state changes nothing that is in the tables. */
 	if (flush == FLUSH_NOTHING && root_matches(&vcpu->roots[0], &key)) {
+		spin_lock(&shadow->mmu_lock);
 		vcpu->cpu = *cpu;
+		spin_unlock(&shadow->mmu_lock);
 		return 0;
 	}
 	return load_root(shadow, vcpu_id, cpu, flush);
@@ -252,46 +255,41 @@ const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int
 	return &shadow->vcpu[vcpu_id].cpu;
 }
 
-/* @gva's translation is dropped from the kept roots of @pcid. */
-static void invalidate_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
-			   gva_t gva)
+/*
+ * The guest has invalidated something of @pcid: it is dropped from the kept roots, and the batch is
+ * flushed. Of a root that is obsolete (zap_slot.c) much may be unlinked already, and not zapped
+ * yet: then that is waited for. Among the kept ones that concerns the current root alone, since
+ * nobody comes back to the others.
+ */
+static void invalidate(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
+		       const gva_t *gva)
 {
 	struct zap_batch batch;
+	bool obsolete;
 	int id;
 
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	root_cache_drop_gva(shadow, vcpu, pcid, gva, &batch);
+	if (gva) {
+		root_cache_drop_gva(shadow, vcpu, pcid, *gva, &batch);
+	} else {
+		root_cache_flush(shadow, vcpu, pcid);
+		sync_current(shadow, vcpu, &batch);
+	}
+	obsolete = shadow_page_obsolete(shadow, vcpu->root);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
-	srcu_read_unlock(&shadow->slots_srcu, id);
-}
-
-/* All translations of the kept roots of @pcid. */
-static void invalidate_pcid(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid)
-{
-	struct zap_batch batch;
-	bool synced;
-	int id;
-
-	zap_batch_init(&batch);
-	id = srcu_read_lock(&shadow->slots_srcu);
-	spin_lock(&shadow->mmu_lock);
-	root_cache_flush(shadow, vcpu, pcid);
-	synced = sync_current(shadow, vcpu, &batch);
-	zap_batch_close(shadow, &batch);
-	spin_unlock(&shadow->mmu_lock);
-	if (synced)
-		zap_batch_flush(shadow, &batch);
+	if (obsolete)
+		shadow_zap_obsolete(shadow);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 }
 
 /* A global page's translation has no PCID, so one address is dropped from every kept root. */
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 {
-	invalidate_gva(shadow, &shadow->vcpu[vcpu_id], ANY_PCID, gva);
+	invalidate(shadow, &shadow->vcpu[vcpu_id], ANY_PCID, &gva);
 }
 
 int shadow_invpcid(struct shadow *shadow, unsigned int vcpu_id, uint64_t type, uint64_t pcid,
@@ -306,16 +304,16 @@ int shadow_invpcid(struct shadow *shadow, unsigned int vcpu_id, uint64_t type, u
 	case INVPCID_ADDRESS:
 		if ((pcid && !pcide) || !guest_canonical(&vcpu->cpu, gva))
 			return -EINVAL;
-		invalidate_gva(shadow, vcpu, pcid, gva);
+		invalidate(shadow, vcpu, pcid, &gva);
 		return 0;
 	case INVPCID_CONTEXT:
 		if (pcid && !pcide)
 			return -EINVAL;
-		invalidate_pcid(shadow, vcpu, pcid);
+		invalidate(shadow, vcpu, pcid, NULL);
 		return 0;
 	case INVPCID_ALL_GLOBAL:
 	case INVPCID_ALL_CONTEXTS:
-		invalidate_pcid(shadow, vcpu, ANY_PCID);
+		invalidate(shadow, vcpu, ANY_PCID, NULL);
 		return 0;
 	default:
 		return -EINVAL;

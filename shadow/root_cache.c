@@ -42,7 +42,9 @@ struct kept_root *root_cache_victim(struct shadow_vcpu *vcpu)
 
 bool root_is_obsolete(struct shadow *shadow, const struct kept_root *kept)
 {
-	return root_is_dummy(kept->root) && gfn_to_memslot(shadow_memslots(shadow), kept->gfn);
+	if (shadow_page_obsolete(shadow, kept->root))
+		return true;
+	return root_is_dummy(kept->root) && gfn_has_memory(shadow, kept->gfn);
 }
 
 void root_cache_to_front(struct shadow *shadow, struct shadow_vcpu *vcpu, struct kept_root *kept)
@@ -101,8 +103,11 @@ void root_cache_drop_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsign
 {
 	lockdep_assert_held(&shadow->mmu_lock);
 	for (unsigned int i = 0; i < NR_KEPT_ROOTS; i++) {
-		if (pcid == ANY_PCID || vcpu->roots[i].pcid == pcid)
-			drop_gva(shadow, vcpu->roots[i].root, gva, batch);
+		const struct kept_root *kept = &vcpu->roots[i];
+
+		if (kept->root && !shadow_page_obsolete(shadow, kept->root) &&
+		    (pcid == ANY_PCID || kept->pcid == pcid))
+			drop_gva(shadow, kept->root, gva, batch);
 	}
 }
 
@@ -159,7 +164,11 @@ void root_put(struct shadow *shadow, struct kept_root *kept, struct zap_batch *b
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	*kept = (struct kept_root){0};
-	if (root && !--root->root_count)
+	if (!root || --root->root_count)
+		return;
+	if (shadow_page_obsolete(shadow, root))
+		zap_obsolete_page(shadow, root, batch);
+	else
 		zap_page(shadow, root, batch);
 }
 

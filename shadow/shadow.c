@@ -25,6 +25,8 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	shadow->page_budget = shadow->page_limit = ULONG_MAX;
 	shadow->notifier.ops = &shadow_mmu_notifier_ops;
 	mutex_init(&shadow->slots_lock);
+	spin_lock_init(&shadow->mn_invalidate_lock);
+	init_waitqueue_head(&shadow->mn_wait);
 	spin_lock_init(&shadow->mmu_lock);
 	spin_lock_init(&shadow->batch_lock);
 	init_waitqueue_head(&shadow->batch_wait);
@@ -44,9 +46,11 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 		};
 	}
 
-	shadow->slots = kzalloc(sizeof(*shadow->slots), GFP_KERNEL);
-	if (!shadow->slots)
-		goto out_shadow;
+	shadow->memslots[0] = kzalloc(sizeof(*shadow->slots), GFP_KERNEL);
+	shadow->memslots[1] = kzalloc(sizeof(*shadow->slots), GFP_KERNEL);
+	if (!shadow->memslots[0] || !shadow->memslots[1])
+		goto out_slots;
+	shadow->slots = shadow->memslots[0];
 	ret = init_srcu_struct(&shadow->slots_srcu);
 	if (ret)
 		goto out_slots;
@@ -60,8 +64,8 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 out_srcu:
 	cleanup_srcu_struct(&shadow->slots_srcu);
 out_slots:
-	kfree(shadow->slots);
-out_shadow:
+	kfree(shadow->memslots[0]);
+	kfree(shadow->memslots[1]);
 	kfree(shadow);
 	return ret;
 }
@@ -82,6 +86,8 @@ void shadow_destroy(struct shadow *shadow)
 	mmu_notifier_unregister(&shadow->notifier, shadow->mm);
 	shadow_put_roots(shadow);
 	ASSERT(list_empty(&shadow->pages), "every shadow page hung below a root");
+	ASSERT(shadow->mn_active_invalidate_count || !shadow->invalidate_in_progress,
+	       "windows are counted");
 	for (unsigned int i = 0; i < shadow->nr_vcpus; i++)
 		cache_destroy(shadow, &shadow->vcpu[i].cache);
 	cleanup_srcu_struct(&shadow->slots_srcu);
@@ -150,10 +156,10 @@ void shadow_set_break(struct shadow *shadow, unsigned int what)
 	shadow->broken = what;
 }
 
-void shadow_set_audit(struct shadow *shadow, bool on)
+void shadow_set_audit(struct shadow *shadow, enum shadow_audit_level level)
 {
 	spin_lock(&shadow->mmu_lock);
-	shadow->audit = on;
+	WRITE_ONCE(shadow->audit, level); /* pairs with the look of shadow_page_alloc() */
 	spin_unlock(&shadow->mmu_lock);
 }
 

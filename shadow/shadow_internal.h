@@ -5,8 +5,10 @@
  * Locks, outermost first (docs/locking.md):
  *
  *   slots_lock -> (mm's locks, when the host mm calls us) -> mmu_lock -> batch_lock
+ *                                                         -> mn_invalidate_lock
  *
- *   slots_lock  mutex: who creates memslots. Readers of the slots are in a section of slots_srcu.
+ *   slots_lock  mutex: who changes memslots. Readers of the slots are in a section of slots_srcu.
+ *   mn_invalidate_lock  spinlock: how many invalidations are open; held to publish a set of slots.
  *   mmu_lock    spinlock: shadow pages, entries, rmaps, the invalidation window. Nothing sleeps or
  * allocates under it. batch_lock  spinlock: the list of zap batches that are not shot down yet.
  */
@@ -62,11 +64,20 @@ void rmap_each_lockless(struct rmap_head *head, void (*fn)(spte_t *sptep, void *
 bool rmap_contains(const struct rmap_head *head, const spte_t *sptep);
 unsigned int rmap_count(const struct rmap_head *head);
 
-/* --- memslot.c: gpa -> hva ----------------------------------------------------------------------
+/* --- memslot.c, memslot_set.c, memslot_gate.c: gpa -> hva ---------------------------------------
  */
 
+/* A flag of ours, beside MEMSLOT_*: the slot is being moved or deleted. */
+#define MEMSLOT_INVALID (1u << 31)
+
+/*
+ * A slot is immutable; to change one is to publish a copy in its place. What mmu_lock protects is
+ * behind pointers that copies share, so that whoever still has the old one sees the same: such
+ * state must not be added by value.
+ */
 struct memslot {
 	unsigned int id;
+	unsigned int flags;
 	gfn_t base_gfn;
 	uint64_t npages;
 	hva_t hva;
@@ -80,16 +91,45 @@ struct memslot {
 void gfn_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare);
 void gfn_rmap_remove(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep);
 
-/* Immutable once published; replaced as a whole, freed after a grace period of slots_srcu. */
+/* One set of slots, found by id, by gfn and by hva (memslot_set.c). Immutable while published. */
 struct memslots {
+	uint64_t generation;
 	unsigned int nr;
-	struct memslot
-		*slot[MEMSLOT_MAX]; /* sorted by base_gfn; shared between generations of the set */
+	struct memslot *by_id[MEMSLOT_MAX];
+	struct memslot *by_gfn[MEMSLOT_MAX]; /* [nr], by base_gfn: disjoint */
+	struct memslot *by_hva[MEMSLOT_MAX]; /* [nr], by hva: may overlap */
+	hva_t max_end[MEMSLOT_MAX];	     /* [nr], of by_hva: see memslots_next() */
 };
 
 /* The current set. In a section of slots_srcu, or under slots_lock. */
 struct memslots *shadow_memslots(struct shadow *shadow);
-struct memslot *gfn_to_memslot(const struct memslots *slots, gfn_t gfn); /* or NULL */
+/* These may give an INVALID slot; NULL: none. */
+struct memslot *gfn_to_memslot(const struct memslots *slots, gfn_t gfn);
+struct memslot *gpa_to_memslot(struct shadow *shadow, gpa_t gpa);
+/*
+ * The first index from @from on of a slot in by_hva that meets [start, end), or slots->nr. Of the
+ * others it looks at those only that a search passes on its way.
+ */
+unsigned int memslots_next(const struct memslots *slots, unsigned int from, hva_t start, hva_t end);
+#define for_each_memslot_in(i, slots, start, end)                                \
+	for ((i) = memslots_next((slots), 0, (start), (end)); (i) < (slots)->nr; \
+	     (i) = memslots_next((slots), (i) + 1, (start), (end)))
+
+/* @slots is not published: @new takes the place of @old; either may be NULL. */
+void memslots_replace(struct memslots *slots, struct memslot *old, struct memslot *new);
+/* Is each index of @slots what the others are? For the audit. */
+bool memslots_sound(const struct memslots *slots);
+
+/*
+ * memslot_gate.c, slots_lock: publish @slots once no invalidation is open, and wait until nobody
+ * reads the set that it replaces. That is the other one of shadow->memslots[], free for the next
+ * change.
+ */
+void memslots_swap(struct shadow *shadow, struct memslots *slots);
+/* The published set stays what it is from begin to end, until the mm is dead. */
+void mn_invalidate_begin(struct shadow *shadow);
+void mn_invalidate_end(struct shadow *shadow);
+/* No reader is left, and no callback comes any more. */
 void memslots_destroy(struct shadow *shadow);
 
 static inline hva_t memslot_hva(const struct memslot *slot, gfn_t gfn)
@@ -111,8 +151,17 @@ static inline bool memslot_overlap(const struct memslot *slot, hva_t start, hva_
 	return true;
 }
 
-/* hva of @gpa, or INVALID_HVA where no slot is. In a section of slots_srcu. */
+static inline hva_t memslot_gpa_hva(const struct memslot *slot, gpa_t gpa)
+{
+	return memslot_hva(slot, gpa >> PAGE_SHIFT) + (gpa & ~PAGE_MASK);
+}
+
+/* hva of @gpa, or INVALID_HVA where no slot is, or an INVALID one. In a section of slots_srcu. */
 hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa);
+static inline bool gfn_has_memory(struct shadow *shadow, gfn_t gfn)
+{
+	return gpa_to_hva(shadow, gfn << PAGE_SHIFT) != INVALID_HVA;
+}
 
 /* --- page.c: shadow pages -----------------------------------------------------------------------
  */
@@ -177,8 +226,10 @@ struct shadow_page {
 	gfn_t gfn; /* of the guest table that this one shadows; of the first page that
 		      a direct one maps; INVALID_GFN: a dummy root, which is and stays empty */
 	struct shadow_role role;
-	int root_count; /* places in vCPUs' caches that name it (root_cache.c); emptied, never freed
-			   while there are any */
+	int root_count; /* places in vCPUs' caches that name it (root_cache.c) */
+	/* What vCPUs may peek at without the lock, to see whether their root is still good. */
+	unsigned int gen; /* of shadow->gen, when it was published */
+	bool zapped;
 	pfn_t table;
 	spte_t *spt; /* mapping of the table */
 	/*
@@ -187,7 +238,10 @@ struct shadow_page {
 	 * must still be shot down.
 	 */
 	uint64_t *gfns;
-	unsigned int nr_unshot;	  /* frames in gfns[], once zapped */
+	unsigned int nr_unshot; /* frames in gfns[], once zapped */
+	/* [TABLE_ENTRIES]: the guest's entry that each of ours was made from, for the audit; NULL
+	 * unless that wants it. Not of direct tables: the guest has none there. */
+	uint64_t *gptes;
 	struct rmap_head parents; /* entries that link to it (K-09) */
 };
 
@@ -203,6 +257,8 @@ void shadow_page_free_unused(struct shadow *shadow, struct shadow_page *sp);
 struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct shadow_role role);
 void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gfn,
 			 struct shadow_role role);
+/* Any page of @gfn, in whatever role, obsolete ones too; or NULL. */
+struct shadow_page *shadow_page_of_gfn(struct shadow *shadow, gfn_t gfn);
 struct shadow_page *sptep_to_sp(struct shadow *shadow, const spte_t *sptep);
 struct shadow_page *spte_to_child(struct shadow *shadow, spte_t spte);
 void shadow_page_link(struct shadow_page *child, spte_t *sptep, struct rmap_desc **spare);
@@ -212,6 +268,7 @@ void shadow_page_link(struct shadow_page *child, spte_t *sptep, struct rmap_desc
 
 #define ZAP_BATCH_FRAMES  128
 #define ZAP_BATCH_ENTRIES 1024 /* so long is mmu_lock held; leaves of a page share a frame */
+#define ZAP_BATCH_PAGES	  10   /* so many tables at most go in one mmu_lock section of a slow zap */
 
 static_assert(RMAP_RECYCLE_THRESHOLD <= ZAP_BATCH_ENTRIES, "a batch takes all leaves of a page");
 
@@ -254,6 +311,19 @@ void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index
 bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch);
 void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
+/* The same for @sp alone, which is obsolete: its children are unlinked, and stay to be zapped. */
+void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
+
+/* --- zap_slot.c: what a slot takes along; no lock but slots_lock --------------------------------
+ */
+
+/* slots_lock: @slot, which is published as INVALID or READONLY, has no leaf when this returns, no
+ * CPU reaches a page of it, and with @tables nothing shadows a guest table in it. */
+void shadow_zap_slot(struct shadow *shadow, struct memslot *slot, bool tables);
+/* The same for all slots, the fast way: all there is becomes obsolete at once. */
+void shadow_zap_all_fast(struct shadow *shadow);
+/* What is obsolete goes, if it has not yet. On return no CPU uses anything of it. */
+void shadow_zap_obsolete(struct shadow *shadow);
 
 /* --- guest_walk.c -------------------------------------------------------------------------------
  */
@@ -266,7 +336,8 @@ struct guest_walk {
 		      1]; /* [level]: what was read, with the A and D bits that we set */
 	unsigned int access[TABLE_LEVELS + 1]; /* [level]: ACC_* left after that level, raw */
 	int levels;			       /* of the tables: level of the root */
-	int level;			       /* of the leaf: 1, 2 (2 MiB) or 3 (1 GiB) */
+	int reached;	   /* the last level whose entry was read; levels + 1: none */
+	int level;	   /* of the leaf: 1, 2 (2 MiB) or 3 (1 GiB) */
 	gfn_t gfn;	   /* the 4 KiB page, also where it is part of a larger one */
 	unsigned int pkey; /* its key; 0 without CR4.PKE */
 	unsigned int pcid; /* that the translation belongs to, unless global */
@@ -282,6 +353,18 @@ struct guest_walk {
  */
 int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code);
+/*
+ * The same without a trace, for who only wants to know: no bit is set, no page brought in, and
+ * nobody asks for rights. Of an address that is canonical. 0; -EFAULT: no page, and walk->level is
+ * 0; -EAGAIN: the same, as the entry of the level below walk->reached, at walk->bad_hva, cannot be
+ * read now. What lies above is in @walk.
+ */
+int guest_walk_look(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva,
+		    struct guest_walk *walk, uint32_t *error_code);
+/* And would that do for @access? 0 or -EFAULT; *error_code: in what the look gave, out what the
+ * guest would get. */
+int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct guest_walk *walk,
+		      uint32_t *error_code);
 /* mmu_lock: are the entries that @walk read still there (K-13)? Does not sleep; false also when one
  * cannot be read now. */
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
@@ -322,7 +405,7 @@ struct shadow_vcpu {
 	struct kept_root roots[NR_KEPT_ROOTS]; /* the last used first; mmu_lock */
 	struct kept_root
 		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
-	struct guest_cpu cpu; /* its owner's; root is that of its view */
+	struct guest_cpu cpu; /* as root; that is of its view */
 	struct shadow_cache cache;
 };
 
@@ -340,8 +423,9 @@ static inline bool root_is_dummy(const struct shadow_page *root)
 }
 
 /*
- * Must the vCPU have another root for this CR3? It runs on a dummy, and now there is memory.
- * mmu_lock, or its owner's thread for the first one; in a section of slots_srcu.
+ * Must the vCPU have another root for this CR3? This one is obsolete (zap_slot.c), or a dummy, and
+ * now there is memory. mmu_lock, or its owner's thread for the first one; in a section of
+ * slots_srcu.
  */
 bool root_is_obsolete(struct shadow *shadow, const struct kept_root *kept);
 /* root.c, on the vCPU's thread: it does not run on a root that is obsolete. 0 or -ENOMEM. */
@@ -370,8 +454,7 @@ void root_put(struct shadow *shadow, struct kept_root *kept, struct zap_batch *b
 /* No lock held: no vCPU runs any more, and each lets go of all its roots. */
 void shadow_put_roots(struct shadow *shadow);
 
-/* --- page_budget.c: how many shadow pages
- * ---------------------------------------------------------
+/* --- page_budget.c: how many shadow pages --------------------------------------------------------
  */
 
 /*
@@ -393,14 +476,19 @@ unsigned long shadow_recycle_pages(struct shadow *shadow, unsigned long pages,
 /* The machine has given a table. */
 void shadow_budget_grow(struct shadow *shadow);
 
+/* Points of a change of slots are hit with slots_lock held. */
 enum shadow_hook_point {
 	SHADOW_HOOK_FAULT_BEFORE_WALK,	/* fault.c: the root is good, nothing read yet */
 	SHADOW_HOOK_WALK_BEFORE_MARK,	/* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	/* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT, /* tlb.c: entries cleared, CPUs not yet told */
+	SHADOW_HOOK_ZAP_YIELD, /* invalidate.c: in the middle of a range, mmu_lock dropped */
+	SHADOW_HOOK_AGE,       /* age.c: a leaf found; its rmap is locked, so nothing may sleep */
 	SHADOW_HOOK_ROOT_BEFORE_LOAD, /* root.c: the vCPU has a root that its CPU has not loaded */
-	SHADOW_HOOK_ZAP_YIELD,	      /* invalidate.c: in the middle of a range, mmu_lock dropped */
-	SHADOW_HOOK_AGE, /* age.c: a leaf found; its rmap is locked, so nothing may sleep */
+	SHADOW_HOOK_SLOT_WAITS,	      /* memslot_gate.c: an invalidation is open */
+	SHADOW_HOOK_SLOT_BEFORE_ZAP,  /* memslot.c: the slot is INVALID, to all who look */
+	SHADOW_HOOK_SLOT_AFTER_ZAP,   /* ... and nothing maps it any more */
+	SHADOW_HOOK_ZAP_BREAK,	      /* zap_slot.c: mmu_lock dropped, not all zapped yet */
 	NR_SHADOW_HOOKS,
 };
 
@@ -409,11 +497,17 @@ struct shadow {
 	struct machine *machine;
 	struct mmu_notifier notifier;
 	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
-	bool audit;
+	enum shadow_audit_level audit;
 
 	struct mutex slots_lock;
 	struct srcu_struct slots_srcu;
 	struct memslots *slots; /* stored under slots_lock, loaded in a section of slots_srcu */
+	struct memslots *memslots[2];	   /* the published one, and one for the next change */
+	enum shadow_zap_policy zap_policy; /* slots_lock */
+
+	spinlock_t mn_invalidate_lock;
+	unsigned long mn_active_invalidate_count; /* stored under mn_invalidate_lock */
+	wait_queue_head_t mn_wait;		  /* one waiter: it has slots_lock */
 
 	spinlock_t mmu_lock;
 	/* Under mmu_lock; seq and in_progress are also peeked at without it, as a hint (fault.c).
@@ -423,7 +517,9 @@ struct shadow {
 	hva_t invalidate_start,
 		invalidate_end; /* the union of the open windows, while in_progress */
 	bool dead;		/* release ran: no entry is ever made again */
-	struct list_head pages; /* the last used first */
+	unsigned int gen;	/* pages of another are obsolete (zap_slot.c) */
+	/* The last used first: obsolete ones are not used any more, and last. */
+	struct list_head pages;
 	unsigned long nr_pages; /* of these; it and the budget are peeked at without mmu_lock */
 	unsigned long page_budget, page_limit; /* what may be now, and what was asked for */
 	struct list_head by_gfn[SHADOW_HASH_SIZE];
@@ -456,6 +552,15 @@ struct shadow {
 void shadow_set_hook(struct shadow *shadow, enum shadow_hook_point point, void (*fn)(void *arg),
 		     void *arg);
 
+/*
+ * Is nothing to be made below @sp any more? Under mmu_lock: exact. The vCPU that runs on a root may
+ * ask without.
+ */
+static inline bool shadow_page_obsolete(const struct shadow *shadow, const struct shadow_page *sp)
+{
+	return READ_ONCE(sp->zapped) || READ_ONCE(sp->gen) != READ_ONCE(shadow->gen);
+}
+
 static inline void shadow_hook(struct shadow *shadow, enum shadow_hook_point point)
 {
 	if (unlikely(shadow->hook[point].fn))
@@ -483,5 +588,7 @@ struct shadow_page *shadow_cache_take(struct shadow_cache *cache, int level);
 
 /* audit.c: BUG on a violation, if audits are on. mmu_lock. */
 void shadow_audit_locked(struct shadow *shadow);
+/* The same of a table that goes back to the machine now, if there is anything left in it. */
+void shadow_audit_retired(struct shadow *shadow, const struct shadow_page *sp);
 
 #endif

@@ -91,11 +91,13 @@ static void retire_pages(struct shadow *shadow, struct zap_batch *batch)
 
 	list_for_each_entry_safe(sp, next, &batch->retired, link) {
 		list_del(&sp->link);
+		shadow_audit_retired(shadow, sp);
 		if (shadow->broken & SHADOW_BREAK_RETIRE)
 			ops->free_table(shadow->machine, sp->table);
 		else
 			ops->retire_table(shadow->machine, sp->table);
 		atomic64_inc(&shadow->stats.tables_retired);
+		kfree(sp->gptes);
 		kfree(sp->gfns);
 		kfree(sp);
 	}

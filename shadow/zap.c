@@ -9,7 +9,8 @@
  * docs/engines.md) may walk to it from its old place until it is retired; were it still in use
  * elsewhere, what is entered there would show at the old address.
  *  2. Zapping a table zaps its children, by rule 1.
- *  3. A root that some vCPU runs on is emptied and stays.
+ *  3. A root that some vCPU keeps is emptied, leaves all lists and stays until the last of them
+ * lets go of it. It is not used again: its vCPUs find it obsolete.
  *  4. Leaves of a zapped table wait in the page itself (gfns[]), so that no zap is ever too large
  * for a batch.
  *
@@ -22,7 +23,7 @@ static pfn_t clear_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned 
 {
 	spte_t *sptep = &sp->spt[index];
 	gfn_t gfn = sp->gfns[index];
-	struct memslot *slot = gfn_to_memslot(shadow->slots, gfn);
+	struct memslot *slot = gfn_to_memslot(shadow_memslots(shadow), gfn);
 	spte_t old;
 
 	ASSERT(slot, "a present leaf maps a page of a slot");
@@ -78,21 +79,52 @@ void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batc
 	}
 }
 
-void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
+static void unlink_from_parents(struct shadow_page *sp)
 {
 	spte_t *parent;
 
-	lockdep_assert_held(&shadow->mmu_lock);
 	while ((parent = rmap_first(&sp->parents))) {
 		rmap_remove(&sp->parents, parent);
 		WRITE_ONCE(*parent, 0);
 	}
+}
+
+/* Rule 3. It may be done a second time, to a root that is let go of. */
+static void zapped(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
+{
+	if (!sp->zapped)
+		WRITE_ONCE(shadow->nr_pages, shadow->nr_pages - 1);
+	WRITE_ONCE(sp->zapped, true);
+	list_del_init(&sp->hash_link);
+	list_del_init(&sp->spt_link);
+	list_del_init(&sp->link);
+	if (!sp->root_count)
+		list_add_tail(&sp->link, &batch->retired);
+}
+
+void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	unlink_from_parents(sp);
 	zap_children(shadow, sp, batch);
-	if (sp->root_count)
-		return;
-	list_del(&sp->hash_link);
-	list_del(&sp->spt_link);
-	list_del(&sp->link);
-	WRITE_ONCE(shadow->nr_pages, shadow->nr_pages - 1);
-	list_add_tail(&sp->link, &batch->retired);
+	zapped(shadow, sp, batch);
+}
+
+/* Rule 2 is kept by whoever made them all obsolete: he zaps the children too, in their turn. */
+void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	ASSERT(shadow_page_obsolete(shadow, sp), "what is in use is zapped whole");
+	unlink_from_parents(sp);
+	if (sp->role.level == 1)
+		zap_children(shadow, sp, batch);
+	for (unsigned int i = 0; sp->role.level > 1 && i < TABLE_ENTRIES; i++) {
+		spte_t spte = READ_ONCE(sp->spt[i]);
+
+		if (!spte_present(spte))
+			continue;
+		rmap_remove(&spte_to_child(shadow, spte)->parents, &sp->spt[i]);
+		WRITE_ONCE(sp->spt[i], 0);
+	}
+	zapped(shadow, sp, batch);
 }

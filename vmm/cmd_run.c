@@ -22,6 +22,7 @@
 #include "vmm/engines.h"
 #include "vmm/guest_file.h"
 #include "vmm/hostmem.h"
+#include "vmm/inspect.h"
 #include "vmm/messages.h"
 #include "vmm/options.h"
 #include "vmm/run_args.h"
@@ -37,6 +38,7 @@ struct run {
 	struct guest_file guest;
 	struct elf_image image;
 	int stats_fd; /* -1: no stats */
+	struct inspect inspect;
 	struct signals signals;
 	struct console_out console;
 	struct vm *vm;
@@ -136,6 +138,33 @@ static int open_stats(struct run *run)
 		return fail(run, EX_OSERR, "cannot open '%s' for the stats: %s", path,
 			    strerror(errno));
 	return EX_OK;
+}
+
+static bool tables_on_stdout(const struct run *run)
+{
+	return run->args->dump_path && strcmp(run->args->dump_path, "-") == 0;
+}
+
+static int open_inspect(struct run *run)
+{
+	int err = inspect_open(&run->inspect, run->args);
+	const char *path = run->args->dump_path;
+
+	if (!err)
+		return EX_OK;
+	return fail(run, EX_OSERR, "cannot open '%s' for the shadow tables: %s",
+		    path ? path : "stderr", strerror(-err));
+}
+
+/* What --dump-shadow and --why asked for: 0, or EX_OSERR when it could not be said. */
+static int write_inspect(struct run *run)
+{
+	int err = inspect_close(&run->inspect);
+
+	if (!err)
+		return EX_OK;
+	msg_error("cannot write the shadow tables: %s", strerror(-err));
+	return EX_OSERR;
 }
 
 /* The last word of a run: 0, or EX_OSERR when it could not be said. */
@@ -269,13 +298,16 @@ static int run_vm(struct run *run)
 	 * reads, and a vCPU with them.
 	 */
 	if (vm_start(run->vm) ||
-	    !supervise(run->vm, run->chaos, &run->signals, run->args->duration_ms))
+	    !supervise(run->vm, run->chaos, &run->signals, &run->inspect, run->args->duration_ms))
 		console_out_give_up(&run->console);
 	vm_join(run->vm);
 	run->stats.wall_ns = monotonic_ns() - start;
 	chaos_stop(run->chaos);
+	err = inspect_at_end(&run->inspect, run->vm);
 	stats_collect(&run->stats, run->vm, run->chaos);
 	chaos_destroy(run->chaos);
+	if (err)
+		return fail(run, EX_OSERR, "no memory to tell the shadow tables");
 	return EX_OK;
 }
 
@@ -336,7 +368,8 @@ static int run_guest(struct run *run)
 	run->stats.warnings = msg_warnings();
 
 close_console:
-	console_err = console_out_close(&run->console, stats_on_stdout(run));
+	console_err =
+		console_out_close(&run->console, stats_on_stdout(run) || tables_on_stdout(run));
 	if (status == EX_OK)
 		status = judge(run, console_err);
 close_signals:
@@ -371,7 +404,11 @@ int cmd_run(int argc, char **argv)
 	status = open_stats(&run);
 	if (status)
 		goto free_guest;
-	status = run_guest(&run);
+	status = open_inspect(&run);
+	if (status == EX_OK)
+		status = run_guest(&run);
+	if (write_inspect(&run) != EX_OK)
+		status = EX_OSERR;
 	if (run.stats_fd >= 0 && write_stats(&run) != EX_OK)
 		status = EX_OSERR;
 

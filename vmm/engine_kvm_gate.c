@@ -51,9 +51,10 @@
 #include "notifier/sync/atomic.h"
 
 /*
- * Not a realtime signal: those queue, and a full queue loses some. This one is a level as well.
+ * Not a realtime signal: those queue, and a full queue loses some. This one is a level as well. Nor
+ * SIGUSR1, which people send (vmm/inspect.h): the vCPU's thread would have it.
  */
-#define KICK_SIGNAL SIGUSR1
+#define KICK_SIGNAL SIGUSR2
 
 static void kick_handler(int signal)
 {

@@ -105,18 +105,22 @@ int parse_duration(const char *text, uint64_t *ms, char *why, size_t why_len)
 	return 0;
 }
 
+/* All of @text, with 0x or without. */
+static int parse_number(const char *text, uint64_t *value)
+{
+	bool hex = text[0] == '0' && (text[1] | 0x20) == 'x';
+	const char *s = hex ? text + 2 : text;
+	int err = parse_digits(&s, hex ? 16 : 10, value);
+
+	return !err && *s ? -EINVAL : err;
+}
+
 int parse_seed(const char *text, uint64_t *seed, char *why, size_t why_len)
 {
-	const char *s = text;
-	unsigned int base = 10;
 	uint64_t value;
 
-	if (s[0] == '0' && (s[1] | 0x20) == 'x') {
-		base = 16;
-		s += 2;
-	}
 	/* JSON has no larger integer that every reader of --stats keeps exact as a signed one. */
-	if (parse_digits(&s, base, &value) || *s || value > INT64_MAX)
+	if (parse_number(text, &value) || value > INT64_MAX)
 		return why_fail(why, why_len, -EINVAL,
 				"'%s' is no seed: give a number from 0 to 2^63 - 1", text);
 	*seed = value;
@@ -232,6 +236,31 @@ int parse_ram(const char *text, bool *private_ram, char *why, size_t why_len)
 	if (strcmp(text, "private") != 0 && strcmp(text, "shared") != 0)
 		return why_fail(why, why_len, -EINVAL, "RAM is private or shared, not '%s'", text);
 	*private_ram = strcmp(text, "private") == 0;
+	return 0;
+}
+
+int parse_audit(const char *text, enum shadow_audit_level *level, char *why, size_t why_len)
+{
+	uint64_t value;
+
+	if (parse_number(text, &value) || value > SHADOW_AUDIT_SEMANTIC)
+		return why_fail(
+			why, why_len, -EINVAL,
+			"'%s' is no level of audits: there are 0 (off), 1 (structures), 2 (and "
+			"what the guest's tables gave)",
+			text);
+	*level = value;
+	return 0;
+}
+
+int parse_gva(const char *text, uint64_t *gva, char *why, size_t why_len)
+{
+	uint64_t value;
+
+	if (parse_number(text, &value))
+		return why_fail(why, why_len, -EINVAL,
+				"'%s' is no address: give a number, such as 0x400000", text);
+	*gva = value;
 	return 0;
 }
 

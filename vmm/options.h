@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <gnomon/shadow.h>
+
 #include "vmm/chaos.h"
 
 /* "64M": bytes, or with one of K M G T (powers of 1024; lower case will do). Whole pages. */
@@ -32,6 +34,12 @@ int parse_chaos(const char *text, struct chaos_plan *plan, char *why, size_t why
 
 /* "private" or "shared". */
 int parse_ram(const char *text, bool *private_ram, char *why, size_t why_len);
+
+/* "0", "1", "2": of SHADOW_AUDIT_OFF to SEMANTIC. */
+int parse_audit(const char *text, enum shadow_audit_level *level, char *why, size_t why_len);
+
+/* A guest's address: hexadecimal with 0x, or decimal. */
+int parse_gva(const char *text, uint64_t *gva, char *why, size_t why_len);
 
 /* "zap,retry": adds SHADOW_BREAK_* bits to *what. */
 int parse_break(const char *text, unsigned int *what, char *why, size_t why_len);

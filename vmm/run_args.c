@@ -27,6 +27,8 @@ enum {
 	KEY_BREAK,
 	KEY_AUDIT,
 	KEY_SHADOW_PAGES,
+	KEY_DUMP_SHADOW,
+	KEY_WHY,
 };
 
 static const struct argp_option run_options[] = {
@@ -61,8 +63,20 @@ static const struct argp_option run_options[] = {
 	 "Switch a protection off, to see what it is for: zap, shootdown, shootdown-wait, retry, "
 	 "retire",
 	 0},
-	{"audit", KEY_AUDIT, NULL, 0,
-	 "Check all shadow structures after each change, and stop at the first fault. Slow", 0},
+	{"audit", KEY_AUDIT, "LEVEL", OPTION_ARG_OPTIONAL,
+	 "Check all shadow structures after each change, and stop at the first fault: 0 is off, 1 "
+	 "against each other, 2 (also without LEVEL) and what the guest's tables gave. Slow",
+	 0},
+	{"dump-shadow", KEY_DUMP_SHADOW, "FILE", 0,
+	 "Write the shadow tables as a tree when the guest has ended; - is stdout. SIGUSR1 asks "
+	 "for "
+	 "it at any time, without this on stderr",
+	 0},
+	{"why", KEY_WHY, "GVA", 0,
+	 "Explain what becomes of a guest's address, from its own tables to ours, when the guest "
+	 "has "
+	 "ended and at SIGUSR1; on stderr, or FILE of --dump-shadow",
+	 0},
 	CLI_OPTION_HELP,
 	{0},
 };
@@ -93,6 +107,17 @@ static int complete(struct run_parse *run, char *why, size_t why_len)
 		args->swap_dir = "/var/tmp";
 	memory.swap = args->swap_bytes;
 	return chaos_plan_fit(&args->chaos, &memory, why, why_len);
+}
+
+/* "--audit 1" as well as "--audit=1" and "--audit": no guest is a number. */
+static const char *audit_level(struct argp_state *state)
+{
+	const char *next = state->next < state->argc ? state->argv[state->next] : "";
+
+	if (!*next || next[strspn(next, "0123456789")])
+		return NULL;
+	state->next++;
+	return next;
 }
 
 static error_t run_parse(int key, char *arg, struct argp_state *state)
@@ -151,7 +176,18 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 		err = parse_shadow_pages(arg, &args->shadow_pages, why, sizeof(why));
 		break;
 	case KEY_AUDIT:
-		args->audit = true;
+		args->audit = SHADOW_AUDIT_SEMANTIC;
+		if (!arg)
+			arg = (char *)audit_level(state);
+		if (arg)
+			err = parse_audit(arg, &args->audit, why, sizeof(why));
+		break;
+	case KEY_DUMP_SHADOW:
+		args->dump_path = arg;
+		break;
+	case KEY_WHY:
+		err = parse_gva(arg, &args->why_gva, why, sizeof(why));
+		args->why = true;
 		break;
 	case ARGP_KEY_ARG:
 		if (args->guest)

@@ -3,6 +3,8 @@
 #ifndef VMM_RUN_ARGS_H
 #define VMM_RUN_ARGS_H
 
+#include <gnomon/shadow.h>
+
 #include "vmm/chaos.h"
 #include "vmm/engine.h"
 
@@ -21,7 +23,10 @@ struct run_args {
 	bool quiet;
 	unsigned long shadow_pages; /* 0: as many as it takes */
 	unsigned int broken;	    /* SHADOW_BREAK_* */
-	bool audit;
+	enum shadow_audit_level audit;
+	const char *dump_path; /* of --dump-shadow; NULL: none; "-": stdout */
+	bool why;
+	uint64_t why_gva;
 };
 
 /* True: *args is complete. False: the program is done, with *status. */

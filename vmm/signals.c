@@ -15,6 +15,7 @@ int signals_open(struct signals *signals)
 	sigemptyset(&signals->mask);
 	sigaddset(&signals->mask, SIGINT);
 	sigaddset(&signals->mask, SIGTERM);
+	sigaddset(&signals->mask, SIGUSR1);
 	if (sigaction(SIGHUP, NULL, &hup) == 0 && hup.sa_handler != SIG_IGN)
 		sigaddset(&signals->mask, SIGHUP);
 
@@ -27,17 +28,22 @@ int signals_open(struct signals *signals)
 	return -err;
 }
 
-const char *signals_read(struct signals *signals)
+int signals_read(struct signals *signals)
 {
 	struct signalfd_siginfo info;
 
-	if (read(signals->fd, &info, sizeof(info)) != sizeof(info))
-		return NULL;
-	switch (info.ssi_signo) {
+	return read(signals->fd, &info, sizeof(info)) == sizeof(info) ? (int)info.ssi_signo : 0;
+}
+
+const char *signals_name(int signal)
+{
+	switch (signal) {
 	case SIGINT:
 		return "SIGINT";
 	case SIGTERM:
 		return "SIGTERM";
+	case SIGUSR1:
+		return "SIGUSR1";
 	default:
 		return "SIGHUP";
 	}

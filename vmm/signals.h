@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Ctrl-C and its kin as something to poll: SIGINT and SIGTERM, and SIGHUP unless somebody (nohup)
- * had it ignored. They are blocked, in this thread and those it starts, and read from a signalfd;
- * no work is done in a handler, and a second Ctrl-C during the clean-up waits for nobody.
+ * had it ignored; and SIGUSR1, which asks for a look at the tables (inspect.h). They are blocked,
+ * in this thread and those it starts, and read from a signalfd; no work is done in a handler, and a
+ * second Ctrl-C during the clean-up waits for nobody.
  */
 #ifndef VMM_SIGNALS_H
 #define VMM_SIGNALS_H
@@ -17,8 +18,11 @@ struct signals {
 /* Before the first thread is started. 0 or -errno. */
 int signals_open(struct signals *signals);
 
-/* The name of one that has come, or NULL. Does not wait. */
-const char *signals_read(struct signals *signals);
+/* One that has come, or 0. Does not wait. */
+int signals_read(struct signals *signals);
+
+/* "SIGINT"; of those above. */
+const char *signals_name(int signal);
 
 /* Those that came by now are dropped; later ones end the process, as ever. */
 void signals_close(struct signals *signals);

@@ -35,7 +35,7 @@ static void show_progress(struct vm *vm, const struct chaos *chaos, uint64_t ela
 }
 
 bool supervise(struct vm *vm, const struct chaos *chaos, struct signals *signals,
-	       uint64_t duration_ms)
+	       struct inspect *inspect, uint64_t duration_ms)
 {
 	struct pollfd fds[] = {
 		{.fd = vm->done_fd, .events = POLLIN},
@@ -50,7 +50,7 @@ bool supervise(struct vm *vm, const struct chaos *chaos, struct signals *signals
 
 	while (!done) {
 		uint64_t next = min(min(ask_at, kill_at), progress_at);
-		const char *signal;
+		int signal;
 
 		/* One millisecond more, as now was rounded down; and no longer than an int lasts.
 		 */
@@ -61,8 +61,10 @@ bool supervise(struct vm *vm, const struct chaos *chaos, struct signals *signals
 		if (done)
 			break;
 		signal = signals_read(signals);
-		if (signal) {
-			vm_stop(vm, "stopped by %s", signal);
+		if (signal == SIGUSR1) {
+			inspect_now(inspect, vm);
+		} else if (signal) {
+			vm_stop(vm, "stopped by %s", signals_name(signal));
 			break;
 		}
 		if (now >= ask_at) {

@@ -7,6 +7,7 @@
 #define VMM_SUPERVISE_H
 
 #include "vmm/chaos.h"
+#include "vmm/inspect.h"
 #include "vmm/signals.h"
 #include "vmm/vm.h"
 
@@ -16,9 +17,9 @@
 /*
  * Returns when the guest has ended; its vCPUs are left to vm_join. True: they have left already,
  * and all output of the guest is written. False: the guest was made to end from here. @duration_ms:
- * when to ask the guest to stop; 0 is never. @chaos may be NULL.
+ * when to ask the guest to stop; 0 is never. @chaos may be NULL. @inspect is for SIGUSR1.
  */
 bool supervise(struct vm *vm, const struct chaos *chaos, struct signals *signals,
-	       uint64_t duration_ms);
+	       struct inspect *inspect, uint64_t duration_ms);
 
 #endif

@@ -61,7 +61,7 @@ struct vm_config {
 	uint64_t seed;
 	unsigned long shadow_pages; /* at most; 0: as many as it takes */
 	unsigned int broken;	    /* SHADOW_BREAK_* */
-	bool audit;		    /* shadow_set_audit */
+	enum shadow_audit_level audit;
 	FILE *console; /* the guest's output; NULL: dropped. The caller's, outlives the vm */
 };
 

@@ -150,8 +150,8 @@ part_usage() {
 			problem "docs/gnomon.1 has no exit code $word"
 	done
 	# Every option is in the manual, and the other way round.
-	diff <(grep -oE '^ +(-., )?--[a-z]+' "$work/out" | grep -oE -- '--[a-z]+' | sort -u) \
-		<(grep -oE '^\.It Fl Fl [a-z]+' "$GNOMON_SOURCE/docs/gnomon.1" | sed 's/.* /--/' |
+	diff <(grep -oE '^ +(-., )?--[a-z-]+' "$work/out" | grep -oE -- '--[a-z-]+' | sort -u) \
+		<(grep -oE '^\.It Fl Fl [a-z-]+' "$GNOMON_SOURCE/docs/gnomon.1" | sed 's/.* /--/' |
 			grep -vxE -- '--(json|version)' | sort -u) >differences ||
 		problem "$(cat differences)"
 	end
@@ -203,6 +203,14 @@ part_usage() {
 	refused shadow_pages_18 64 '18 is too few: a guest needs 19' "$gnomon" run hello --shadow-pages 18
 	refused shadow_pages_text 64 "'lots' is no number" "$gnomon" run hello --shadow-pages lots
 	refused chaos_rate 64 'operations per second' "$gnomon" run hello --chaos migrate=0
+	refused audit_level 64 "'9' is no level of audits.*0 .off., 1" "$gnomon" run hello --audit=9
+	refused audit_level_word 64 "'9' is no level of audits" "$gnomon" run --audit 9 hello
+	refused audit_level_text 64 "'all' is no level of audits" "$gnomon" run hello --audit=all
+	refused why_text 64 "'here' is no address" "$gnomon" run hello --why here
+	refused why_blank 64 "'' is no address" "$gnomon" run hello --why ''
+	refused why_too_large 64 'is no address' "$gnomon" run hello --why 0x10000000000000000
+	refused why_without_address 64 "'--why' needs a value" "$gnomon" run hello --why
+	refused dump_without_file 64 "'--dump-shadow' needs a value" "$gnomon" run hello --dump-shadow
 	refused unknown_break 64 "'leg' cannot be broken" "$gnomon" run hello --break leg
 	refused mem_0 64 '1M or more' "$gnomon" run hello --mem 0
 	refused mem_text 64 "'lots' is no size" "$gnomon" run hello --mem lots
@@ -252,6 +260,10 @@ part_refusals() {
 	limited() { (ulimit -f 10240 && exec "$@"); }
 	refused mem_limited 71 'RLIMIT_FSIZE.* at most' limited "$gnomon" run hello
 	refused stats_folder 71 "cannot open '/' for the stats" "$gnomon" run hello --stats /
+	refused dump_folder 71 "cannot open '/' for the shadow tables" \
+		"$gnomon" run hello --dump-shadow /
+	refused dump_nowhere 71 'cannot open .* for the shadow tables: No such file' \
+		"$gnomon" run hello --dump-shadow "$work/nowhere/tables"
 	refused stats_nowhere 71 'cannot open .* for the stats: No such file' \
 		"$gnomon" run hello --stats "$work/nowhere/stats"
 
@@ -421,6 +433,117 @@ part_endings() {
 	end
 
 	part_broken_output
+	part_inspection
+}
+
+# The tables in $1: a tree that begins with a root and ends with a count.
+tree_in() {
+	grep -Eq '^root gfn 0x[0-9a-f]+ frame 0x[0-9a-f]+, supervisor wp nx, vCPU 0$' "$1" ||
+		problem "no root in $1"
+	grep -Eq '^ +0x[0-9a-f]{16}-0x[0-9a-f]{16} gfn .* frame .* rwx$' "$1" || problem "no leaf in $1"
+	grep -Eq '^tables: [0-9]+, pages: [1-9]' "$1" || problem "no count in $1"
+}
+
+part_inspection() {
+	local level
+
+	begin dump_to_a_file
+	run "$gnomon" run hello --quiet --dump-shadow tables
+	exits 0
+	[ ! -s "$work/err" ] || problem "something on stderr"
+	[ "$(wc -l <"$work/out")" -eq 1 ] || problem "not one line of the guest's"
+	head -n 1 tables | grep -qx 'hello, at its end' || problem "no heading"
+	tree_in tables
+	end
+
+	begin dump_and_stats_to_stdout
+	run "$gnomon" run hello --quiet --dump-shadow - --why 0x400000 --stats -
+	exits 0
+	head -n 1 "$work/out" | grep -q '^hello from a guest' || problem "the guest does not come first"
+	tree_in "$work/out"
+	grep -q '^gva    0x400000 on vCPU 0, cr3 0x' "$work/out" || problem "no word of the address"
+	sed -n '/^{/,$p' "$work/out" >stats
+	stats outcome=exited
+	end
+
+	begin why_an_address
+	run "$gnomon" run hello --quiet --why 0x400000
+	exits 0
+	head -n 1 "$work/out" | grep -q '^hello from a guest' || problem "the guest says nothing"
+	[ "$(grep -c '^guest  level' "$work/err")" -eq 4 ] || problem "not four levels of the guest's"
+	[ "$(grep -c '^shadow level' "$work/err")" -eq 4 ] || problem "not four levels of ours"
+	tail -n 1 "$work/err" | grep -qx 'so     a read works; a write works; a fetch works' ||
+		problem "no verdict"
+	end
+
+	begin why_of_the_killed
+	run "$gnomon" run "$guests/crash.elf" --why 0x8000000000000000 --dump-shadow tables
+	exits 125
+	tree_in tables
+	tail -n 1 tables | grep -q '^so     any access is .*#GP: not canonical$' || problem "no verdict"
+	end
+
+	begin dump_is_full
+	run "$gnomon" run hello --quiet --dump-shadow /dev/full
+	exits 71
+	says 'cannot write the shadow tables: No space left'
+	end
+
+	# It goes on afterwards: it is asked again, and then ends by itself.
+	begin asked_by_SIGUSR1
+	start memcheck --mem 2M --duration 60 --dump-shadow tables --why 0x400000 --stats stats
+	for level in 1 2 3; do
+		kill -USR1 "$pid"
+		until [ "$(grep -c 'memcheck, on SIGUSR1' tables)" -eq "$level" ]; do
+			kill -0 "$pid" 2>/dev/null || { problem "it ended" && break; }
+			read -r -t 0.02 <>"$never" || true
+		done
+	done
+	kill -INT "$pid"
+	reap
+	exits 130
+	tree_in tables
+	[ "$(grep -c '^so     ' tables)" -eq 4 ] || problem "not four verdicts"
+	[ "$(grep -c 'memcheck, at its end' tables)" -eq 1 ] || problem "no last word"
+	[ "$(wc -l <"$work/err")" -eq 2 ] || problem "something on stderr"
+	stats outcome=stopped corruptions=0 warnings=0
+	end
+
+	# Unasked for before, and while memory moves: on stderr.
+	begin asked_by_SIGUSR1_on_stderr
+	start memcheck --mem 8M --chaos all --audit=2 --duration 60
+	kill -USR1 "$pid"
+	wait_for '^tables: ' "$work/err" || problem "it does not tell"
+	kill -INT "$pid"
+	reap
+	exits 130
+	tree_in "$work/err"
+	end
+
+	# Nobody reads stderr: it still hears Ctrl-C.
+	begin asked_and_not_listened_to
+	open_pipe
+	dd if=/dev/zero of="$work/pipe" bs=4096 count=1000 oflag=nonblock 2>/dev/null
+	"$gnomon" run memcheck --mem 2M --quiet --stats stats >"$work/out" 2>&4 </dev/null &
+	pid=$!
+	wait_for '^SigBlk:.*[2367abef]..$' "/proc/$pid/status" || problem "it waits for no signal"
+	kill -USR1 "$pid"
+	wait_for '^ShdPnd:[[:space:]]*0*$' "/proc/$pid/status" || problem "it does not look"
+	kill -INT "$pid"
+	reap
+	exec 3<&- 4>&-
+	exits 130
+	stats outcome=stopped warnings=0
+	end
+
+	for level in '' =0 =1 =2; do
+		begin "audited${level/=/_}"
+		run "$gnomon" run memcheck --mem 1M "--audit$level" --chaos migrate,unmap --duration 0.3 \
+			--quiet --stats stats
+		exits 0
+		stats outcome=exited corruptions=0 warnings=0
+		end
+	done
 }
 
 # stdout as a FIFO; 4 writes to it.

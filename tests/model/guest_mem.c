@@ -41,7 +41,7 @@ void guest_mem_attach(struct guest_mem *g)
 	ASSERT(!shadow_create(&g->shadow, g->mm, model_to_machine(g->model), g->config.nr_cpus),
 	       "a shadow MMU");
 	shadow_set_break(g->shadow, g->config.broken);
-	shadow_set_audit(g->shadow, g->config.audit);
+	shadow_set_audit(g->shadow, g->config.audit ? SHADOW_AUDIT_SEMANTIC : SHADOW_AUDIT_OFF);
 	ASSERT(!shadow_create_memslot(g->shadow, 0, 0, g->nr_pages, GUEST_MEM_HVA), "a memslot");
 
 	g->cr3 = guest_new_table(g);

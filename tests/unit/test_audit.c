@@ -1,178 +1,70 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The auditor finds what is planted, names it, and is silent otherwise.
+ * The auditor, of tables and links: it finds what is planted, calls it by its name, and is silent
+ * otherwise.
  */
-#include "shadow/shadow_internal.h"
-#include "tests/model/guest_mem.h"
-#include "tests/support/test.h"
-
-#define GVA  0x10000000UL
-#define PAGE 0x3000UL
+#include "tests/support/audit_fixture.h"
 
 static const struct guest_mem_config config = {.no_identity = true};
 
-/* The shadow page of @level that GVA is reached through; root 0. mmu_lock is not needed: one
- * thread. */
-static struct shadow_page *page_at(struct guest_mem *g, int level)
+TEST(audit, bits_that_no_entry_has)
 {
-	struct shadow_page *sp = g->shadow->vcpu[0].root;
-
-	spin_lock(&g->shadow->mmu_lock);
-	while (sp->role.level > level)
-		sp = spte_to_child(g->shadow, sp->spt[table_index(GVA, sp->role.level)]);
-	spin_unlock(&g->shadow->mmu_lock);
-	return sp;
-}
-
-static void fixture(struct guest_mem *g)
-{
-	guest_mem_create(g, &config);
-	guest_map(g, g->cr3, GVA, PAGE, GUEST_PTE_RW);
-	guest_map(g, g->cr3, GVA + PAGE_SIZE, PAGE + PAGE_SIZE, GUEST_PTE_RW);
-	guest_store(g, 0, GVA, 1);
-	guest_store(g, 0, GVA + PAGE_SIZE, 1);
-	expect_eq(shadow_audit(g->shadow, NULL, 0), 0);
-}
-
-static void expect_finding(struct guest_mem *g, const char *text)
-{
-	char why[256] = "";
-
-	expect_ge(shadow_audit(g->shadow, why, sizeof(why)), 1);
-	expect_str_contains(why, text);
-}
-
-static void destroy(struct guest_mem *g)
-{
-	expect_eq(shadow_audit(g->shadow, NULL, 0), 0);
-	guest_mem_destroy(g);
-}
-
-TEST(audit, wrong_frame)
-{
+	static const struct {
+		int level;
+		spte_t set, clear;
+	} plants[] = {
+		{1, 0, SPTE_USER}, {1, 1UL << 7, 0},   {1, 1UL << 11, 0},
+		{1, 1UL << 52, 0}, {2, 0, SPTE_WRITE}, {2, 0, SPTE_USER},
+		{3, 1UL << 7, 0},  {3, SPTE_NX, 0},    {4, 0, SPTE_USER},
+	};
 	struct guest_mem g;
-	spte_t *sptep, old;
 
-	fixture(&g);
-	sptep = &page_at(&g, 1)->spt[table_index(GVA, 1)];
-	old = *sptep;
-	*sptep = make_leaf_spte(spte_pfn(old) + 1, ACC_ALL);
-	expect_finding(&g, "is mapped to frame");
-	*sptep = old;
+	fixture(&g, &config);
+	for (unsigned int i = 0; i < sizeof(plants) / sizeof(plants[0]); i++) {
+		spte_t *sptep = entry_of(&g, GVA, plants[i].level), old = *sptep;
+
+		*sptep = (old | plants[i].set) & ~plants[i].clear;
+		expect_found(&g, SHADOW_BAD_ENTRY, "entry: entry");
+		*sptep = old;
+	}
+	/* What a CPU sets by itself is no matter. */
+	*entry_of(&g, GVA, 3) |= SPTE_DIRTY;
+	*entry_of(&g, GVA, 1) &= ~SPTE_ACCESSED;
 	destroy(&g);
 }
 
-TEST(audit, host_moved_without_a_word)
+/* Half an entry, and one that is the machine's in a table that is not a root. */
+TEST(audit, entries_that_are_not_ours)
 {
 	struct guest_mem g;
+	struct shadow_page *leaves, *root;
 
-	fixture(&g);
-	shadow_set_break(g.shadow, SHADOW_BREAK_ZAP);
-	expect_eq(mm_migrate_range(g.mm, guest_hva(PAGE), PAGE_SIZE), 1);
-	expect_finding(&g, "is mapped to frame");
-	shadow_set_break(g.shadow, 0);
-	expect_eq(mm_migrate_range(g.mm, guest_hva(PAGE), PAGE_SIZE), 1);
-	destroy(&g);
-}
-
-TEST(audit, rmap_misses_a_leaf)
-{
-	struct rmap_desc *spare = rmap_desc_alloc();
-	struct rmap_head *head;
-	struct guest_mem g;
-	spte_t *sptep;
-
-	fixture(&g);
-	sptep = &page_at(&g, 1)->spt[table_index(GVA, 1)];
-	head = &gfn_to_memslot(shadow_memslots(g.shadow), PAGE >> PAGE_SHIFT)
-			->rmap[PAGE >> PAGE_SHIFT];
-	spin_lock(&g.shadow->mmu_lock);
-	rmap_remove(head, sptep);
-	spin_unlock(&g.shadow->mmu_lock);
-	expect_finding(&g, "rmap");
-	spin_lock(&g.shadow->mmu_lock);
-	rmap_add(head, sptep, &spare);
-	spin_unlock(&g.shadow->mmu_lock);
-	if (spare)
-		rmap_desc_free(spare);
-	destroy(&g);
-}
-
-/* The summary by which ranges are walked: a page that it misses would be left out of a zap. */
-TEST(audit, summary_of_mapped_pages)
-{
-	struct memslot *slot;
-	struct guest_mem g;
-
-	fixture(&g);
-	slot = gfn_to_memslot(shadow_memslots(g.shadow), PAGE >> PAGE_SHIFT);
-	spin_lock(&g.shadow->mmu_lock);
-	gfn_set_remove(&slot->mapped, PAGE >> PAGE_SHIFT);
-	spin_unlock(&g.shadow->mmu_lock);
-	expect_finding(&g, "misses it");
-	spin_lock(&g.shadow->mmu_lock);
-	gfn_set_add(&slot->mapped, PAGE >> PAGE_SHIFT);
-	gfn_set_add(&slot->mapped, (PAGE >> PAGE_SHIFT) + 2);
-	spin_unlock(&g.shadow->mmu_lock);
-	expect_finding(&g, "has it");
-	spin_lock(&g.shadow->mmu_lock);
-	gfn_set_remove(&slot->mapped, (PAGE >> PAGE_SHIFT) + 2);
-	spin_unlock(&g.shadow->mmu_lock);
-	destroy(&g);
-}
-
-/* An entry in an rmap that is no leaf of that page any more: what R-12 left behind. */
-TEST(audit, rmap_names_what_is_no_leaf)
-{
-	struct guest_mem g;
-	spte_t *sptep, old;
-
-	fixture(&g);
-	sptep = &page_at(&g, 1)->spt[table_index(GVA, 1)];
-	old = *sptep;
-	*sptep = 0;
-	expect_finding(&g, "no leaf");
-	*sptep = old;
-	destroy(&g);
-}
-
-/* The page was entered under one gfn and is looked for under another: R-10's fault. */
-TEST(audit, leaf_under_a_wrong_gfn)
-{
-	struct shadow_page *sp;
-	struct guest_mem g;
-	gfn_t old;
-
-	fixture(&g);
-	sp = page_at(&g, 1);
-	old = sp->gfns[table_index(GVA, 1)];
-	sp->gfns[table_index(GVA, 1)] = old + 1;
-	expect_finding(&g, "rmap");
-	sp->gfns[table_index(GVA, 1)] = 1UL << 40;
-	expect_finding(&g, "no slot");
-	sp->gfns[table_index(GVA, 1)] = old;
+	fixture(&g, &config);
+	leaves = page_at(&g, 1);
+	root = page_at(&g, 4);
+	leaves->spt[99] = SPTE_PRESENT;
+	expect_found(&g, SHADOW_BAD_ENTRY, "entry 99 of the level 1 table");
+	leaves->spt[99] = 0;
+	root->spt[99] = SPTE_PRESENT | SPTE_WRITE;
+	expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+	root->spt[99] = 1UL << 20;
+	expect_found(&g, SHADOW_BAD_ENTRY, "entry 99 of the level 4 table");
+	root->spt[99] = 0;
 	destroy(&g);
 }
 
 TEST(audit, child_that_does_not_know_its_parent)
 {
-	struct rmap_desc *spare = rmap_desc_alloc();
 	struct shadow_page *child;
 	struct guest_mem g;
 	spte_t *parent;
 
-	fixture(&g);
+	fixture(&g, &config);
 	child = page_at(&g, 1);
-	parent = &page_at(&g, 2)->spt[table_index(GVA, 2)];
-	spin_lock(&g.shadow->mmu_lock);
-	rmap_remove(&child->parents, parent);
-	spin_unlock(&g.shadow->mmu_lock);
-	expect_finding(&g, "neither linked nor a root");
-	spin_lock(&g.shadow->mmu_lock);
-	rmap_add(&child->parents, parent, &spare);
-	spin_unlock(&g.shadow->mmu_lock);
-	if (spare)
-		rmap_desc_free(spare);
+	parent = entry_of(&g, GVA, 2);
+	remove_from(&g, &child->parents, parent);
+	expect_found(&g, SHADOW_BAD_ORPHAN | SHADOW_BAD_PARENT, "orphan: the page of gfn");
+	add_to(&g, &child->parents, parent);
 	destroy(&g);
 }
 
@@ -180,114 +72,175 @@ TEST(audit, child_that_does_not_know_its_parent)
 TEST(audit, child_that_does_not_know_one_parent)
 {
 	const gva_t other = GVA + (1UL << 21);
-	struct rmap_desc *spare = rmap_desc_alloc();
 	struct shadow_page *child;
 	struct guest_mem g;
 	spte_t *parent;
 
-	fixture(&g);
+	fixture(&g, &config);
 	guest_write(&g, guest_pte_gpa(&g, g.cr3, other, 2),
 		    guest_read(&g, guest_pte_gpa(&g, g.cr3, GVA, 2)));
 	expect_eq(guest_load(&g, 0, other), 1);
 	child = page_at(&g, 1);
 	expect_eq(rmap_count(&child->parents), 2);
-	parent = &page_at(&g, 2)->spt[table_index(GVA, 2)];
-	spin_lock(&g.shadow->mmu_lock);
-	rmap_remove(&child->parents, parent);
-	spin_unlock(&g.shadow->mmu_lock);
-	expect_finding(&g, "does not know its parent");
-	spin_lock(&g.shadow->mmu_lock);
-	rmap_add(&child->parents, parent, &spare);
-	spin_unlock(&g.shadow->mmu_lock);
-	if (spare)
-		rmap_desc_free(spare);
+	parent = entry_of(&g, GVA, 2);
+	remove_from(&g, &child->parents, parent);
+	expect_found(&g, SHADOW_BAD_PARENT, "parent: the page of gfn");
+	add_to(&g, &child->parents, parent);
 	destroy(&g);
 }
 
-TEST(audit, page_in_the_wrong_role)
+TEST(audit, parent_that_does_not_link)
 {
-	struct shadow_page *sp;
+	struct shadow_page *child;
 	struct guest_mem g;
+	spte_t *stranger;
 
-	fixture(&g);
-	sp = page_at(&g, 1);
-	sp->role.access = ACC_EXEC;
-	expect_finding(&g, "writable leaf");
-	sp->role.access = ACC_ALL;
+	fixture(&g, &config);
+	child = page_at(&g, 1);
+	stranger = &page_at(&g, 2)->spt[17];
+	add_to(&g, &child->parents, stranger);
+	expect_found(&g, SHADOW_BAD_PARENT, "does not link to it");
+	remove_from(&g, &child->parents, stranger);
+	/* One that links, to somebody else. */
+	stranger = entry_of(&g, GVA, 3);
+	add_to(&g, &child->parents, stranger);
+	expect_found(&g, SHADOW_BAD_PARENT, "does not link to it");
+	remove_from(&g, &child->parents, stranger);
 	destroy(&g);
 }
 
-/* More than a table's role allows, of each right. */
-TEST(audit, leaf_with_rights_of_another_role)
+TEST(audit, link_to_nothing)
 {
-	struct shadow_role role;
-	struct shadow_page *sp;
 	struct guest_mem g;
+	spte_t *sptep, old;
 
-	fixture(&g);
-	sp = page_at(&g, 1);
-	role = sp->role;
-	sp->role.access &= ~ACC_EXEC;
-	expect_finding(&g, "to execute");
-	sp->role = role;
-	sp->role.user = 1;
-	sp->role.access &= ~ACC_USER;
-	expect_finding(&g, "nothing may be read");
-	sp->role = role;
-	destroy(&g);
-}
-
-/* A direct table with a page that is not its own. */
-TEST(audit, direct_table_that_is_none)
-{
-	struct shadow_page *sp;
-	struct guest_mem g;
-
-	fixture(&g);
-	sp = page_at(&g, 1);
-	sp->role.direct = 1;
-	sp->role.dirty = 1;
-	expect_finding(&g, "of the direct table");
-	sp->role.direct = 0;
-	sp->role.dirty = 0;
-	destroy(&g);
-}
-
-TEST(audit, link_to_another_view_or_to_more_rights)
-{
-	struct shadow_role role;
-	struct shadow_page *sp;
-	struct guest_mem g;
-
-	fixture(&g);
-	sp = page_at(&g, 2);
-	role = sp->role;
-	sp->role.smep = 1;
-	expect_finding(&g, "links to gfn");
-	sp->role = role;
-	sp->role.access &= ~ACC_WRITE;
-	expect_finding(&g, "links to gfn");
-	sp->role = role;
-	sp->role.direct = 1;
-	expect_finding(&g, "links to gfn");
-	sp->role = role;
+	fixture(&g, &config);
+	sptep = entry_of(&g, GVA, 2);
+	old = *sptep;
+	*sptep = make_table_spte(mm_lookup_pfn(g.mm, guest_hva(PAGE)));
+	expect_found(&g, SHADOW_BAD_LINK | SHADOW_BAD_PARENT, "does not link to it");
+	*sptep = old;
 	destroy(&g);
 }
 
 TEST(audit, link_to_the_wrong_level)
 {
-	struct shadow_page *top;
 	struct guest_mem g;
 	spte_t *sptep, old;
 
-	fixture(&g);
-	top = page_at(&g, 4);
-	sptep = &top->spt[table_index(GVA, 4)];
+	fixture(&g, &config);
+	sptep = entry_of(&g, GVA, 4);
 	old = *sptep;
 	*sptep = make_table_spte(page_at(&g, 1)->table);
-	expect_finding(&g, "level 4 table links to one of level 1");
+	expect_found(&g, SHADOW_BAD_LINK | SHADOW_BAD_PARENT, "does not link to it");
 	*sptep = old;
 	destroy(&g);
+}
+
+/* Rights are only lost on the way down, and a view is kept. */
+TEST(audit, link_in_the_wrong_role)
+{
+	struct shadow_page *sp;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	sp = page_at(&g, 2);
+	sp->role.access &= ~ACC_WRITE;
+	expect_found(&g, SHADOW_BAD_ROLE, "links to gfn");
+	sp->role.access = ACC_ALL;
+	sp->role.direct = 1;
+	expect_found(&g, SHADOW_BAD_ROLE, "links to gfn");
+	sp->role.direct = 0;
+	sp->role.smep = 1;
+	expect_found(&g, SHADOW_BAD_ROLE, "links to gfn");
+	sp->role.smep = 0;
+	destroy(&g);
+}
+
+TEST(audit, pages_that_are_alike)
+{
+	const gva_t other = GVA + (1UL << 21);
+	struct shadow_page *sp, *like;
+	struct guest_mem g;
+	gfn_t old;
+
+	fixture(&g, &config);
+	guest_map(&g, g.cr3, other, PAGE, GUEST_PTE_RW);
+	expect_eq(guest_load(&g, 0, other), 1);
+	sp = page_of(&g, other, 1);
+	like = page_at(&g, 1);
+	expect_ne(sp, like);
+	expect_eq(sp->role.word, like->role.word);
+	old = sp->gfn;
+	sp->gfn = like->gfn;
+	expect_found(&g, SHADOW_BAD_PAGE, "two pages for gfn");
+	sp->gfn = old;
+	destroy(&g);
+}
+
+TEST(audit, table_that_is_not_where_it_was)
+{
+	struct shadow_page *sp;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	sp = page_at(&g, 4);
+	sp->table++;
+	expect_found(&g, SHADOW_BAD_PAGE, "is not found by its address");
+	sp->table--;
+	destroy(&g);
+}
+
+/* An entry that came into a table after it was zapped: it goes back to the machine with it. */
+static void plant_in_retired(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct zap_batch *batch = list_first_entry(&g->shadow->batches, struct zap_batch, link);
+	struct shadow_page *sp = list_first_entry(&batch->retired, struct shadow_page, link);
+
+	expect_eq(shadow_audit(g->shadow, NULL, 0), 0);
+	sp->spt[5] = make_leaf_spte(1, 0);
+	expect_found(g, SHADOW_BAD_RETIRED, "entry 5 of the table");
+	if (g->config.audit)
+		return;
+	sp->spt[5] = 0;
+	add_to(g, &sp->parents, &sp->spt[6]);
+	expect_found(g, SHADOW_BAD_RETIRED, "has a parent");
+	remove_from(g, &sp->parents, &sp->spt[6]);
+}
+
+static void retire_with_a_plant(struct guest_mem *g)
+{
+	shadow_set_hook(g->shadow, SHADOW_HOOK_BATCH_BEFORE_SHOOT, plant_in_retired, g);
+	expect_eq(shadow_load_cr3(g->shadow, 0, g->cr3), 0);
+	shadow_set_hook(g->shadow, SHADOW_HOOK_BATCH_BEFORE_SHOOT, NULL, NULL);
+}
+
+TEST(audit, entry_in_a_zapped_table)
+{
+	struct shadow_stats stats;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	retire_with_a_plant(&g);
+	shadow_get_stats(g.shadow, &stats);
+	expect_eq(stats.tables_retired, 3);
+	destroy(&g);
+}
+
+static void retire_what_is_not_empty(void *arg)
+{
+	const struct guest_mem_config audited = {.no_identity = true, .audit = true};
+	struct guest_mem g;
+
+	(void)arg;
+	fixture(&g, &audited);
+	retire_with_a_plant(&g);
+}
+
+TEST(audit, entry_in_a_retired_table)
+{
+	expect_bug(retire_what_is_not_empty, NULL, "an empty table goes: retired: entry 5");
 }
 
 /* In a child, with all of its own: frames are shared memory. */
@@ -297,15 +250,32 @@ static void plant_while_audits_are_on(void *arg)
 	spte_t *sptep;
 
 	(void)arg;
-	fixture(&g);
+	fixture(&g, &config);
 	guest_map(&g, g.cr3, GVA + 2 * PAGE_SIZE, PAGE, GUEST_PTE_RW);
-	sptep = &page_at(&g, 1)->spt[table_index(GVA, 1)];
-	shadow_set_audit(g.shadow, true);
+	sptep = entry_of(&g, GVA, 1);
+	shadow_set_audit(g.shadow, SHADOW_AUDIT_STRUCTURAL);
 	*sptep = make_leaf_spte(spte_pfn(*sptep) + 1, ACC_ALL);
 	guest_load(&g, 0, GVA + 2 * PAGE_SIZE);
 }
 
 TEST(audit, after_every_operation)
 {
-	expect_bug(plant_while_audits_are_on, NULL, "a consistent shadow MMU");
+	expect_bug(plant_while_audits_are_on, NULL, "a consistent shadow MMU: frame:");
+}
+
+TEST(audit, the_first_finding_is_told_and_cut_to_size)
+{
+	char why[] = "untouched", tiny[4];
+	struct guest_mem g;
+	spte_t *sptep;
+
+	fixture(&g, &config);
+	expect_eq(shadow_audit(g.shadow, why, sizeof(why)), 0);
+	expect_str_eq(why, "untouched");
+	sptep = entry_of(&g, GVA, 1);
+	*sptep ^= SPTE_USER;
+	expect_eq(shadow_audit(g.shadow, tiny, sizeof(tiny)), SHADOW_BAD_ENTRY);
+	expect_str_eq(tiny, "ent");
+	*sptep ^= SPTE_USER;
+	destroy(&g);
 }

@@ -234,6 +234,10 @@ static void work(void)
 {
 	const struct guest_mem_config config = {.nr_cpus = 2, .audit = true};
 	const hva_t private = GUEST_MEM_HVA / 2;
+	struct memslot_region slot = {.id = 1,
+				      .base_gfn = 0x1000,
+				      .npages = 1,
+				      .hva = GUEST_MEM_HVA};
 	struct srcu_head head;
 	struct srcu_struct srcu;
 	struct guest_mem g;
@@ -253,6 +257,14 @@ static void work(void)
 		expect_ge(mm_zap_range(g.mm, GUEST_MEM_HVA, 8 * PAGE_SIZE), 1);
 		call_srcu(&srcu, &head, nothing);
 		srcu_barrier(&srcu);
+		shadow_set_zap_policy(g.shadow, round & 1 ? SHADOW_ZAP_SLOT : SHADOW_ZAP_ALL);
+		for (int i = 0; i < 2; i++) {
+			expect_eq(shadow_set_memslot(g.shadow, &slot), 0);
+			slot.base_gfn++;
+		}
+		slot.npages = 0;
+		expect_eq(shadow_set_memslot(g.shadow, &slot), 0);
+		slot.npages = 1;
 	}
 	expect_eq(mm_mmap(g.mm, private, 2 * PAGE_SIZE, MM_PROT_READ | MM_PROT_WRITE, NULL, 0), 0);
 	expect_eq(mm_write(g.mm, private, &word, sizeof(word)), 0);

@@ -222,3 +222,52 @@ TEST(options, broken)
 	expect_eq(parse_break("", &what, why, sizeof(why)), -EINVAL);
 	expect_eq(parse_break("zap,", &what, why, sizeof(why)), -EINVAL);
 }
+
+TEST(options, audit_levels)
+{
+	static const char *const bad[] = {"", "3", "-1", "all", "1 ", "0x", "18446744073709551617"};
+	enum shadow_audit_level level;
+	char why[256];
+
+	for (unsigned int i = SHADOW_AUDIT_OFF; i <= SHADOW_AUDIT_SEMANTIC; i++) {
+		char text[] = {'0' + i, '\0'};
+
+		expect_eq(parse_audit(text, &level, why, sizeof(why)), 0);
+		expect_eq(level, i);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		level = SHADOW_AUDIT_SEMANTIC;
+		expect_eq(parse_audit(bad[i], &level, why, sizeof(why)), -EINVAL);
+		expect_eq(level, SHADOW_AUDIT_SEMANTIC);
+		expect_str_contains(why, bad[i]);
+	}
+}
+
+TEST(options, addresses)
+{
+	static const struct {
+		const char *text;
+		uint64_t gva;
+	} good[] = {
+		{"0", 0},
+		{"4096", 4096},
+		{"0x400000", 0x400000},
+		{"0XfFff800000000123", 0xffff800000000123},
+		{"18446744073709551615", UINT64_MAX},
+	};
+	static const char *const bad[] = {"",	  "0x",	     "here", "-1",  "0x1 ",
+					  " 0x1", "400000h", "1e3",  "abc", "0x10000000000000000"};
+	uint64_t gva;
+	char why[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		expect_eq(parse_gva(good[i].text, &gva, why, sizeof(why)), 0);
+		expect_eq(gva, good[i].gva);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		gva = 42;
+		expect_eq(parse_gva(bad[i], &gva, why, sizeof(why)), -EINVAL);
+		expect_eq(gva, 42);
+		expect_str_contains(why, bad[i]);
+	}
+}

@@ -5,7 +5,10 @@
  */
 #include <errno.h>
 
+#include "notifier/sync/thread.h"
+#include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
+#include "tests/support/park.h"
 #include "tests/support/test.h"
 
 #define GVA 0x10000000UL
@@ -188,6 +191,56 @@ TEST(cr3, left_roots_are_retired)
 			free_early = phys_nr_free(g.phys);
 	}
 	expect_eq(phys_nr_free(g.phys), free_early);
+	destroy(&g);
+}
+
+/* Two CPUs leave a root at once; one has taken another root, and not loaded it yet. */
+struct leaver {
+	struct guest_mem *g;
+	uint64_t cr3;
+	struct park park;
+	atomic_t first;
+};
+
+static void hold_first(void *arg)
+{
+	struct leaver *leaver = arg;
+
+	if (!atomic_inc_return(&leaver->first))
+		park_enter(&leaver->park);
+}
+
+static void leave(void *arg)
+{
+	struct leaver *leaver = arg;
+
+	expect_eq(shadow_load_cr3(leaver->g->shadow, 0, leaver->cr3), 0);
+}
+
+TEST(cr3, leaves_before_it_lets_go)
+{
+	struct leaver leaver = {0};
+	struct model_stats stats;
+	struct kthread thread;
+	struct guest_mem g;
+
+	fixture(&g);
+	leaver.g = &g;
+	leaver.cr3 = guest_new_table(&g);
+	park_init(&leaver.park);
+	atomic_set(&leaver.first, -1);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	expect_eq(guest_load(&g, 1, GVA), 1);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD, hold_first, &leaver);
+	expect_eq(kthread_run(&thread, "leaver", leave, &leaver), 0);
+	park_wait(&leaver.park, 1);
+	expect_eq(shadow_load_cr3(g.shadow, 1, leaver.cr3), 0);
+	model_get_stats(g.model, &stats);
+	expect_eq(stats.contract_violations, 0);
+	park_release(&leaver.park);
+	kthread_join(&thread);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
+	expect_eq(guest_try(&g, 1, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
 	destroy(&g);
 }
 

@@ -609,6 +609,76 @@ TEST(dummy_root, lets_go_once_the_cpu_is_off_it)
 	destroy(&t);
 }
 
+/* A slot goes, and with it whatever is kept; one that held the tables leaves dummies. */
+TEST(dummy_root, slots_that_go)
+{
+	const struct memslot_region gone = {.id = 1};
+
+	for (int policy = SHADOW_ZAP_ALL; policy <= SHADOW_ZAP_SLOT; policy++) {
+		struct spaces t;
+
+		fixture(&t, GUEST_CR4_PCIDE);
+		shadow_set_zap_policy(t.g.shadow, policy);
+		add_far_slot(&t);
+		for (unsigned int s = 0; s < 3; s++) {
+			expect_eq(shadow_load_cr3(t.g.shadow, 0, (FAR + t.cr3[s]) | s), 0);
+			expect_eq(load_page(&t, 0, 0), value(s, 0, 0));
+		}
+		expect_eq(shadow_set_memslot(t.g.shadow, &gone), 0);
+		for (unsigned int s = 2; s < 3; s--) {
+			expect_eq(shadow_load_cr3(t.g.shadow, 0, (FAR + t.cr3[s]) | s | NOFLUSH),
+				  0);
+			expect_eq(guest_try(&t.g, 0, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
+			expect(root_is_dummy(t.g.shadow->vcpu[0].root));
+		}
+		/* The tables are elsewhere now, and say something else. */
+		edit(&t, 0, 0, 1);
+		add_far_slot(&t);
+		expect_eq(load_page(&t, 0, 0), value(0, 0, 1));
+		for (unsigned int s = 1; s < 3; s++) {
+			expect_eq(shadow_load_cr3(t.g.shadow, 0, (FAR + t.cr3[s]) | s | NOFLUSH),
+				  0);
+			expect_eq(load_page(&t, 0, 0), value(s, 0, 0));
+		}
+		destroy(&t);
+	}
+}
+
+/* Everything became obsolete while a vCPU was in the guest: what is kept of that is not come back
+ * to, and what the guest invalidates is gone. */
+TEST(root_cache, obsolete_roots)
+{
+	for (int how = 0; how < 3; how++) {
+		struct shadow_page *root;
+		struct spaces t;
+
+		fixture(&t, GUEST_CR4_PCIDE);
+		load(&t, 0, 1, 1);
+		expect_eq(load_page(&t, 0, 0), value(1, 0, 0));
+		load(&t, 0, 0, 0);
+		expect_eq(load_page(&t, 0, 0), value(0, 0, 0));
+		root = t.g.shadow->vcpu[0].root;
+		spin_lock(&t.g.shadow->mmu_lock);
+		t.g.shadow->gen++;
+		spin_unlock(&t.g.shadow->mmu_lock);
+		/* Not zapped yet, so its TLB still has the page. */
+		edit(&t, 0, 0, 1);
+		EXPECT_KEPT(&t, 0, 0, 0);
+		if (how == 0)
+			shadow_invlpg(t.g.shadow, 0, GVA);
+		else if (how == 1)
+			expect_eq(shadow_invpcid(t.g.shadow, 0, INVPCID_CONTEXT, 0, 0), 0);
+		else
+			load(&t, 0, 0, 0);
+		expect_eq(load_page(&t, 0, 0), value(0, 0, 1));
+		expect_ne(t.g.shadow->vcpu[0].root, root);
+		load(&t, 0, 1, 1 | NOFLUSH);
+		expect_eq(load_page(&t, 0, 0), value(1, 0, 0));
+		shadow_zap_obsolete(t.g.shadow);
+		destroy(&t);
+	}
+}
+
 static void slot_maker(void *arg)
 {
 	add_far_slot(arg);

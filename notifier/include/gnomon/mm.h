@@ -266,6 +266,38 @@ int mm_read64_atomic(struct mm_struct *mm, hva_t hva, uint64_t *value);
  * and tests. */
 pfn_t mm_lookup_pfn(struct mm_struct *mm, hva_t hva);
 
+/* What the entry of a page says. */
+enum mm_page_kind {
+	MM_PAGE_NONE,	   /* no page: never touched, or dropped since */
+	MM_PAGE_PRESENT,   /* number is its frame */
+	MM_PAGE_MIGRATING, /* on its way to another frame than number */
+	MM_PAGE_SWAPPED,   /* number is its slot of the swap file */
+	MM_PAGE_DEVICE,	   /* in a device's own memory, frame number of that */
+	MM_PAGE_EXCLUSIVE, /* in frame number, which a device has for itself */
+};
+
+struct mm_page {
+	enum mm_page_kind kind;
+	uint64_t number;
+	uint64_t entry;	      /* all of it, as it is in the table */
+	unsigned int prot;    /* MM_PROT_*: what it grants now. The rest for PRESENT only */
+	bool accessed, dirty; /* since somebody took the bit away */
+};
+
+/* The entry of @hva this instant. Never sleeps. */
+void mm_lookup_page(struct mm_struct *mm, hva_t hva, struct mm_page *page);
+
+struct mm_area {
+	hva_t start, end;
+	unsigned int prot; /* MM_PROT_* */
+	bool is_private;
+	bool shows_object;
+	uint64_t pgoff; /* the page of the object that start shows */
+};
+
+/* The area that @hva lies in; false: in none. Takes mmap_lock for reading. */
+bool mm_lookup_area(struct mm_struct *mm, hva_t hva, struct mm_area *area);
+
 /*
  * Which pages were written? mm_clear_soft_dirty() begins anew (Linux: 4 to clear_refs): takes
  * mmap_lock for writing, and every right to write, in one blockable window, MMU_NOTIFY_SOFT_DIRTY,

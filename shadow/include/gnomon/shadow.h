@@ -26,13 +26,37 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 /* Detach and free everything. No vCPU may be inside the guest or in a call of this header. */
 void shadow_destroy(struct shadow *shadow);
 
-#define MEMSLOT_MAX 32
+/* --- memslots: what is where in the guest's physical memory --- */
+
+#define MEMSLOT_MAX 512
+
+/* Guest code reads it as memory, and its stores are device accesses: ROM. */
+#define MEMSLOT_READONLY (1u << 0)
+
+struct memslot_region {
+	unsigned int id;    /* of the slot, below MEMSLOT_MAX */
+	unsigned int flags; /* MEMSLOT_* */
+	gfn_t base_gfn;
+	uint64_t npages; /* 0: the slot goes; then only the id counts */
+	hva_t hva;
+};
 
 /*
- * Slot @id maps guest pages [base_gfn, base_gfn + npages) to hva onwards. This slice of the product
- * creates slots and never changes them: -EEXIST for a slot id or range in use, -EINVAL for a bad
- * id, an unaligned or wrapping range, -ENOMEM.
+ * Make slot @region->id what @region says: create it, move it to another gfn, change its flags, or
+ * delete it. vCPUs may run. On return of
+ *
+ *   a delete or a move          no CPU reaches a page at its old gfn any more. Meanwhile a vCPU
+ *                               that touches the slot waits: it sees the old, then the new
+ *   MEMSLOT_READONLY, newly     no CPU can store to the slot any more
+ *
+ * 0; -EINVAL for a bad id or flag, an unaligned hva, a range that wraps or is too large, a slot
+ * that would change its size or hva, the delete of none; -EEXIST if another slot has part of the
+ * gfns; -ENOMEM. After an error all is as it was, at every moment. Waits until no invalidation is
+ * open in the mm, and so is not for a thread that has one open.
  */
+int shadow_set_memslot(struct shadow *shadow, const struct memslot_region *region);
+
+/* The same for a slot that must be new, without flags: -EEXIST also if @id is in use. */
 int shadow_create_memslot(struct shadow *shadow, unsigned int id, gfn_t base_gfn, uint64_t npages,
 			  hva_t hva);
 
@@ -43,6 +67,22 @@ int shadow_create_memslot(struct shadow *shadow, unsigned int id, gfn_t base_gfn
  */
 int shadow_set_page_budget(struct shadow *shadow, unsigned long pages);
 unsigned long shadow_min_page_budget(unsigned int levels, unsigned int nr_vcpus);
+
+/*
+ * What one knows of the slots is good as long as this stays as it was, and was even: it is odd
+ * while a change is on its way, when some readers have the old set and some the new.
+ */
+uint64_t shadow_memslots_generation(struct shadow *shadow);
+
+/*
+ * How a delete or a move takes the slot out of the shadow tables. Both are right; they are kept to
+ * be compared under the same seed.
+ */
+enum shadow_zap_policy {
+	SHADOW_ZAP_ALL,	 /* every table is obsolete at once, and goes; the default */
+	SHADOW_ZAP_SLOT, /* only what maps the slot, or shadows a table in it */
+};
+void shadow_set_zap_policy(struct shadow *shadow, enum shadow_zap_policy policy);
 
 /* Page-fault error code bits, as the CPU pushes them (SDM vol. 3, 4.7). */
 #define PFERR_PRESENT (1u << 0)
@@ -99,13 +139,14 @@ static inline bool guest_canonical(const struct guest_cpu *cpu, gva_t gva)
 enum ret_pf {
 	RET_PF_FIXED,	 /* an entry was installed or widened: run the guest again */
 	RET_PF_SPURIOUS, /* the entry was good already: run the guest again */
-	RET_PF_RETRY, /* raced with an invalidation or a guest table edit: run again, it will fault
-			 again if need be */
-	RET_PF_GUEST, /* the guest's own tables forbid the access: the guest gets #PF with
-			 fault->error_code */
-	RET_PF_RESERVED,  /* the machine's own part of the address space (its monitor): nothing of
-			     the guest's may ever be mapped there */
-	RET_PF_EMULATE,	  /* no memslot at fault->gpa: a device access, if there is a device */
+	RET_PF_RETRY,	 /* raced with an invalidation, a guest table edit or a change of the slots:
+			    run again, it will fault again if need be */
+	RET_PF_GUEST,	 /* the guest's own tables forbid the access: the guest gets #PF with
+			    fault->error_code */
+	RET_PF_RESERVED, /* the machine's own part of the address space (its monitor): nothing of
+			    the guest's may ever be mapped there */
+	RET_PF_EMULATE,	 /* no memslot at fault->gpa, or a store to a read-only one: a device
+			    access, if there is a device */
 	RET_PF_NO_MEMORY, /* the host has no frame for the page or for a table */
 	RET_PF_BAD_HVA,	  /* the host has no memory for it, or not with these rights: fault->hva */
 	RET_PF_HALTED,	  /* the machine was halted: the mm is gone or a shootdown failed */
@@ -175,9 +216,9 @@ int shadow_invpcid(struct shadow *shadow, unsigned int vcpu, uint64_t type, uint
  * Guest memory as the guest would reach it, for instruction fetch and emulation. shadow_read_gva
  * walks the guest's tables as @vcpu would, for @access: 0 to read, PFERR_FETCH, or with
  * PFERR_IMPLICIT. 0, or -EFAULT with fault->error_code set as for RET_PF_GUEST
- * (fault may be NULL), -EAGAIN (the guest rewrites its tables faster than they can be walked: let
- * it run and try again), -ENXIO (no memslot, or, with fault->hva set, memory that the host's mm
- * does not let us at), -ENOMEM.
+ * (fault may be NULL), -EAGAIN (the guest rewrites its tables faster than they can be walked,
+ * or the slot is being moved: let it run and try again), -ENXIO (no memslot, a write to a read-only
+ * one, or, with fault->hva set, memory that the host's mm does not let us at), -ENOMEM.
  */
 int shadow_read_gva(struct shadow *shadow, unsigned int vcpu, gva_t gva, void *buf, size_t len,
 		    uint32_t access, struct shadow_fault *fault);
@@ -214,13 +255,79 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
 void shadow_set_break(struct shadow *shadow, unsigned int what);
 
 /*
- * Check every structure against every other: rmap <-> spte <-> parent <-> slot <-> primary page
- * table (K-08, K-09, K-27). Takes mmu_lock. Returns the number of violations; the first is
- * described in @why (may be NULL).
+ * For people: text, a line at a time, without newlines. From any thread, while vCPUs run: what is
+ * told was there at one moment under mmu_lock, which is dropped before the first line.
  */
+typedef void (*shadow_emit_t)(void *arg, const char *line);
+
+/*
+ * The shadow tables as a tree: each root that a vCPU runs on, its view, the tables below it, and
+ * what they map; leaves that follow each other, with the same rights and to frames that follow each
+ * other, are one line. 0; -ENOMEM, and nothing was told.
+ */
+int shadow_dump(struct shadow *shadow, shadow_emit_t emit, void *arg);
+
+/*
+ * What becomes of @gva on @vcpu, entry by entry: the guest's walk, the slot, the host's area and
+ * entry, what each view has in its tables; and at last what an access would come to. Changes
+ * nothing: no bit is set, and no page brought in.
+ */
+void shadow_explain(struct shadow *shadow, unsigned int vcpu, gva_t gva, shadow_emit_t emit,
+		    void *arg);
+
+/* --- the auditor: is every structure what every other one says it is? --- */
+
+enum shadow_audit_level {
+	SHADOW_AUDIT_OFF,
+	/* rmaps, entries, links, slots and the primary page table, against each other. */
+	SHADOW_AUDIT_STRUCTURAL,
+	/*
+	 * And each entry against the guest's one that it was made from: the frame and the rights
+	 * that this gives together with all above it, the slots and the primary page table. That it
+	 * still says so is not asked: what the guest changes may be stale until its next INVLPG or
+	 * load of CR3, as in a TLB. Tables that were made before the level was set are checked as
+	 * before.
+	 */
+	SHADOW_AUDIT_SEMANTIC,
+	/* And against what the guest's entries say now. Only for those who know that nobody has
+	 * changed one since what it gave was flushed: tests. */
+	SHADOW_AUDIT_IN_SYNC,
+};
+
+/* What an audit finds. */
+#define SHADOW_BAD_ENTRY (1u << 0) /* bits that no entry of ours has */
+#define SHADOW_BAD_LINK	 (1u << 1) /* names no live table, or one of another level */
+#define SHADOW_BAD_ROLE                                                          \
+	(1u << 2) /* a link to a table in a role, or of a gfn, that does not fit \
+		   */
+#define SHADOW_BAD_PARENT                                                                          \
+	(1u << 3)		     /* a link that the child does not know, or the reverse (K-09) \
+				      */
+#define SHADOW_BAD_PAGE	   (1u << 4) /* not found by gfn and role, or by its table */
+#define SHADOW_BAD_ORPHAN  (1u << 5) /* neither linked nor a root */
+#define SHADOW_BAD_RETIRED (1u << 6) /* something is left in a table that goes (K-27) */
+#define SHADOW_BAD_SLOT	   (1u << 7) /* a leaf of a gfn that no slot has */
+#define SHADOW_BAD_RMAP	   (1u << 8) /* a leaf that its rmap misses, or the reverse */
+#define SHADOW_BAD_GFN	   (1u << 9) /* a leaf of another gfn than its table says (K-08) */
+#define SHADOW_BAD_FRAME   (1u << 10) /* another frame than the primary page table has */
+#define SHADOW_BAD_HOST	   (1u << 11) /* a right that the primary page table does not give */
+#define SHADOW_BAD_RIGHT   (1u << 12) /* a right that no leaf in its table has */
+#define SHADOW_BAD_TABLE   (1u << 13) /* a leaf that gives the guest a table of ours */
+#define SHADOW_BAD_SUMMARY (1u << 14) /* of a slot: not that of its rmaps */
+#define SHADOW_BAD_ORIGIN  (1u << 15) /* more than the guest's entry gave when it was read */
+#define SHADOW_BAD_STALE   (1u << 16) /* more than it gives now; IN_SYNC only */
+
+/*
+ * Takes mmu_lock; may sleep before. Returns what was found, 0 if nothing. The first is described in
+ * @why (may be NULL), and named there.
+ */
+unsigned int shadow_audit_at(struct shadow *shadow, enum shadow_audit_level level, char *why,
+			     size_t why_len);
+/* At SHADOW_AUDIT_SEMANTIC. */
 unsigned int shadow_audit(struct shadow *shadow, char *why, size_t why_len);
 
-/* Audit after every operation that changes anything, and BUG on a violation. Off by default. */
-void shadow_set_audit(struct shadow *shadow, bool on);
+/* Audit after every operation that changes anything, and BUG on what is found. SHADOW_AUDIT_OFF by
+ * default. */
+void shadow_set_audit(struct shadow *shadow, enum shadow_audit_level level);
 
 #endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Each change of slots, with no memory at each place that wants some, in turn: -ENOMEM, the guest
+ * sees no difference, at no time, and nothing is lost. Then the same change works.
+ */
+#include <errno.h>
+
+#include "tests/support/fail_alloc.h"
+#include "tests/support/memslot_fixture.h"
+
+static const struct guest_mem_config config = {.audit = true};
+
+struct change {
+	const char *what;
+	uint64_t npages;
+	gfn_t base;
+	unsigned int flags;
+	bool exists;
+	unsigned int sites;
+};
+
+static void swapped(void *arg)
+{
+	fail("%s: a set was published, and then there was no memory", (const char *)arg);
+}
+
+static void fails_everywhere(const struct change *change, enum shadow_zap_policy policy)
+{
+	const int64_t live_before = atomic64_read(&allocs.live);
+	unsigned int sites = 0;
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	shadow_set_zap_policy(g.shadow, policy);
+	if (change->exists)
+		expect_eq(place(&g, SLOT_GFN), 0);
+	for (;; sites++) {
+		int64_t live = atomic64_read(&allocs.live);
+		uint64_t generation = shadow_memslots_generation(g.shadow);
+		bool failed;
+		int ret;
+
+		if (change->exists)
+			guest_store(&g, 0, slot_gva(SLOT_GFN), 1);
+		if (sites < change->sites)
+			shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP, swapped,
+					(void *)change->what);
+		else
+			shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP, NULL, NULL);
+		live = atomic64_read(&allocs.live);
+		alloc_fail_at(sites);
+		ret = set_slot(&g, SLOT, change->base, change->npages, SLOT_HVA, change->flags);
+		failed = alloc_failed();
+		expect_eq(ret, failed ? -ENOMEM : 0);
+		if (!failed)
+			break;
+		expect_eq(atomic64_read(&allocs.live), live);
+		expect_eq(shadow_memslots_generation(g.shadow), generation);
+		if (change->exists)
+			expect_eq(guest_load(&g, 0, slot_gva(SLOT_GFN)), 1);
+		else
+			expect_eq(guest_try(&g, 0, MODEL_LOAD, slot_gva(SLOT_GFN), NULL),
+				  RET_PF_EMULATE);
+	}
+	expect_eq(sites, change->sites);
+	memslot_fixture_done(&g);
+	expect_eq(atomic64_read(&allocs.live), live_before);
+}
+
+TEST(memslot_fail, each_change_at_each_site)
+{
+	static const struct change changes[] = {
+		{"create", SLOT_PAGES, SLOT_GFN, 0, false, 4},
+		{"delete", 0, SLOT_GFN, 0, true, 1},
+		{"move", SLOT_PAGES, SLOT_GFN + 2, 0, true, 2},
+		{"flags", SLOT_PAGES, SLOT_GFN, MEMSLOT_READONLY, true, 1},
+	};
+	enum shadow_zap_policy policy;
+	struct guest_mem g;
+
+	/* What is made once for all mms is made now. */
+	guest_mem_create(&g, &config);
+	guest_mem_destroy(&g);
+	for (unsigned int i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+		for_each_policy(policy) fails_everywhere(&changes[i], policy);
+	}
+}
+
+/* A vCPU whose root is obsolete, and no memory for a new one: it says so, and goes on later. */
+TEST(memslot_fail, no_memory_for_a_new_root)
+{
+	unsigned int sites = 0;
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	guest_store(&g, 0, 0x3000, 3);
+	for (;; sites++) {
+		struct shadow_fault fault;
+		enum ret_pf ret;
+
+		expect_eq(place(&g, SLOT_GFN), 0);
+		expect_eq(delete_slot(&g, SLOT), 0);
+		alloc_fail_at(sites);
+		ret = guest_fault(&g, 0, 0x3000, 0, &fault);
+		if (!alloc_failed()) {
+			expect_eq(ret, RET_PF_FIXED);
+			break;
+		}
+		expect_eq(ret, RET_PF_NO_MEMORY);
+		shadow_invlpg(g.shadow, 0, 0x3000);
+		expect_eq(guest_load(&g, 0, 0x3000), 3);
+	}
+	expect_ge(sites, 1);
+	memslot_fixture_done(&g);
+}

@@ -44,6 +44,8 @@ static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, e
 		}
 		if (ret)
 			return ret;
+		if (dir == WRITE_GUEST)
+			shadow_gpte_written(shadow, gpa, chunk);
 		gpa += chunk;
 		at += chunk;
 		len -= chunk;

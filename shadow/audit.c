@@ -18,9 +18,9 @@
 
 static const char *const names[] = {"entry",   "link",	"role",	   "parent", "page",  "orphan",
 				    "retired", "slot",	"rmap",	   "gfn",    "frame", "host",
-				    "right",   "table", "summary", "origin", "stale"};
+				    "right",   "table", "summary", "origin", "stale", "writable"};
 
-static_assert(SHADOW_BAD_STALE == 1u << (sizeof(names) / sizeof(names[0]) - 1), "one each");
+static_assert(SHADOW_BAD_WRITABLE == 1u << (sizeof(names) / sizeof(names[0]) - 1), "one each");
 
 void audit_found(struct audit *audit, unsigned int what, const char *fmt, ...)
 {
@@ -119,6 +119,28 @@ static void audit_parent(spte_t *sptep, void *arg)
 			    child->gfn, child->role.level);
 }
 
+static void is_writable(spte_t *sptep, void *arg)
+{
+	bool *writable = arg;
+
+	*writable |= !!(READ_ONCE(*sptep) & SPTE_WRITE);
+}
+
+/* A table of the guest's that is in step: no store to it goes unseen. */
+static void audit_write_protection(struct audit *audit, struct shadow_page *sp)
+{
+	struct memslot *slot = gfn_to_memslot(shadow_memslots(audit->shadow), sp->gfn);
+	bool writable = false;
+
+	if (sp->role.direct || sp->unsync || !slot)
+		return;
+	rmap_each(&slot->rmap[sp->gfn - slot->base_gfn], is_writable, &writable);
+	if (writable)
+		audit_found(audit, SHADOW_BAD_WRITABLE,
+			    "a writable leaf of gfn %#lx, which is a table of level %u", sp->gfn,
+			    sp->role.level);
+}
+
 static void audit_page(struct audit *audit, struct shadow_page *sp)
 {
 	struct shadow *shadow = audit->shadow;
@@ -141,6 +163,7 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 		audit_found(audit, SHADOW_BAD_ORPHAN,
 			    "the page of gfn %#lx is neither linked nor a root", sp->gfn);
 	rmap_each(&sp->parents, audit_parent, &parents);
+	audit_write_protection(audit, sp);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		spte_t spte = READ_ONCE(sp->spt[i]);
 

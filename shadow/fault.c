@@ -49,6 +49,7 @@ const char *ret_pf_name(enum ret_pf ret)
 		[RET_PF_BAD_HVA] = "refused by the host",
 		[RET_PF_HALTED] = "halted",
 		[RET_PF_EXEC_ONLY] = "execute-only page",
+		[RET_PF_WRITE_PROTECTED] = "store to a page table",
 	};
 
 	return names[ret];
@@ -93,6 +94,7 @@ struct mapping {
 	struct memslot *slot;
 	pfn_t pfn;
 	unsigned int rights; /* ACC_READ, WRITE, EXEC: what guest and host allow together */
+	bool store;	     /* what is attempted */
 };
 
 /* What the entry of @sp for this walk must link to: the role, and *@gfn. */
@@ -156,7 +158,9 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 	child = shadow_page_find(shadow, gfn, role);
 	if (!child) {
 		child = shadow_cache_take(cache, role.level);
-		shadow_page_publish(shadow, child, gfn, role);
+		shadow_page_publish(shadow, child, gfn, role, batch);
+	} else if (!sync_child(shadow, child, batch)) {
+		return NULL;
 	}
 	note_origin(sp, walk);
 	shadow_page_link(child, sptep, &cache->desc[role.level]);
@@ -204,25 +208,35 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	return RET_PF_FIXED;
 }
 
-static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu,
-			   const struct mapping *map, struct zap_batch *batch)
+/* The rights to a page that is one of the guest's tables are looked at last: it may have become one
+ * on the way down. */
+static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, struct mapping *map,
+			   struct zap_batch *batch)
 {
 	struct shadow_page *path[TABLE_LEVELS + 1]; /* [level] */
 	struct shadow_page *sp = vcpu->root;
 	int levels = sp->role.level;
+	bool protected = false;
+	enum ret_pf ret;
 
 	/* Others have taken what was there for us. */
 	if (!shadow_has_room(shadow, levels - 1))
 		return RET_PF_RETRY;
 	path[levels] = sp;
 	while (sp->role.level > 1) {
+		sp->writes = 0;
 		sp = get_child(shadow, &vcpu->cache, sp, map->walk, batch);
-		if (!sp)
+		if (!sp || zap_batch_full(batch))
 			return RET_PF_RETRY;
 		path[sp->role.level] = sp;
 	}
 	shadow_path_used(shadow, path, levels);
-	return install_leaf(shadow, &vcpu->cache, sp, map, batch);
+	if ((map->rights & ACC_WRITE) && !gfn_may_be_written(shadow, map->walk->gfn, map->store)) {
+		map->rights &= ~ACC_WRITE;
+		protected = map->store;
+	}
+	ret = install_leaf(shadow, &vcpu->cache, sp, map, batch);
+	return protected && ret != RET_PF_RETRY ? RET_PF_WRITE_PROTECTED : ret;
 }
 
 static enum ret_pf errno_to_ret_pf(int err)
@@ -257,6 +271,7 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 
 	fault->gpa = (walk->gfn << PAGE_SHIFT) | (fault->gva & ~PAGE_MASK);
 	map->walk = walk;
+	map->store = write;
 	map->slot = gfn_to_memslot(shadow_memslots(shadow), walk->gfn);
 	if (!map->slot)
 		return RET_PF_EMULATE;
@@ -352,5 +367,7 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 	atomic64_inc(&shadow->stats.faults);
 	if (ret == RET_PF_RETRY)
 		atomic64_inc(&shadow->stats.fault_retries);
+	if (ret == RET_PF_WRITE_PROTECTED)
+		atomic64_inc(&shadow->stats.write_protected);
 	return ret;
 }

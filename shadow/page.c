@@ -66,12 +66,17 @@ static struct list_head *spt_bucket(struct shadow *shadow, const spte_t *sptep)
 	return &shadow->by_spt[hash_page_number((uintptr_t)sptep >> PAGE_SHIFT)];
 }
 
+struct list_head *shadow_page_bucket(struct shadow *shadow, gfn_t gfn)
+{
+	lockdep_assert_held(&shadow->mmu_lock);
+	return &shadow->by_gfn[hash_page_number(gfn)];
+}
+
 struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct shadow_role role)
 {
 	struct shadow_page *sp;
 
-	lockdep_assert_held(&shadow->mmu_lock);
-	list_for_each_entry(sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
+	list_for_each_entry(sp, shadow_page_bucket(shadow, gfn), hash_link) {
 		if (sp->gfn == gfn && sp->role.word == role.word &&
 		    !shadow_page_obsolete(shadow, sp))
 			return sp;
@@ -83,8 +88,7 @@ struct shadow_page *shadow_page_of_gfn(struct shadow *shadow, gfn_t gfn)
 {
 	struct shadow_page *sp;
 
-	lockdep_assert_held(&shadow->mmu_lock);
-	list_for_each_entry(sp, &shadow->by_gfn[hash_page_number(gfn)], hash_link) {
+	list_for_each_entry(sp, shadow_page_bucket(shadow, gfn), hash_link) {
 		if (sp->gfn == gfn)
 			return sp;
 	}
@@ -92,16 +96,19 @@ struct shadow_page *shadow_page_of_gfn(struct shadow *shadow, gfn_t gfn)
 }
 
 void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gfn,
-			 struct shadow_role role)
+			 struct shadow_role role, struct zap_batch *batch)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
 	sp->gfn = gfn;
 	sp->role = role;
+	sp->unsync = !role.direct && role.level == 1;
 	sp->gen = shadow->gen;
 	list_add(&sp->link, &shadow->pages);
 	WRITE_ONCE(shadow->nr_pages, shadow->nr_pages + 1);
-	list_add(&sp->hash_link, &shadow->by_gfn[hash_page_number(gfn)]);
+	list_add(&sp->hash_link, shadow_page_bucket(shadow, gfn));
 	list_add(&sp->spt_link, spt_bucket(shadow, sp->spt));
+	if (!role.direct && role.level > 1)
+		write_protect_gfn(shadow, gfn, batch);
 }
 
 struct shadow_page *sptep_to_sp(struct shadow *shadow, const spte_t *sptep)

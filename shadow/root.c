@@ -59,12 +59,6 @@ static enum guest_flush flush_between(const struct guest_cpu *old, const struct 
 	return FLUSH_NOTHING;
 }
 
-/* What was entered below @root is what the guest's tables say now, or it is gone. */
-static void sync_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
-{
-	zap_children(shadow, root, batch);
-}
-
 /*
  * The root for @key, counted; *@stale if it was there already. NULL: one must be made, and the
  * cache has none, or there is no room for it.
@@ -73,7 +67,8 @@ static void sync_root(struct shadow *shadow, struct shadow_page *root, struct za
  * ever taken for it, and nothing is entered below it (K-38).
  */
 static struct shadow_page *get_root(struct shadow *shadow, struct shadow_cache *cache,
-				    const struct root_key *key, bool *stale)
+				    const struct root_key *key, bool *stale,
+				    struct zap_batch *batch)
 {
 	gfn_t gfn = gfn_has_memory(shadow, key->gfn) ? key->gfn : INVALID_GFN;
 	struct shadow_page *root = shadow_page_find(shadow, gfn, key->role);
@@ -83,14 +78,14 @@ static struct shadow_page *get_root(struct shadow *shadow, struct shadow_cache *
 		if (!cache->page[key->role.level - 1] || !shadow_has_room(shadow, 1))
 			return NULL;
 		root = shadow_cache_take(cache, key->role.level);
-		shadow_page_publish(shadow, root, gfn, key->role);
+		shadow_page_publish(shadow, root, gfn, key->role, batch);
 	}
 	root->root_count++;
 	return root;
 }
 
-/* Bring the current root up to date if it must be; true: what was cleared there, by whomever, has
- * to be shot down first. */
+/* Bring the current root up to date if it must be; mmu_lock is dropped in between. True: what was
+ * cleared there, by whomever, has to be shot down before the guest goes on. */
 static bool sync_current(struct shadow *shadow, struct shadow_vcpu *vcpu, struct zap_batch *batch)
 {
 	struct kept_root *current = &vcpu->roots[0];
@@ -104,13 +99,14 @@ static bool sync_current(struct shadow *shadow, struct shadow_vcpu *vcpu, struct
 
 /* mmu_lock: the vCPU's root is that of @key, and what gave way for it is vcpu->left. False, and
  * nothing has changed: see get_root(). */
-static bool switch_root(struct shadow *shadow, struct shadow_vcpu *vcpu, const struct root_key *key)
+static bool switch_root(struct shadow *shadow, struct shadow_vcpu *vcpu, const struct root_key *key,
+			struct zap_batch *batch)
 {
 	struct kept_root *kept = root_cache_find(vcpu, key);
 
 	if (!kept || root_is_obsolete(shadow, kept)) {
 		bool stale;
-		struct shadow_page *root = get_root(shadow, &vcpu->cache, key, &stale);
+		struct shadow_page *root = get_root(shadow, &vcpu->cache, key, &stale, batch);
 
 		if (!root)
 			return false;
@@ -165,14 +161,13 @@ static bool try_load_root(struct shadow *shadow, unsigned int vcpu_id, const str
 
 	zap_batch_init(&batch);
 	spin_lock(&shadow->mmu_lock);
-	loaded = switch_root(shadow, vcpu, &key);
+	loaded = switch_root(shadow, vcpu, &key, &batch);
 	if (loaded) {
+		vcpu->cpu = *cpu;
 		if (flush != FLUSH_NOTHING)
 			root_cache_flush(shadow, vcpu, flush == FLUSH_ALL ? ANY_PCID : key.pcid);
 		synced = sync_current(shadow, vcpu, &batch);
 	}
-	if (loaded)
-		vcpu->cpu = *cpu;
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	if (!loaded)
@@ -182,7 +177,7 @@ static bool try_load_root(struct shadow *shadow, unsigned int vcpu_id, const str
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, vcpu->root->table);
 	/* Pairs with root_in_use(): who sees this root does not see the CPU on another. */
 	smp_store_release(&vcpu->loaded, vcpu->root);
-	if (synced)
+	if (synced || !zap_batch_empty(&batch))
 		zap_batch_flush(shadow, &batch);
 	let_go(shadow, vcpu);
 	return true;
@@ -272,7 +267,7 @@ static void invalidate(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
 	if (gva) {
-		root_cache_drop_gva(shadow, vcpu, pcid, *gva, &batch);
+		root_cache_sync_gva(shadow, vcpu, pcid, *gva, &batch);
 	} else {
 		root_cache_flush(shadow, vcpu, pcid);
 		sync_current(shadow, vcpu, &batch);

@@ -10,7 +10,7 @@
  *  2. Kept is what was asked for: the gfn that CR3 named, the role, the PCID. The same shadow page
  * may be kept for two PCIDs, and by many vCPUs.
  *  3. What the guest flushes is flushed in every root that its vCPU may come back to without
- * another flush. An address is dropped from the kept roots at once. An address space is not: its
+ * another flush. An address is synced in the kept roots at once. An address space is not: its
  * roots are stale from then on, and are brought up to date if the vCPU comes back to them.
  *  4. A root that this vCPU does not keep hears of no flush of its. If another vCPU kept it alive,
  * it is brought up to date when it is loaded, flush or no flush.
@@ -71,34 +71,7 @@ void root_cache_flush(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned 
 	}
 }
 
-/*
- * Only the leaf goes. An upper link that the guest has changed is found out by the next fault below
- * it, which there is now one of; other leaves below it are as stale as a TLB may be until they are
- * invalidated themselves. Of a large page all pieces go (SDM vol. 3, 4.10.4.1): they hang below the
- * first direct table.
- */
-static void drop_gva(struct shadow *shadow, struct shadow_page *sp, gva_t gva,
-		     struct zap_batch *batch)
-{
-	while (sp) {
-		unsigned int index = table_index(gva, sp->role.level);
-		spte_t spte = sp->spt[index];
-
-		if (!spte_present(spte))
-			return;
-		if (sp->role.level == 1) {
-			drop_leaf(shadow, sp, index, batch);
-			return;
-		}
-		sp = spte_to_child(shadow, spte);
-		if (sp->role.direct) {
-			zap_page(shadow, sp, batch);
-			return;
-		}
-	}
-}
-
-void root_cache_drop_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
+void root_cache_sync_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
 			 gva_t gva, struct zap_batch *batch)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
@@ -107,7 +80,7 @@ void root_cache_drop_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsign
 
 		if (kept->root && !shadow_page_obsolete(shadow, kept->root) &&
 		    (pcid == ANY_PCID || kept->pcid == pcid))
-			drop_gva(shadow, kept->root, gva, batch);
+			sync_gva(shadow, kept->root, gva, batch);
 	}
 }
 

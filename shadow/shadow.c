@@ -148,6 +148,10 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
 		.batches_waited = atomic64_read(&shadow->stats.batches_waited),
 		.tables_retired = atomic64_read(&shadow->stats.tables_retired),
 		.pages_recycled = atomic64_read(&shadow->stats.pages_recycled),
+		.synced = atomic64_read(&shadow->stats.synced),
+		.unsync_made = atomic64_read(&shadow->stats.unsync_made),
+		.write_protected = atomic64_read(&shadow->stats.write_protected),
+		.flooded = atomic64_read(&shadow->stats.flooded),
 	};
 }
 

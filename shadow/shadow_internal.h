@@ -230,6 +230,13 @@ struct shadow_page {
 	/* What vCPUs may peek at without the lock, to see whether their root is still good. */
 	unsigned int gen; /* of shadow->gen, when it was published */
 	bool zapped;
+	/* Of a page that is not direct (write_protect.c, sync.c). */
+	bool unsync;	     /* its gfn may be writable; otherwise no leaf of it is */
+	bool edited;	     /* so the last sync found: a store to it is no news */
+	unsigned int writes; /* to its gfn that we were told of, since a fault passed through */
+	uint64_t sync_id;    /* unsync: of the sync that protected it last; 0 if it was written to
+				afterwards */
+	uint64_t pass;	     /* the last pass over tables that was done with it */
 	pfn_t table;
 	spte_t *spt; /* mapping of the table */
 	/*
@@ -254,9 +261,13 @@ struct shadow_page *shadow_page_alloc(struct shadow *shadow, int level);
 void shadow_page_free_unused(struct shadow *shadow, struct shadow_page *sp);
 
 /* mmu_lock for all that follow. */
+struct zap_batch;
 struct shadow_page *shadow_page_find(struct shadow *shadow, gfn_t gfn, struct shadow_role role);
+/* Those with @gfn, by hash_link, and others. */
+struct list_head *shadow_page_bucket(struct shadow *shadow, gfn_t gfn);
+/* The batch has room: stores to a table above the leaves are ours to carry out from here on. */
 void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gfn,
-			 struct shadow_role role);
+			 struct shadow_role role, struct zap_batch *batch);
 /* Any page of @gfn, in whatever role, obsolete ones too; or NULL. */
 struct shadow_page *shadow_page_of_gfn(struct shadow *shadow, gfn_t gfn);
 struct shadow_page *sptep_to_sp(struct shadow *shadow, const spte_t *sptep);
@@ -283,16 +294,29 @@ struct zap_batch {
 	struct list_head
 		link; /* shadow->batches, between close and the end of the shootdown; batch_lock */
 	uint64_t number;
-	unsigned int nr_entries; /* cleared, but for those of retired pages */
+	unsigned int nr_entries; /* changed, but for those of retired pages */
 	unsigned int nr_frames;
 	pfn_t frames[ZAP_BATCH_FRAMES];
 	struct list_head retired; /* zapped shadow pages, with the frames of their leaves */
 };
 
 void zap_batch_init(struct zap_batch *batch);
+static inline bool zap_batch_empty(const struct zap_batch *batch)
+{
+	return !batch->nr_frames && list_empty(&batch->retired);
+}
 static inline bool zap_batch_full(const struct zap_batch *batch)
 {
 	return batch->nr_frames == ZAP_BATCH_FRAMES || batch->nr_entries == ZAP_BATCH_ENTRIES;
+}
+/* mmu_lock: a leaf of @pfn was cleared, or lost a right. There is room. */
+static inline void zap_batch_add(struct zap_batch *batch, pfn_t pfn)
+{
+	ASSERT(!zap_batch_full(batch), "the caller flushes a full batch first");
+	batch->nr_entries++;
+	/* Whoever changes all leaves of a page finds one frame in them. */
+	if (!batch->nr_frames || batch->frames[batch->nr_frames - 1] != pfn)
+		batch->frames[batch->nr_frames++] = pfn;
 }
 /* mmu_lock: number the batch. Nothing may be added to it afterwards. */
 void zap_batch_close(struct shadow *shadow, struct zap_batch *batch);
@@ -310,7 +334,6 @@ void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index
 	       struct zap_batch *batch);
 bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch);
 void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
-void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 /* The same for @sp alone, which is obsolete: its children are unlinked, and stay to be zapped. */
 void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 
@@ -324,6 +347,34 @@ void shadow_zap_slot(struct shadow *shadow, struct memslot *slot, bool tables);
 void shadow_zap_all_fast(struct shadow *shadow);
 /* What is obsolete goes, if it has not yet. On return no CPU uses anything of it. */
 void shadow_zap_obsolete(struct shadow *shadow);
+
+/* --- write_protect.c: stores to guest tables; mmu_lock -------------------------------------------
+ */
+
+/* May a leaf of @gfn become writable, @store: for a store? If so, the tables that it is are unsync.
+ */
+bool gfn_may_be_written(struct shadow *shadow, gfn_t gfn, bool store);
+/* No leaf of @gfn is writable any more; CPUs will have heard of that once the batch, which has
+ * room, is flushed. */
+void write_protect_gfn(struct shadow *shadow, gfn_t gfn, struct zap_batch *batch);
+/* True: it was writable, and its frame must be shot down. */
+bool leaf_lose_write(spte_t *sptep);
+
+/* --- sync.c: what is shadowed becomes what the guest's tables say; mmu_lock, in a section of
+ * slots_srcu --------------------------------------------------------------------------------------
+ */
+
+/* As a CR3 load has it. Drops mmu_lock in between, and flushes the batch then; what it is left with
+ * is the caller's to flush. Someone counts on the root meanwhile (root_count). */
+void sync_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch);
+/* As INVLPG has it. One leaf or table goes at most; the batch has room. */
+void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct zap_batch *batch);
+/* @child is to be linked, and exists: nothing below it is older than this. False: the batch is full
+ * before that is so. */
+bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_batch *batch);
+/* Is the table that the entry @index of @sp, present, links to still what the guest's entry says?
+ */
+bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index);
 
 /* --- guest_walk.c -------------------------------------------------------------------------------
  */
@@ -440,7 +491,7 @@ void root_cache_to_front(struct shadow *shadow, struct shadow_vcpu *vcpu, struct
 /* The guest has flushed all translations of @pcid, or of ANY_PCID. */
 void root_cache_flush(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid);
 /* The guest has invalidated @gva; the batch has room for a leaf of each root. */
-void root_cache_drop_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
+void root_cache_sync_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
 			 gva_t gva, struct zap_batch *batch);
 /* Places that name @root. */
 unsigned int root_cache_count(const struct shadow *shadow, const struct shadow_page *root);
@@ -478,10 +529,11 @@ void shadow_budget_grow(struct shadow *shadow);
 
 /* Points of a change of slots are hit with slots_lock held. */
 enum shadow_hook_point {
-	SHADOW_HOOK_FAULT_BEFORE_WALK,	/* fault.c: the root is good, nothing read yet */
-	SHADOW_HOOK_WALK_BEFORE_MARK,	/* guest_walk.c: allowed, no entry marked yet */
-	SHADOW_HOOK_FAULT_BEFORE_LOCK,	/* fault.c: pfn in hand, mmu_lock not yet taken */
-	SHADOW_HOOK_BATCH_BEFORE_SHOOT, /* tlb.c: entries cleared, CPUs not yet told */
+	SHADOW_HOOK_FAULT_BEFORE_WALK,	 /* fault.c: the root is good, nothing read yet */
+	SHADOW_HOOK_WALK_BEFORE_MARK,	 /* guest_walk.c: allowed, no entry marked yet */
+	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
+	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
+	SHADOW_HOOK_SYNC_BEFORE_COMPARE, /* sync.c: tables protected and shot down */
 	SHADOW_HOOK_ZAP_YIELD, /* invalidate.c: in the middle of a range, mmu_lock dropped */
 	SHADOW_HOOK_AGE,       /* age.c: a leaf found; its rmap is locked, so nothing may sleep */
 	SHADOW_HOOK_ROOT_BEFORE_LOAD, /* root.c: the vCPU has a root that its CPU has not loaded */
@@ -524,6 +576,7 @@ struct shadow {
 	unsigned long page_budget, page_limit; /* what may be now, and what was asked for */
 	struct list_head by_gfn[SHADOW_HASH_SIZE];
 	struct list_head by_spt[SHADOW_HASH_SIZE];
+	uint64_t sync_pass; /* the last number of a sync, or of a pass, that was given out */
 
 	/* Batches that are numbered and not yet shot down, in ascending order. */
 	spinlock_t batch_lock;
@@ -535,6 +588,7 @@ struct shadow {
 		atomic64_t faults, fault_retries, refaults, invalidations, sptes_zapped;
 		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
 		atomic64_t pages_recycled;
+		atomic64_t synced, unsync_made, write_protected, flooded;
 	} stats;
 
 	/* Tests park threads here. Set while no vCPU runs. */

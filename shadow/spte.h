@@ -12,8 +12,10 @@
  *  3. Directory entries carry all rights; what the guest's upper levels take away is in the leaf,
  * and in the role of the table that holds it: so tables reached with different rights are different
  * tables.
- *  4. A present leaf is changed in place only to gain rights. Anything else is: clear, shoot down,
- * fault again. (The accessed bit is no right.)
+ *  4. A present leaf is changed in place only to gain rights, which CPUs notice, or to lose the
+ * right to write, of which they are told by a shootdown of its frame: that works also on a host
+ * that shadows our tables. Anything else is: clear, shoot down, fault again. (The accessed bit is
+ * no right.)
  *  5. Entries are stored under mmu_lock, atomically: CPUs walk them at any time.
  */
 #ifndef SHADOW_SPTE_H

@@ -36,15 +36,8 @@ static pfn_t clear_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned 
 void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
 	       struct zap_batch *batch)
 {
-	pfn_t pfn;
-
 	lockdep_assert_held(&shadow->mmu_lock);
-	ASSERT(!zap_batch_full(batch), "the caller flushes a full batch first");
-	pfn = clear_leaf(shadow, sp, index);
-	batch->nr_entries++;
-	/* Whoever clears all leaves of a page finds one frame in them. */
-	if (!batch->nr_frames || batch->frames[batch->nr_frames - 1] != pfn)
-		batch->frames[batch->nr_frames++] = pfn;
+	zap_batch_add(batch, clear_leaf(shadow, sp, index));
 }
 
 bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *batch)
@@ -64,7 +57,7 @@ bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *b
 	return true;
 }
 
-void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
+static void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {

@@ -167,6 +167,9 @@ static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
 			" and not to read it, which shadow tables cannot express",
 			insn, fault.gva);
 		return;
+	case RET_PF_WRITE_PROTECTED:
+		shadow_unprotect_gpa(vm->shadow, fault.gpa);
+		return;
 	case RET_PF_HALTED:
 		/* The machine says why when it is asked to run again. */
 		return;

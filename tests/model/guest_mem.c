@@ -97,6 +97,11 @@ void guest_write(struct guest_mem *g, gpa_t gpa, uint64_t value)
 	ASSERT(!mm_write(g->mm, guest_hva(gpa), &value, sizeof(value)), "gpa 0x%lx", gpa);
 }
 
+void guest_edit(struct guest_mem *g, gpa_t gpa, uint64_t gpte)
+{
+	ASSERT(!shadow_write_gpa(g->shadow, gpa, &gpte, sizeof(gpte)), "gpa 0x%lx", gpa);
+}
+
 gpa_t guest_new_table(struct guest_mem *g)
 {
 	gpa_t table = --g->next_table << PAGE_SHIFT;
@@ -128,7 +133,14 @@ gpa_t guest_pte_gpa(struct guest_mem *g, uint64_t cr3, gva_t gva, int level)
 
 void guest_map(struct guest_mem *g, uint64_t cr3, gva_t gva, gpa_t gpa, uint64_t flags)
 {
-	guest_write(g, guest_pte_gpa(g, cr3, gva, 1), gpa | flags);
+	guest_edit(g, guest_pte_gpa(g, cr3, gva, 1), gpa | flags);
+}
+
+void guest_reload_afresh(struct guest_mem *g, unsigned int cpu)
+{
+	for (gpa_t pte = g->cr3; pte < g->cr3 + PAGE_SIZE; pte += 8)
+		guest_write(g, pte, guest_read(g, pte) & ~GUEST_PTE_A);
+	ASSERT(!shadow_load_cr3(g->shadow, cpu, g->cr3), "CPU %u keeps its root", cpu);
 }
 
 enum ret_pf guest_fault(struct guest_mem *g, unsigned int cpu, gva_t gva, uint32_t access,

@@ -69,11 +69,20 @@ static inline hva_t guest_hva(gpa_t gpa)
 uint64_t guest_read(struct guest_mem *g, gpa_t gpa);
 void guest_write(struct guest_mem *g, gpa_t gpa, uint64_t value);
 
-/* Guest page tables. Editing one is what a guest does: nothing but a write to its memory. */
+/*
+ * Guest page tables. guest_write() edits one as the host would that tells nobody, which goes
+ * unnoticed in a table of leaves (docs/mmu.md). guest_edit() does it as the guest, and guest_map():
+ * a store to memory, which the shadow MMU knows of, by a fault, or as here since it was told.
+ */
+void guest_edit(struct guest_mem *g, gpa_t gpa, uint64_t gpte);
 gpa_t guest_new_table(struct guest_mem *g);
 /* The gpa of the entry for @gva at @level (levels..1) of @cr3's tables, making those above it. */
 gpa_t guest_pte_gpa(struct guest_mem *g, uint64_t cr3, gva_t gva, int level);
 void guest_map(struct guest_mem *g, uint64_t cr3, gva_t gva, gpa_t gpa, uint64_t flags);
+
+/* CPU @cpu loads cr3 again after the guest has made all of its root's entries old (A clear):
+ * nothing that was shadowed below stays. */
+void guest_reload_afresh(struct guest_mem *g, unsigned int cpu);
 
 /* An access to @gva as CPU @cpu by way of the fault path alone: what shadow_handle_fault() says of
  * it.

@@ -217,6 +217,9 @@ enum ret_pf model_access_retry(struct model_machine *m, unsigned int nr, struct 
 		case RET_PF_RETRY:
 			sched_yield(); /* a window is open: let whoever holds it open run */
 			break;
+		case RET_PF_WRITE_PROTECTED:
+			shadow_unprotect_gpa(shadow, fault.gpa);
+			break;
 		default:
 			a->error_code = fault.error_code;
 			return pf;

@@ -31,6 +31,16 @@ static gpa_t place_of(const struct paging_guest *g, const struct paging_case *c,
 	return g->table[level] + 8 * paging_case_index(c, level);
 }
 
+/* Behind the shadow MMU's back where that is allowed. */
+static void set_entry(struct paging_guest *g, const struct paging_case *c, int level,
+		      uint64_t entry)
+{
+	if (level == SDM_PTE)
+		guest_edit(&g->mem, place_of(g, c, level), entry);
+	else
+		guest_write(&g->mem, place_of(g, c, level), entry);
+}
+
 void paging_guest_place(struct paging_guest *g, struct paging_case *c)
 {
 	uint64_t frame[SDM_LEVELS] = {0};
@@ -40,7 +50,7 @@ void paging_guest_place(struct paging_guest *g, struct paging_case *c)
 	frame[c->leaf] = c->leaf == SDM_PTE ? PAGE : 0;
 	paging_case_place(c, g->table[c->top], frame);
 	for (int level = c->top; level >= c->leaf; level--)
-		guest_write(&g->mem, place_of(g, c, level), c->entry[level]);
+		set_entry(g, c, level, c->entry[level]);
 }
 
 void paging_guest_entries(struct paging_guest *g, const struct paging_case *c,
@@ -53,7 +63,7 @@ void paging_guest_entries(struct paging_guest *g, const struct paging_case *c,
 void paging_guest_clear(struct paging_guest *g, const struct paging_case *c)
 {
 	for (int level = c->top; level >= c->leaf; level--)
-		guest_write(&g->mem, place_of(g, c, level), 0);
+		set_entry(g, c, level, 0);
 }
 
 struct guest_cpu paging_guest_cpu(const struct paging_case *c)

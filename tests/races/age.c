@@ -81,7 +81,7 @@ TEST(age, tables_stay_while_they_are_looked_at)
 	expect_eq(kthread_run(&asker, "ager", ask, &s), 0);
 	while (!atomic_read_acquire(&s.found))
 		sched_yield();
-	expect_eq(shadow_load_cr3(s.g.shadow, 0, s.g.cr3), 0);
+	guest_reload_afresh(&s.g, 0);
 	atomic_set_release(&s.zapped, 1);
 	kthread_join(&asker);
 
@@ -166,7 +166,7 @@ TEST(age, beside_everything_else)
 			guest_store(&s.g, 0, n * PAGE_SIZE, i);
 		}
 		if (i % 8 == 0)
-			expect_eq(shadow_load_cr3(s.g.shadow, 0, s.g.cr3), 0);
+			guest_reload_afresh(&s.g, 0);
 	}
 	atomic_set(&s.stop, 1);
 	for (unsigned int i = 0; i < 3; i++)

@@ -212,7 +212,7 @@ static void plant_in_retired(void *arg)
 static void retire_with_a_plant(struct guest_mem *g)
 {
 	shadow_set_hook(g->shadow, SHADOW_HOOK_BATCH_BEFORE_SHOOT, plant_in_retired, g);
-	expect_eq(shadow_load_cr3(g->shadow, 0, g->cr3), 0);
+	guest_reload_afresh(g, 0);
 	shadow_set_hook(g->shadow, SHADOW_HOOK_BATCH_BEFORE_SHOOT, NULL, NULL);
 }
 
@@ -277,5 +277,24 @@ TEST(audit, the_first_finding_is_told_and_cut_to_size)
 	expect_eq(shadow_audit(g.shadow, tiny, sizeof(tiny)), SHADOW_BAD_ENTRY);
 	expect_str_eq(tiny, "ent");
 	*sptep ^= SPTE_USER;
+	destroy(&g);
+}
+
+/* A table of the guest's that no store may go unnoticed in. */
+TEST(audit, writable_table)
+{
+	const gva_t window = 0x20000000;
+	struct guest_mem g;
+	spte_t *sptep;
+	gpa_t table;
+
+	fixture(&g, &config);
+	table = guest_pte_gpa(&g, g.cr3, GVA, 2) & PAGE_MASK;
+	guest_map(&g, g.cr3, window, table, GUEST_PTE_RW);
+	expect_eq(guest_load(&g, 0, window), guest_read(&g, table));
+	sptep = entry_of(&g, window, 1);
+	*sptep |= SPTE_WRITE;
+	expect_found(&g, SHADOW_BAD_WRITABLE, "writable: a writable leaf of gfn");
+	*sptep &= ~SPTE_WRITE;
 	destroy(&g);
 }

@@ -65,7 +65,7 @@ TEST(audit_leaf, writable_leaf_of_a_shared_page)
 	expect_eq(mm_fork(g.mm, &child), 0);
 	expect_found(&g, SHADOW_BAD_HOST, "can be written");
 	shadow_set_break(g.shadow, 0);
-	expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+	guest_reload_afresh(&g, 0);
 	mmput(child);
 	destroy(&g);
 }

@@ -442,15 +442,6 @@ static void zap_unlocked(void *arg)
 	zap_page(g->shadow, g->shadow->vcpu[0].root, &batch);
 }
 
-static void empty_unlocked(void *arg)
-{
-	struct guest_mem *g = arg;
-	struct zap_batch batch;
-
-	zap_batch_init(&batch);
-	zap_children(g->shadow, g->shadow->vcpu[0].root, &batch);
-}
-
 static void put_unlocked(void *arg)
 {
 	struct guest_mem *g = arg;
@@ -463,8 +454,7 @@ static void put_unlocked(void *arg)
 TEST(page_budget, each_step_asserts_the_lock)
 {
 	static void (*const steps[])(void *arg) = {recycle_unlocked, use_unlocked, forget_unlocked,
-						   ask_unlocked,     zap_unlocked, empty_unlocked,
-						   put_unlocked};
+						   ask_unlocked,     zap_unlocked, put_unlocked};
 	struct guest_mem g;
 
 #ifndef CONFIG_LOCKDEP

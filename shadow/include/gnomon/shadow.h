@@ -152,6 +152,10 @@ enum ret_pf {
 	RET_PF_HALTED,	  /* the machine was halted: the mm is gone or a shootdown failed */
 	RET_PF_EXEC_ONLY, /* the guest may fetch here and not read, which no entry can say: it
 			     cannot go on */
+	RET_PF_WRITE_PROTECTED, /* a store to one of the guest's page tables, fault->gpa: to be
+				   carried out for the guest, by shadow_write_gpa() or with a word
+				   to shadow_gpte_written(); or shadow_unprotect_gpa(), and run
+				   again */
 };
 
 const char *ret_pf_name(enum ret_pf ret);
@@ -171,9 +175,10 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 
 /*
  * The guest loads CR3, and with it flushes the translations of the PCID that it loads (of all that
- * there are, without CR4.PCIDE), but for GUEST_CR3_NOFLUSH. Those of global pages may go too. The
- * guest tables at @cr3 need not be valid or even inside a slot: then every access faults to the
- * guest. 0; -EINVAL for bits that are reserved in CR3, -ENOMEM (the previous root stays loaded).
+ * there are, without CR4.PCIDE), but for GUEST_CR3_NOFLUSH: what is shadowed for them is brought
+ * into line with the guest's tables, those of global pages too. The guest tables at @cr3 need not
+ * be valid or even inside a slot: then every access faults to the guest. 0; -EINVAL for bits that
+ * are reserved in CR3, -ENOMEM (the previous root stays loaded).
  */
 int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu, uint64_t cr3);
 
@@ -192,16 +197,16 @@ int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu, const struct guest_
 /* As it is; to be copied and changed. Belongs to the vCPU's thread. */
 const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int vcpu);
 
-/* The guest executes INVLPG: @gva's translation is dropped, whatever its PCID, on every CPU that
- * shares the table. */
+/* The guest executes INVLPG: @gva's translation, whatever its PCID, is brought into line with the
+ * guest's tables, on every CPU that shares the table. */
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu, gva_t gva);
 
-/* INVPCID, by what is dropped. Translations of global pages may go in any case. */
+/* INVPCID, by what it is of. Translations of global pages are included in any case. */
 enum guest_invpcid {
 	INVPCID_ADDRESS,     /* @gva's translation in @pcid */
 	INVPCID_CONTEXT,     /* all of @pcid */
 	INVPCID_ALL_GLOBAL,  /* all */
-	INVPCID_ALL_CONTEXTS /* all but global pages' */
+	INVPCID_ALL_CONTEXTS /* all, but global pages' need not be */
 };
 
 /*
@@ -225,6 +230,20 @@ int shadow_read_gva(struct shadow *shadow, unsigned int vcpu, gva_t gva, void *b
 int shadow_read_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len);
 int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t len);
 
+/*
+ * Guest memory was written by other means than a guest's own store or shadow_write_gpa(), which
+ * says so itself: had the guest page tables there, what they say now counts, at once or from the
+ * next INVLPG or CR3 load on. To be called after the write. (Linux: kvm_mmu_track_write)
+ */
+void shadow_gpte_written(struct shadow *shadow, gpa_t gpa, size_t bytes);
+/*
+ * Let the guest store to its page tables at @gpa by itself, until it loads CR3: for an instruction
+ * that the caller cannot carry out. The edits count from the next INVLPG or CR3 load on. (Linux:
+ * kvm_mmu_unprotect_gfn_and_retry, which drops what is shadowed of the page instead: there a store
+ * never ends that needs the table for its own address.)
+ */
+void shadow_unprotect_gpa(struct shadow *shadow, gpa_t gpa);
+
 /* Counters since shadow_create; a racy snapshot. */
 struct shadow_stats {
 	uint64_t faults;	 /* calls of shadow_handle_fault */
@@ -238,7 +257,11 @@ struct shadow_stats {
 	uint64_t frames_shot;	 /* frames named in them */
 	uint64_t batches_waited; /* invalidations that had to wait for an earlier batch */
 	uint64_t tables_retired;
-	uint64_t pages_recycled; /* shadow pages that made room for others */
+	uint64_t pages_recycled;  /* shadow pages that made room for others */
+	uint64_t synced;	  /* tables of leaves compared with the guest's */
+	uint64_t unsync_made;	  /* tables of leaves that a store has put out of step */
+	uint64_t write_protected; /* RET_PF_WRITE_PROTECTED among the faults */
+	uint64_t flooded;	  /* tables let go of, since they were written to and not used */
 };
 void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
 
@@ -300,22 +323,23 @@ enum shadow_audit_level {
 #define SHADOW_BAD_ROLE                                                          \
 	(1u << 2) /* a link to a table in a role, or of a gfn, that does not fit \
 		   */
-#define SHADOW_BAD_PARENT                                                                          \
-	(1u << 3)		     /* a link that the child does not know, or the reverse (K-09) \
-				      */
-#define SHADOW_BAD_PAGE	   (1u << 4) /* not found by gfn and role, or by its table */
-#define SHADOW_BAD_ORPHAN  (1u << 5) /* neither linked nor a root */
-#define SHADOW_BAD_RETIRED (1u << 6) /* something is left in a table that goes (K-27) */
-#define SHADOW_BAD_SLOT	   (1u << 7) /* a leaf of a gfn that no slot has */
-#define SHADOW_BAD_RMAP	   (1u << 8) /* a leaf that its rmap misses, or the reverse */
-#define SHADOW_BAD_GFN	   (1u << 9) /* a leaf of another gfn than its table says (K-08) */
-#define SHADOW_BAD_FRAME   (1u << 10) /* another frame than the primary page table has */
-#define SHADOW_BAD_HOST	   (1u << 11) /* a right that the primary page table does not give */
-#define SHADOW_BAD_RIGHT   (1u << 12) /* a right that no leaf in its table has */
-#define SHADOW_BAD_TABLE   (1u << 13) /* a leaf that gives the guest a table of ours */
-#define SHADOW_BAD_SUMMARY (1u << 14) /* of a slot: not that of its rmaps */
-#define SHADOW_BAD_ORIGIN  (1u << 15) /* more than the guest's entry gave when it was read */
-#define SHADOW_BAD_STALE   (1u << 16) /* more than it gives now; IN_SYNC only */
+#define SHADOW_BAD_PARENT                                                       \
+	(1u << 3) /* a link that the child does not know, or the reverse (K-09) \
+		   */
+#define SHADOW_BAD_PAGE	    (1u << 4)  /* not found by gfn and role, or by its table */
+#define SHADOW_BAD_ORPHAN   (1u << 5)  /* neither linked nor a root */
+#define SHADOW_BAD_RETIRED  (1u << 6)  /* something is left in a table that goes (K-27) */
+#define SHADOW_BAD_SLOT	    (1u << 7)  /* a leaf of a gfn that no slot has */
+#define SHADOW_BAD_RMAP	    (1u << 8)  /* a leaf that its rmap misses, or the reverse */
+#define SHADOW_BAD_GFN	    (1u << 9)  /* a leaf of another gfn than its table says (K-08) */
+#define SHADOW_BAD_FRAME    (1u << 10) /* another frame than the primary page table has */
+#define SHADOW_BAD_HOST	    (1u << 11) /* a right that the primary page table does not give */
+#define SHADOW_BAD_RIGHT    (1u << 12) /* a right that no leaf in its table has */
+#define SHADOW_BAD_TABLE    (1u << 13) /* a leaf that gives the guest a table of ours */
+#define SHADOW_BAD_SUMMARY  (1u << 14) /* of a slot: not that of its rmaps */
+#define SHADOW_BAD_ORIGIN   (1u << 15) /* more than the guest's entry gave when it was read */
+#define SHADOW_BAD_STALE    (1u << 16) /* more than it gives now; IN_SYNC only */
+#define SHADOW_BAD_WRITABLE (1u << 17) /* a leaf of a guest table that is in step */
 
 /*
  * Takes mmu_lock; may sleep before. Returns what was found, 0 if nothing. The first is described in

@@ -241,7 +241,7 @@ static void world_destroy(struct world *w)
 /* One thread, all CPUs in turn, an audit after each change. */
 static void in_turn(uint64_t seed, unsigned int nr_cpus, bool small)
 {
-	unsigned int steps = test_long() ? 40000 : 4000;
+	unsigned int steps = test_long() ? 40000 : 3000;
 	uint64_t loads = 0, stale = 0;
 	struct actor a[MAX_CPUS];
 	struct shadow_stats stats;
@@ -261,7 +261,7 @@ static void in_turn(uint64_t seed, unsigned int nr_cpus, bool small)
 	expect_ge(stale, 10);
 	shadow_get_stats(w.g.shadow, &stats);
 	if (small)
-		expect_ge(stats.pages_recycled, 100);
+		expect_ge(stats.pages_recycled, 50);
 	world_destroy(&w);
 }
 
@@ -295,7 +295,7 @@ static void at_once(uint64_t seed, bool small)
 
 	world_init(&w, MAX_CPUS, false, small);
 	w.budget = 0; /* an exact look needs mmu_lock */
-	w.steps = test_long() ? 100000 : 5000;
+	w.steps = test_long() ? 100000 : 2000;
 	for (unsigned int cpu = 0; cpu < MAX_CPUS; cpu++)
 		actor_init(&a[cpu], &w, cpu, seed);
 	for (unsigned int cpu = 0; cpu < MAX_CPUS; cpu++)

@@ -7,6 +7,7 @@
  *   directory entry  -> names a live page one level down, in a role that fits, which lists it among
  *                       its parents
  *   parent           -> is a present entry that names the page
+ *   guest's table    -> no leaf of its gfn is writable while the page is in step (write_protect.c)
  *   zapped page      -> nothing is left in it, though it is not retired yet
  *
  * What leaves map is in audit_leaf.c, what the guest said in audit_guest.c.

@@ -10,8 +10,9 @@
  *
  * What a guest's entry was is noted when ours is made of it, if the audit asks for that beforehand
  * (shadow_page.gptes). What it is now says less: the guest may have changed it, and its CPUs, as
- * ours do, may keep what it gave until an INVLPG or a load of CR3. No table is known to be in sync
- * at all times. Who knows that all are, as nobody has changed one, asks for IN_SYNC.
+ * ours do, may keep what it gave until an INVLPG or a load of CR3. Even a table that is in step
+ * (write_protect.c) may have been written by the host, or a device, that told nobody. Who knows
+ * that all are, as nobody has changed one, asks for IN_SYNC.
  *
  * What remains unsaid: whether something is missing. A table may grant less than it could, or
  * nothing, at any time.
@@ -65,6 +66,14 @@ static bool gpte_now(struct shadow *shadow, const struct shadow_page *sp, unsign
 	return hva != INVALID_HVA && !mm_read64_atomic(shadow->mm, hva, gpte);
 }
 
+/* A table in ROM keeps no marks: pages are written all the same. */
+static uint64_t with_rom_marks(struct shadow *shadow, const struct shadow_page *sp, uint64_t gpte)
+{
+	const struct memslot *slot = gfn_to_memslot(shadow_memslots(shadow), sp->gfn);
+
+	return slot && (slot->flags & MEMSLOT_READONLY) ? gpte | GPTE_DIRTY : gpte;
+}
+
 void audit_leaf_guest(struct audit *audit, struct shadow_page *sp, unsigned int index)
 {
 	uint64_t gpte;
@@ -77,7 +86,7 @@ void audit_leaf_guest(struct audit *audit, struct shadow_page *sp, unsigned int 
 			"entry %u of the table of gfn %#lx is %#lx for gfn %#lx, made from %#lx",
 			index, sp->gfn, sp->spt[index], sp->gfns[index], sp->gptes[index]);
 	if (audit->level >= SHADOW_AUDIT_IN_SYNC && gpte_now(audit->shadow, sp, index, &gpte) &&
-	    !gives_leaf(sp, index, gpte))
+	    !gives_leaf(sp, index, with_rom_marks(audit->shadow, sp, gpte)))
 		audit_found(audit, SHADOW_BAD_STALE,
 			    "entry %u of the table of gfn %#lx is %#lx for gfn %#lx, the guest has "
 			    "%#lx",

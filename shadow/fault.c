@@ -34,6 +34,7 @@
  */
 #include <errno.h>
 
+#include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
 const char *ret_pf_name(enum ret_pf ret)
@@ -76,12 +77,7 @@ static bool invalidate_retry_unsafe(struct shadow *shadow, unsigned long seq)
 	return READ_ONCE(shadow->invalidate_seq) != seq;
 }
 
-/*
- * Does @gva lie below an entry of the machine's own (spte.h, rule 1)? Then the guest's tables have
- * no say there, whatever they hold (I8). Those entries are in a root from the start and never
- * change, so no lock is needed.
- */
-static bool gva_reserved(const struct shadow_page *root, gva_t gva)
+bool gva_reserved(const struct shadow_page *root, gva_t gva)
 {
 	spte_t spte = READ_ONCE(root->spt[table_index(gva, root->role.level)]);
 
@@ -118,13 +114,17 @@ static struct shadow_role child_role(const struct shadow_page *sp, const struct 
 	return role;
 }
 
-/* For the audit: what the entry of @sp for this walk is made from. */
+/* For the audit: what the entry of @sp for this walk is made from. A table in ROM keeps no D bit,
+ * and the page is dirty all the same. */
 static void note_origin(struct shadow_page *sp, const struct guest_walk *walk)
 {
 	int level = sp->role.level;
+	uint64_t gpte = walk->gpte[level];
 
+	if (level == walk->level && walk->dirty)
+		gpte |= GPTE_DIRTY;
 	if (unlikely(sp->gptes) && !sp->role.direct)
-		sp->gptes[table_index(walk->gva, level)] = walk->gpte[level];
+		sp->gptes[table_index(walk->gva, level)] = gpte;
 }
 
 /*

@@ -169,7 +169,7 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 	ret = read_gptes(shadow, cpu, false, walk, error_code);
 	if (!ret)
 		ret = check_rights(cpu, access, walk, error_code);
-	if (ret)
+	if (ret || (access & PFERR_LOOK))
 		return ret;
 	shadow_hook(shadow, SHADOW_HOOK_WALK_BEFORE_MARK);
 	for (int level = walk->levels; level >= walk->level; level--) {

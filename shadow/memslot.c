@@ -9,7 +9,7 @@
  * see the set change once, as a swap that comes later waits for them.
  *
  *   create                 swap
- *   flags                  swap; zap if the right to store went
+ *   flags                  swap; zap the slot, to RAM with the tables in it
  *   delete, move           swap to an INVALID copy; zap; swap to the new one, or none
  *
  * Between the two swaps a fault on the slot is tried again, and an emulated access finds no slot.
@@ -135,8 +135,9 @@ static int change_flags(struct shadow *shadow, struct memslot *old, unsigned int
 	if (!new)
 		return -ENOMEM;
 	replace(shadow, old, new);
-	if (flags & ~old->flags & MEMSLOT_READONLY)
-		shadow_zap_slot(shadow, new, false);
+	/* From RAM to ROM its leaves go, as they may be writable. From ROM to RAM what was made of
+	 * tables in it: no walk has set A and D there, and what is in step is not walked again. */
+	shadow_zap_slot(shadow, new, !(flags & MEMSLOT_READONLY));
 	kfree(old);
 	return 0;
 }

@@ -340,8 +340,9 @@ void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap
 /* --- zap_slot.c: what a slot takes along; no lock but slots_lock --------------------------------
  */
 
-/* slots_lock: @slot, which is published as INVALID or READONLY, has no leaf when this returns, no
- * CPU reaches a page of it, and with @tables nothing shadows a guest table in it. */
+/* slots_lock: the leaves of @slot go, and with @tables what shadows a guest table in it, all that
+ * were there when it was published. No CPU reaches any of that when this returns; of an INVALID
+ * slot nothing comes back, of a READONLY one nothing writable. */
 void shadow_zap_slot(struct shadow *shadow, struct memslot *slot, bool tables);
 /* The same for all slots, the fast way: all there is becomes obsolete at once. */
 void shadow_zap_all_fast(struct shadow *shadow);
@@ -397,6 +398,9 @@ struct guest_walk {
 	hva_t bad_hva; /* of the entry that the mm did not let us read or write: with -ENXIO */
 };
 
+/* Beside the PFERR bits of an access: only find out how the walk ends, and set no bit. */
+#define PFERR_LOOK (1u << 30)
+
 /*
  * Walk @cpu's tables for @access (PFERR_WRITE or PFERR_FETCH, PFERR_IMPLICIT), setting A and D as
  * the architecture does. 0; -EFAULT with *error_code for the guest; -EAGAIN (the tables changed
@@ -419,6 +423,13 @@ int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct
 /* mmu_lock: are the entries that @walk read still there (K-13)? Does not sleep; false also when one
  * cannot be read now. */
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
+
+/*
+ * fault.c: does @gva lie below an entry of the machine's own (spte.h, rule 1)? Then the guest's
+ * tables have no say there, whatever they hold (I8). Those entries are in a root from the start and
+ * never change, so no lock is needed.
+ */
+bool gva_reserved(const struct shadow_page *root, gva_t gva);
 
 /* --- shadow.c, invalidate.c ---------------------------------------------------------------------
  */
@@ -533,6 +544,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_WALK_BEFORE_MARK,	 /* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
+	SHADOW_HOOK_OPERAND_BEFORE_SWAP, /* operand.c: compared, not yet exchanged */
 	SHADOW_HOOK_SYNC_BEFORE_COMPARE, /* sync.c: tables protected and shot down */
 	SHADOW_HOOK_ZAP_YIELD, /* invalidate.c: in the middle of a range, mmu_lock dropped */
 	SHADOW_HOOK_AGE,       /* age.c: a leaf found; its rmap is locked, so nothing may sleep */

@@ -38,6 +38,9 @@
  * stored to again, which costs a fault. That one compares it, and so on, until there is nothing to
  * be found.
  *
+ * While mmu_lock is dropped all may become obsolete (zap_slot.c). The sync goes on: the vCPU runs
+ * on that root until it finds out.
+ *
  * A table may come below a root after the root was synced, when a fault links one that exists: what
  * is unsync of that, and below it, is compared first, since the vCPU's flush was for all addresses.
  * No mark goes then.

@@ -107,29 +107,64 @@ void insn_describe(const struct insn *insn, char *buf, size_t len)
 	snprintf(buf, len, "%s (%s) at 0x%" PRIx64, text, bytes, insn->rip);
 }
 
-uint64_t insn_read_reg(const struct insn *insn, const struct guest_regs *regs, ZydisRegister reg)
+/* Where a general register is: number, width and, of AH to BH, how far from the lowest bit. */
+struct gpr_part {
+	unsigned int nr, bits, shift;
+};
+
+static struct gpr_part gpr_part(ZydisRegister reg)
 {
+	unsigned int id = ZydisRegisterGetId(reg);
+
 	switch (ZydisRegisterGetClass(reg)) {
 	case ZYDIS_REGCLASS_GPR64:
-		return regs->gpr[ZydisRegisterGetId(reg)];
+		return (struct gpr_part){.nr = id, .bits = 64};
 	case ZYDIS_REGCLASS_GPR32:
-		return (uint32_t)regs->gpr[ZydisRegisterGetId(reg)];
+		return (struct gpr_part){.nr = id, .bits = 32};
 	case ZYDIS_REGCLASS_GPR16:
-		return (uint16_t)regs->gpr[ZydisRegisterGetId(reg)];
-	case ZYDIS_REGCLASS_IP:
-		return insn->rip + insn->info.length;
+		return (struct gpr_part){.nr = id, .bits = 16};
 	default:
-		/* No base, or no index. */
-		ASSERT(reg == ZYDIS_REGISTER_NONE, "register %d in an address", (int)reg);
-		return 0;
+		ASSERT(ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_GPR8,
+		       "register %d is a general one", (int)reg);
+		/* AL CL DL BL, AH CH DH BH, SPL BPL SIL DIL, R8B to R15B. */
+		if (id < 4)
+			return (struct gpr_part){.nr = id, .bits = 8};
+		return (struct gpr_part){.nr = id - 4, .bits = 8, .shift = id < 8 ? 8 : 0};
 	}
+}
+
+uint64_t insn_get_gpr(const struct guest_regs *regs, ZydisRegister reg)
+{
+	struct gpr_part part = gpr_part(reg);
+
+	return regs->gpr[part.nr] >> part.shift & ~0UL >> (64 - part.bits);
+}
+
+void insn_set_gpr(struct guest_regs *regs, ZydisRegister reg, uint64_t value)
+{
+	struct gpr_part part = gpr_part(reg);
+	uint64_t mask = ~0UL >> (64 - part.bits) << part.shift;
+	uint64_t kept = part.bits < 32 ? regs->gpr[part.nr] & ~mask : 0;
+
+	regs->gpr[part.nr] = kept | (value << part.shift & mask);
+}
+
+/* What a register adds to an address: the instruction pointer's is that after @insn. */
+static uint64_t address_part(const struct insn *insn, const struct guest_regs *regs,
+			     ZydisRegister reg)
+{
+	if (reg == ZYDIS_REGISTER_NONE)
+		return 0;
+	if (ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_IP)
+		return insn->rip + insn->info.length;
+	return insn_get_gpr(regs, reg);
 }
 
 gva_t insn_effective_address(const struct insn *insn, const struct guest_regs *regs,
 			     const ZydisDecodedOperand *operand)
 {
-	gva_t gva = insn_read_reg(insn, regs, operand->mem.base) +
-		    insn_read_reg(insn, regs, operand->mem.index) * operand->mem.scale;
+	gva_t gva = address_part(insn, regs, operand->mem.base) +
+		    address_part(insn, regs, operand->mem.index) * operand->mem.scale;
 
 	if (operand->mem.disp.has_displacement)
 		gva += (uint64_t)operand->mem.disp.value;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Fetching and decoding one guest instruction. Private to emulate.c: the only two files that know
+ * Fetching and decoding one guest instruction. Private to emulate*.c: the only files that know
  * Zydis.
  */
 #ifndef VMM_DECODE_H
@@ -30,9 +30,9 @@ int insn_fetch(struct emulate_ctxt *ctxt, struct insn *insn);
 /* "hlt (f4) at 0x100000". */
 void insn_describe(const struct insn *insn, char *buf, size_t len);
 
-/* The value of a 16-, 32- or 64-bit general register, or of IP after @insn, as an address uses it.
- */
-uint64_t insn_read_reg(const struct insn *insn, const struct guest_regs *regs, ZydisRegister reg);
+/* A general register of any width. A write of 32 bits clears the upper half, as on a CPU. */
+uint64_t insn_get_gpr(const struct guest_regs *regs, ZydisRegister reg);
+void insn_set_gpr(struct guest_regs *regs, ZydisRegister reg, uint64_t value);
 
 /* The linear address of a memory operand whose segment base is 0. */
 gva_t insn_effective_address(const struct insn *insn, const struct guest_regs *regs,

@@ -20,9 +20,7 @@
 
 #include "notifier/sync/bug.h"
 #include "notifier/sync/util.h"
-#include "vmm/decode.h"
-
-#define RFLAGS_RF (1u << 16)
+#include "vmm/emulate_internal.h"
 
 #define CR3_RESERVED 0xfff0000000000000ULL
 
@@ -71,6 +69,8 @@ const char *emulate_result_name(enum emulate_result result)
 		return "refused by the host";
 	case EMULATE_NO_MEMORY:
 		return "no memory";
+	case EMULATE_UNPROTECT:
+		return "to be unprotected";
 	}
 	return "unknown";
 }
@@ -94,11 +94,8 @@ int vcpu_cr_load(struct shadow *shadow, unsigned int vcpu, const struct vcpu_cr 
 	return shadow_set_cpu(shadow, vcpu, &cpu);
 }
 
-/* The reason is the instruction followed by what is wrong with it. */
-__attribute__((format(printf, 4, 5))) static enum emulate_result refuse(struct emulate_ctxt *ctxt,
-									const struct insn *insn,
-									enum emulate_result result,
-									const char *fmt, ...)
+enum emulate_result emulate_refuse(struct emulate_ctxt *ctxt, const struct insn *insn,
+				   enum emulate_result result, const char *fmt, ...)
 {
 	size_t used;
 	va_list ap;
@@ -110,17 +107,6 @@ __attribute__((format(printf, 4, 5))) static enum emulate_result refuse(struct e
 	va_start(ap, fmt);
 	vsnprintf(ctxt->why + used, sizeof(ctxt->why) - used, fmt, ap);
 	va_end(ap);
-	return result;
-}
-
-#define kill_guest(ctxt, insn, ...) refuse(ctxt, insn, EMULATE_KILL, __VA_ARGS__)
-
-static enum emulate_result finish(struct emulate_ctxt *ctxt, const struct insn *insn,
-				  enum emulate_result result)
-{
-	ctxt->regs->rip += insn->info.length;
-	/* Set by the fault that brought us here; an instruction that completes clears it. */
-	ctxt->regs->rflags &= ~(uint64_t)RFLAGS_RF;
 	return result;
 }
 
@@ -197,7 +183,8 @@ static enum emulate_result load_cr(struct emulate_ctxt *ctxt, const struct insn 
 				   const struct vcpu_cr *cr)
 {
 	if (vcpu_cr_load(ctxt->shadow, ctxt->vcpu, cr))
-		return refuse(ctxt, insn, EMULATE_NO_MEMORY, "no memory for the new shadow root");
+		return emulate_refuse(ctxt, insn, EMULATE_NO_MEMORY,
+				      "no memory for the new shadow root");
 	*ctxt->cr = *cr;
 	return finish(ctxt, insn, EMULATE_DONE);
 }
@@ -242,7 +229,8 @@ static enum emulate_result write_cr3(struct emulate_ctxt *ctxt, const struct ins
 	/* The low 12 bits are cacheability hints and, without CR4.PCIDE, nothing. */
 	err = shadow_load_cr3(ctxt->shadow, ctxt->vcpu, value);
 	if (err)
-		return refuse(ctxt, insn, EMULATE_NO_MEMORY, "no memory for the new shadow root");
+		return emulate_refuse(ctxt, insn, EMULATE_NO_MEMORY,
+				      "no memory for the new shadow root");
 	ctxt->cr->cr3 = value;
 	return finish(ctxt, insn, EMULATE_DONE);
 }
@@ -368,28 +356,35 @@ static enum emulate_result emulate_insn(struct emulate_ctxt *ctxt, const struct 
 	}
 }
 
-enum emulate_result emulate_trap(struct emulate_ctxt *ctxt)
+enum emulate_result emulate_fetch(struct emulate_ctxt *ctxt, struct insn *insn)
 {
-	struct insn insn;
-
 	ctxt->why[0] = '\0';
-	switch (insn_fetch(ctxt, &insn)) {
+	switch (insn_fetch(ctxt, insn)) {
 	case 0:
-		break;
+		return EMULATE_DONE;
 	case -EFAULT:
 		return EMULATE_GUEST_PF;
 	case -EAGAIN:
 		return EMULATE_RETRY;
 	case -ENOMEM:
-		return refuse(ctxt, &insn, EMULATE_NO_MEMORY, "no memory to fetch it");
+		return emulate_refuse(ctxt, insn, EMULATE_NO_MEMORY, "no memory to fetch it");
 	default:
 		if (ctxt->fault.hva != INVALID_HVA)
 			return EMULATE_BAD_HVA;
-		return kill_guest(ctxt, &insn,
+		return kill_guest(ctxt, insn,
 				  "it cannot be fetched: 0x%" PRIx64
 				  " maps to no memory of the guest",
 				  ctxt->fault.gva);
 	}
+}
+
+enum emulate_result emulate_trap(struct emulate_ctxt *ctxt)
+{
+	struct insn insn;
+	enum emulate_result result = emulate_fetch(ctxt, &insn);
+
+	if (result != EMULATE_DONE)
+		return result;
 	if (!insn.valid)
 		return kill_guest(ctxt, &insn, "raised #GP");
 	return emulate_insn(ctxt, &insn);

@@ -23,6 +23,7 @@ enum emulate_result {
 	EMULATE_KILL,	   /* the guest may not do this: ctxt->why */
 	EMULATE_BAD_HVA,   /* the host's mm does not let us at the instruction: ctxt->fault.hva */
 	EMULATE_NO_MEMORY, /* the host ran out: ctxt->why. The instruction was not carried out */
+	EMULATE_UNPROTECT, /* emulate_store() only: not one that is carried out; the CPU has to */
 };
 
 const char *emulate_result_name(enum emulate_result result);

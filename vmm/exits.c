@@ -14,6 +14,7 @@
 #include <gnomon/swap.h>
 
 #include "notifier/sync/bug.h"
+#include "vmm/emulate_store.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
@@ -115,6 +116,59 @@ static void kill_by_lack_of_frames(struct vm *vm, gva_t gva)
 		phys_nr_free(vm->phys), phys_nr_frames(vm->phys), gva, swap);
 }
 
+/* How an instruction that was carried out for the guest went. EMULATE_HALT and EMULATE_UNPROTECT
+ * are for who asked. */
+static void emulated(struct vcpu *vcpu, enum emulate_result result)
+{
+	struct emulate_ctxt *ctxt = &vcpu->emulate;
+	struct vm *vm = vcpu->vm;
+
+	switch (result) {
+	case EMULATE_DONE:
+		if (dev_console_failed(&vm->console))
+			vm_fail(vm, VM_FAILED, "the guest's output cannot be written");
+		return;
+	case EMULATE_RETRY:
+		return;
+	case EMULATE_GUEST_PF:
+		kill_by_guest_fault(vcpu, &ctxt->fault);
+		return;
+	case EMULATE_KILL:
+		vm_kill(vm, "%s", ctxt->why);
+		return;
+	case EMULATE_BAD_HVA:
+		handle_bad_hva(vcpu, &ctxt->fault);
+		return;
+	case EMULATE_NO_MEMORY:
+		if (vcpu_wait_for_memory(vcpu))
+			return;
+		vm_kill(vm, "out of frames: %s", ctxt->why);
+		return;
+	case EMULATE_HALT:
+	case EMULATE_UNPROTECT:
+		break;
+	}
+	ASSERT(false, "an instruction ended with %d", result);
+}
+
+/*
+ * A store to one of the guest's page tables, at @gpa, that is write-protected: carried out, so that
+ * it stays so, or left to the CPU.
+ */
+static void handle_table_store(struct vcpu *vcpu, gpa_t gpa)
+{
+	enum emulate_result result = emulate_store(&vcpu->emulate);
+
+	if (result == EMULATE_UNPROTECT) {
+		atomic64_inc(&vcpu->unprotected);
+		shadow_unprotect_gpa(vcpu->vm->shadow, gpa);
+		return;
+	}
+	if (result == EMULATE_DONE)
+		atomic64_inc(&vcpu->stores);
+	emulated(vcpu, result);
+}
+
 static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
 {
 	struct vm *vm = vcpu->vm;
@@ -168,7 +222,7 @@ static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
 			insn, fault.gva);
 		return;
 	case RET_PF_WRITE_PROTECTED:
-		shadow_unprotect_gpa(vm->shadow, fault.gpa);
+		handle_table_store(vcpu, fault.gpa);
 		return;
 	case RET_PF_HALTED:
 		/* The machine says why when it is asked to run again. */
@@ -183,35 +237,13 @@ static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
  */
 static void handle_general_protection(struct vcpu *vcpu)
 {
-	struct emulate_ctxt *ctxt = &vcpu->emulate;
-	struct vm *vm = vcpu->vm;
 	gva_t rip = vcpu->regs->rip;
+	enum emulate_result result = emulate_trap(&vcpu->emulate);
 
-	switch (emulate_trap(ctxt)) {
-	case EMULATE_DONE:
-		if (dev_console_failed(&vm->console))
-			vm_fail(vm, VM_FAILED, "the guest's output cannot be written");
-		return;
-	case EMULATE_RETRY:
-		return;
-	case EMULATE_HALT:
-		vm_kill(vm, "hlt at 0x%" PRIx64 ": halted, and nothing can wake it", rip);
-		return;
-	case EMULATE_GUEST_PF:
-		kill_by_guest_fault(vcpu, &ctxt->fault);
-		return;
-	case EMULATE_KILL:
-		vm_kill(vm, "%s", ctxt->why);
-		return;
-	case EMULATE_BAD_HVA:
-		handle_bad_hva(vcpu, &ctxt->fault);
-		return;
-	case EMULATE_NO_MEMORY:
-		if (vcpu_wait_for_memory(vcpu))
-			return;
-		vm_kill(vm, "out of frames: %s", ctxt->why);
-		return;
-	}
+	if (result == EMULATE_HALT)
+		vm_kill(vcpu->vm, "hlt at 0x%" PRIx64 ": halted, and nothing can wake it", rip);
+	else
+		emulated(vcpu, result);
 }
 
 void vcpu_handle_exit(struct vcpu *vcpu, const struct engine_exit *exit)

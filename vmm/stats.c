@@ -22,8 +22,13 @@ void stats_collect(struct run_stats *stats, struct vm *vm, const struct chaos *c
 	stats->hole_waits = atomic64_read(&vm->holes.nr_waits);
 	stats->memory_waits = atomic64_read(&vm->holes.nr_memory_waits);
 	stats->traps = 0;
-	for (unsigned int i = 0; i < VM_MAX_VCPUS; i++)
+	stats->stores_emulated = 0;
+	stats->stores_unprotected = 0;
+	for (unsigned int i = 0; i < VM_MAX_VCPUS; i++) {
 		stats->traps += atomic64_read(&vm->vcpus[i].traps);
+		stats->stores_emulated += atomic64_read(&vm->vcpus[i].stores);
+		stats->stores_unprotected += atomic64_read(&vm->vcpus[i].unprotected);
+	}
 	ops->stats(vm->engine, &stats->quarantine_drains, &stats->quarantined);
 	for (unsigned int i = 0; i < NR_CHAOS_KINDS; i++) {
 		if (chaos)
@@ -176,6 +181,8 @@ json_t *stats_to_json(const struct run_stats *stats)
 	put_count(object, &ok, "guest_passes", stats->guest_passes);
 	put_count(object, &ok, "corruptions", stats->corruptions);
 	put_count(object, &ok, "traps", stats->traps);
+	put_count(object, &ok, "stores_emulated", stats->stores_emulated);
+	put_count(object, &ok, "stores_unprotected", stats->stores_unprotected);
 	put_count(object, &ok, "hole_waits", stats->hole_waits);
 	put_count(object, &ok, "memory_waits", stats->memory_waits);
 

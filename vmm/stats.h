@@ -29,6 +29,7 @@ struct run_stats {
 	char reason[512];	 /* empty for VM_EXITED */
 
 	uint64_t guest_passes, corruptions, traps, hole_waits, memory_waits;
+	uint64_t stores_emulated, stores_unprotected; /* to the guest's page tables */
 	uint64_t quarantine_drains, quarantined;
 	struct chaos_counts chaos[NR_CHAOS_KINDS];
 	struct mm_stats mm;

@@ -24,7 +24,9 @@ struct vcpu {
 	struct vcpu_cr cr;
 	struct emulate_ctxt emulate;
 	uint64_t holes_seq; /* holes_seq(), before the exit at hand was looked at */
-	atomic64_t traps;   /* exits with an exception of the guest's; read by anyone */
+	/* Read by anyone: exits with an exception of the guest's, and of them stores to its page
+	 * tables that were carried out, and that were left to the CPU. */
+	atomic64_t traps, stores, unprotected;
 };
 
 void vcpu_init(struct vcpu *vcpu, struct vm *vm, unsigned int id);

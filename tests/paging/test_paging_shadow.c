@@ -65,7 +65,7 @@ static bool access_differs(struct paging_guest *g, struct counts *n, const struc
 	struct model_access access = {op_of(c->access.kind), c->access.address, ~VALUE, 0, 0, 0};
 	struct sdm_result manual;
 	enum ret_pf want, got;
-	bool marked;
+	bool marked = false;
 
 	sdm_access(&c->cpu, c->entry, &c->access, &manual);
 	want = expected(g, c, &manual);
@@ -141,7 +141,7 @@ static void read_case(struct paging_guest *g, struct counts *n, struct paging_ca
 	struct sdm_result manual;
 	struct guest_cpu cpu;
 	char what[256] = "";
-	bool marked;
+	bool marked = false;
 	int want, got;
 
 	if (c->access.kind == SDM_WRITE)

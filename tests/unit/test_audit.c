@@ -280,21 +280,28 @@ TEST(audit, the_first_finding_is_told_and_cut_to_size)
 	destroy(&g);
 }
 
-/* A table of the guest's that no store may go unnoticed in. */
+/* No store may go unnoticed to a table that is in step. One of leaves is, once it was synced. */
 TEST(audit, writable_table)
 {
-	const gva_t window = 0x20000000;
-	struct guest_mem g;
-	spte_t *sptep;
-	gpa_t table;
+	for (int level = 4; level >= 1; level--) {
+		const gva_t window = 0x20000000;
+		struct guest_mem g;
+		spte_t *sptep;
+		gpa_t table;
 
-	fixture(&g, &config);
-	table = guest_pte_gpa(&g, g.cr3, GVA, 2) & PAGE_MASK;
-	guest_map(&g, g.cr3, window, table, GUEST_PTE_RW);
-	expect_eq(guest_load(&g, 0, window), guest_read(&g, table));
-	sptep = entry_of(&g, window, 1);
-	*sptep |= SPTE_WRITE;
-	expect_found(&g, SHADOW_BAD_WRITABLE, "writable: a writable leaf of gfn");
-	*sptep &= ~SPTE_WRITE;
-	destroy(&g);
+		fixture(&g, &config);
+		table = guest_pte_gpa(&g, g.cr3, GVA, level) & PAGE_MASK;
+		guest_map(&g, g.cr3, window, table, GUEST_PTE_RW);
+		expect_eq(guest_load(&g, 0, window), guest_read(&g, table));
+		expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+		sptep = entry_of(&g, window, 1);
+		expect(!(*sptep & SPTE_WRITE));
+		*sptep |= SPTE_WRITE;
+		expect_found(&g, SHADOW_BAD_WRITABLE, "writable: a writable leaf of gfn");
+		page_at(&g, level)->unsync = true;
+		expect_eq(shadow_audit_at(g.shadow, SHADOW_AUDIT_STRUCTURAL, NULL, 0), 0);
+		page_at(&g, level)->unsync = false;
+		*sptep &= ~SPTE_WRITE;
+		destroy(&g);
+	}
 }

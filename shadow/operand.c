@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The memory operand of an instruction that host code carries out for a vCPU.
+ *
+ * Rules.
+ *   1. Whatever can go wrong does so before anything has been done: of an operand in two pages both
+ *	are looked up before the guest sees a bit of either set, and both frames are pinned before a
+ *	byte of either changes. After shadow_operand_get() nothing fails.
+ *   2. What the guest or the host does to tables, slots and mappings between get and put comes too
+ *	late, as for an access that a CPU has begun: it goes to the frames that were pinned, which
+ *	are neither moved nor reused meanwhile (notifier/mm_access.c has that ladder).
+ *   3. The host's accesses are as atomic as a CPU's: a change within eight aligned bytes is one
+ *	compare-and-exchange of all eight. Whoever writes next to it, or in the same bytes, a vCPU
+ *or a device, loses nothing.
+ */
+#include <errno.h>
+
+#include "notifier/contents.h"
+#include "shadow/shadow_internal.h"
+
+#define WORD_SIZE sizeof(uint64_t)
+
+/* How @operand lies in pages. */
+static void split(struct shadow_operand *operand, gva_t gva, unsigned int len)
+{
+	unsigned int left = PAGE_SIZE - (gva & ~PAGE_MASK);
+
+	operand->len = len;
+	operand->nr_parts = 0;
+	if (len > left) {
+		operand->part[operand->nr_parts++].len = left;
+		len -= left;
+	}
+	operand->part[operand->nr_parts++].len = len;
+}
+
+/* Walk for each page: only to look, or for good. */
+static int walk_parts(struct shadow *shadow, const struct shadow_vcpu *vcpu,
+		      struct shadow_operand *operand, uint32_t access, struct shadow_fault *fault)
+{
+	gva_t gva = operand->gva;
+
+	for (unsigned int i = 0; i < operand->nr_parts; i++) {
+		struct guest_walk walk;
+		int ret;
+
+		fault->gva = gva;
+		if (gva_reserved(vcpu->root, gva))
+			return -EACCES;
+		ret = guest_walk(shadow, &vcpu->cpu, gva, access, &walk, &fault->error_code);
+		fault->hva = walk.bad_hva;
+		if (ret)
+			return ret;
+		operand->part[i].gpa = (walk.gfn << PAGE_SHIFT) | (gva & ~PAGE_MASK);
+		gva += operand->part[i].len;
+	}
+	return 0;
+}
+
+static void unpin_parts(struct shadow *shadow, struct shadow_operand *operand, unsigned int nr)
+{
+	while (nr--)
+		mm_unpin_page(shadow->mm, operand->part[nr].pfn, operand->write);
+}
+
+static int pin_part(struct shadow *shadow, struct shadow_operand *operand, unsigned int i,
+		    struct shadow_fault *fault)
+{
+	gpa_t gpa = operand->part[i].gpa;
+	const struct memslot *slot = gpa_to_memslot(shadow, gpa);
+	hva_t hva;
+	int ret;
+
+	if (!slot || (operand->write && (slot->flags & MEMSLOT_READONLY)))
+		return -ENXIO;
+	if (slot->flags & MEMSLOT_INVALID)
+		return -EAGAIN;
+	hva = memslot_gpa_hva(slot, gpa);
+	ret = mm_pin_page(shadow->mm, hva, operand->write, &operand->part[i].pfn);
+	if (ret == -EFAULT) {
+		fault->hva = hva;
+		ret = -ENXIO;
+	}
+	return ret;
+}
+
+static int pin_parts(struct shadow *shadow, struct shadow_operand *operand,
+		     struct shadow_fault *fault)
+{
+	gva_t gva = operand->gva;
+
+	for (unsigned int i = 0; i < operand->nr_parts; i++) {
+		int ret = pin_part(shadow, operand, i, fault);
+
+		if (ret) {
+			fault->gva = gva;
+			fault->gpa = operand->part[i].gpa;
+			unpin_parts(shadow, operand, i);
+			return ret;
+		}
+		gva += operand->part[i].len;
+	}
+	return 0;
+}
+
+int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsigned int len,
+		       uint32_t access, struct shadow_operand *operand, struct shadow_fault *fault)
+{
+	const struct shadow_vcpu *cpu = &shadow->vcpu[vcpu];
+	int id, ret = -ENXIO;
+
+	ASSERT(len && len <= SHADOW_OPERAND_MAX, "an operand of %u bytes", len);
+	operand->gva = gva;
+	operand->write = access & PFERR_WRITE;
+	operand->written = false;
+	split(operand, gva, len);
+	*fault = (struct shadow_fault){.gva = gva, .hva = INVALID_HVA};
+
+	id = srcu_read_lock(&shadow->slots_srcu);
+	/* Looked at inside the section: see shadow_release(). */
+	if (READ_ONCE(shadow->dead))
+		goto unlock;
+	/* A D bit in the first page says that it was written: not if the second faults (rule 1). */
+	ret = 0;
+	if (operand->nr_parts > 1)
+		ret = walk_parts(shadow, cpu, operand, access | PFERR_LOOK, fault);
+	if (!ret)
+		ret = walk_parts(shadow, cpu, operand, access, fault);
+	if (!ret)
+		ret = pin_parts(shadow, operand, fault);
+unlock:
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return ret;
+}
+
+/* What was written may have been the guest's tables: the shadow MMU hears of it before the
+ * instruction is over. */
+void shadow_operand_put(struct shadow *shadow, struct shadow_operand *operand)
+{
+	for (unsigned int i = 0; operand->written && i < operand->nr_parts; i++)
+		shadow_gpte_written(shadow, operand->part[i].gpa, operand->part[i].len);
+	unpin_parts(shadow, operand, operand->nr_parts);
+}
+
+static char *part_contents(struct shadow *shadow, const struct shadow_operand *operand,
+			   unsigned int i)
+{
+	return (char *)phys_map(mm_phys(shadow->mm), operand->part[i].pfn) +
+	       (operand->part[i].gpa & ~PAGE_MASK);
+}
+
+uint64_t shadow_operand_read(struct shadow *shadow, const struct shadow_operand *operand)
+{
+	uint64_t value = 0;
+	char *at = (char *)&value;
+
+	for (unsigned int i = 0; i < operand->nr_parts; i++) {
+		contents_read(at, part_contents(shadow, operand, i), operand->part[i].len);
+		at += operand->part[i].len;
+	}
+	return value;
+}
+
+void shadow_operand_write(struct shadow *shadow, struct shadow_operand *operand, uint64_t value)
+{
+	const char *at = (const char *)&value;
+
+	ASSERT(operand->write, "an operand that was got for reading");
+	for (unsigned int i = 0; i < operand->nr_parts; i++) {
+		contents_write(part_contents(shadow, operand, i), at, operand->part[i].len);
+		at += operand->part[i].len;
+	}
+	operand->written = true;
+}
+
+bool shadow_operand_in_word(const struct shadow_operand *operand)
+{
+	return operand->gva % WORD_SIZE + operand->len <= WORD_SIZE;
+}
+
+bool shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operand, uint64_t *old,
+			    uint64_t new_value)
+{
+	unsigned int shift = operand->gva % WORD_SIZE * 8;
+	uint64_t mask = ~0UL >> (64 - operand->len * 8) << shift;
+	uint64_t *word, found;
+
+	ASSERT(operand->write && shadow_operand_in_word(operand), "an operand in one word");
+	word = (uint64_t *)(void *)(part_contents(shadow, operand, 0) - shift / 8);
+	found = READ_ONCE(*word);
+	do {
+		if ((found & mask) != (*old << shift & mask)) {
+			*old = (found & mask) >> shift;
+			return false;
+		}
+		shadow_hook(shadow, SHADOW_HOOK_OPERAND_BEFORE_SWAP);
+		/* If this fails, it may be for the neighbours alone. */
+	} while (!try_cmpxchg(word, &found, (found & ~mask) | (new_value << shift & mask)));
+	operand->written = true;
+	return true;
+}

@@ -156,6 +156,10 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 	    shadow->machine->ops->map_frame(shadow->machine, sp->table) != sp->spt)
 		audit_found(audit, SHADOW_BAD_PAGE,
 			    "the table of gfn %#lx is not found by its address", sp->gfn);
+	if (sp->root_count != (int)root_cache_count(shadow, sp))
+		audit_found(audit, SHADOW_BAD_PAGE,
+			    "the root of gfn %#lx is counted %d times, and kept in %u places",
+			    sp->gfn, sp->root_count, root_cache_count(shadow, sp));
 	if (!obsolete && !sp->root_count && !sp->parents.val)
 		audit_found(audit, SHADOW_BAD_ORPHAN,
 			    "the page of gfn %#lx is neither linked nor a root", sp->gfn);
@@ -170,6 +174,9 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 				    sp->role.level, sp->gfn, spte);
 		if (!spte_present(spte))
 			continue;
+		if (root_is_dummy(sp))
+			audit_found(audit, SHADOW_BAD_PAGE, "entry %u of a dummy root is present",
+				    i);
 		if (sp->role.level == 1)
 			audit_leaf(audit, sp, i);
 		else
@@ -207,19 +214,22 @@ static void audit_batches(struct audit *audit)
 }
 
 /* Roots that were zapped are in no list: nothing may be in them, nor be made in them. */
+static void audit_root(struct audit *audit, const struct shadow_page *root)
+{
+	for (unsigned int i = 0; root && root->zapped && i < TABLE_ENTRIES; i++) {
+		if (spte_present(root->spt[i]))
+			audit_found(audit, SHADOW_BAD_RETIRED,
+				    "entry %u of the zapped root of gfn %#lx", i, root->gfn);
+	}
+}
+
 static void audit_roots(struct audit *audit)
 {
 	struct shadow *shadow = audit->shadow;
 
 	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
-		const struct shadow_page *root = shadow->vcpu[i].root;
-
-		for (unsigned int j = 0; root && root->zapped && j < TABLE_ENTRIES; j++) {
-			if (spte_present(root->spt[j]))
-				audit_found(audit, SHADOW_BAD_RETIRED,
-					    "entry %u of the zapped root of gfn %#lx", j,
-					    root->gfn);
-		}
+		for (unsigned int j = 0; j < NR_KEPT_ROOTS; j++)
+			audit_root(audit, shadow->vcpu[i].roots[j].root);
 	}
 }
 
@@ -227,11 +237,18 @@ static unsigned int audit_all(struct shadow *shadow, enum shadow_audit_level lev
 			      size_t why_len)
 {
 	struct audit audit = {.shadow = shadow, .level = level, .why = why, .why_len = why_len};
+	unsigned long pages = 0;
 	struct shadow_page *sp;
 
 	lockdep_assert_held(&shadow->mmu_lock);
-	list_for_each_entry(sp, &shadow->pages, link)
+	/* Leaves before what they hang below: that is how pages are used, the first last. */
+	list_for_each_entry_reverse(sp, &shadow->pages, link) {
 		audit_page(&audit, sp);
+		pages++;
+	}
+	if (pages != shadow->nr_pages)
+		audit_found(&audit, SHADOW_BAD_PAGE, "%lu pages, but %lu are counted", pages,
+			    shadow->nr_pages);
 	audit_roots(&audit);
 	audit_rmaps(&audit);
 	audit_batches(&audit);

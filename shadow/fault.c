@@ -213,16 +213,24 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, struct mapping *map,
 			   struct zap_batch *batch)
 {
+	struct shadow_page *path[TABLE_LEVELS + 1]; /* [level] */
 	struct shadow_page *sp = vcpu->root;
+	int levels = sp->role.level;
 	bool protected = false;
 	enum ret_pf ret;
 
+	/* Others have taken what was there for us. */
+	if (!shadow_has_room(shadow, levels - 1))
+		return RET_PF_RETRY;
+	path[levels] = sp;
 	while (sp->role.level > 1) {
 		sp->writes = 0;
 		sp = get_child(shadow, &vcpu->cache, sp, map->walk, batch);
 		if (!sp || zap_batch_full(batch))
 			return RET_PF_RETRY;
+		path[sp->role.level] = sp;
 	}
+	shadow_path_used(shadow, path, levels);
 	if ((map->rights & ACC_WRITE) && !gfn_may_be_written(shadow, map->walk->gfn, map->store)) {
 		map->rights &= ~ACC_WRITE;
 		protected = map->store;
@@ -306,9 +314,10 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	fault->hva = INVALID_HVA;
 	if (gva_reserved(vcpu->root, fault->gva))
 		return RET_PF_RESERVED;
-	if (shadow_cache_topup(shadow, &vcpu->cache, false))
+	if (shadow_prepare(shadow, &vcpu->cache, false))
 		return RET_PF_NO_MEMORY;
 
+	shadow_hook(shadow, SHADOW_HOOK_FAULT_BEFORE_WALK);
 	/* Acquire: neither the guest's tables nor the primary page table are read before seq. Pairs
 	 * with invalidate_range_end. */
 	seq = smp_load_acquire(&shadow->invalidate_seq);
@@ -328,6 +337,8 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 		ret = RET_PF_RETRY;
 	else if (!guest_walk_unchanged(shadow, &walk))
 		ret = RET_PF_RETRY;
+	else if (root_is_dummy(vcpu->root))
+		ret = RET_PF_RETRY; /* the slot came while we walked */
 	else
 		ret = install(shadow, vcpu, &map, &batch);
 	zap_batch_close(shadow, &batch);

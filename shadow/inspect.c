@@ -209,7 +209,10 @@ static void format_row(struct line *line, const struct row *row, int levels)
 		line_add(line, " the machine's own");
 		return;
 	}
-	line_add(line, " gfn %#lx", row->gfn);
+	if (row->gfn == INVALID_GFN)
+		line_add(line, " of no memory,");
+	else
+		line_add(line, " gfn %#lx", row->gfn);
 	if (row->pages > 1)
 		line_add(line, "-%#lx", row->gfn + row->pages - 1);
 	line_add(line, " frame %#lx", row->pfn);
@@ -227,6 +230,8 @@ static void format_row(struct line *line, const struct row *row, int levels)
 	if (row->kind == ROW_TABLE && row->role.pkey)
 		line_add(line, " key %u", row->role.pkey);
 	line_add_vcpus(line, row->vcpus);
+	if (root && !row->vcpus)
+		line_add(line, ", kept");
 }
 
 int shadow_dump(struct shadow *shadow, shadow_emit_t emit, void *arg)

@@ -104,6 +104,7 @@ void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gf
 	sp->unsync = !role.direct && role.level == 1;
 	sp->gen = shadow->gen;
 	list_add(&sp->link, &shadow->pages);
+	WRITE_ONCE(shadow->nr_pages, shadow->nr_pages + 1);
 	list_add(&sp->hash_link, shadow_page_bucket(shadow, gfn));
 	list_add(&sp->spt_link, spt_bucket(shadow, sp->spt));
 	if (!role.direct && role.level > 1)

@@ -1,28 +1,36 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Roots: the virtual CPU's state, CR3 loads, and INVLPG.
+ * The virtual CPU's state, and which root it runs on: loads of CR3, changes of view, INVLPG and
+ * INVPCID.
  *
- * A guest's edits of its tables take effect in the shadow at a fault, at INVLPG and at a CR3 load:
- * as a CPU's TLB would have it. A CR3 load is a flush, so all that is shadowed for the root that it
- * loads is synced (sync.c): what a root reaches is then never older than the last CR3 load of a
- * vCPU that uses it. The root that it leaves is zapped when nobody else runs on that.
+ * A guest's edits of its tables take effect in the shadow at a fault, and at the latest where it
+ * flushes: as a CPU's TLB would have it. What a flush reaches, and what may wait, is the business
+ * of root_cache.c; here is what flushes.
  *
- * A root belongs to a view (role.c). A vCPU whose view changes gets the root of the new one, as by
- * a CR3 load: that is synced, and so an INVLPG need not look for other views.
+ * A root belongs to a view (role.c). A vCPU whose view changes runs on another root of the same
+ * CR3; no flush goes with that, since a TLB does not care who uses it.
  */
 #include <errno.h>
 
 #include "shadow/shadow_internal.h"
 
-#define CR3_PFN_MASK 0x000ffffffffff000UL
+#define CR3_PFN_MASK  0x000ffffffffff000UL
+#define CR3_PCID_MASK 0xfffUL
 
-static struct shadow_role root_role(const struct shadow *shadow, const struct guest_cpu *cpu)
+enum guest_flush { FLUSH_NOTHING, FLUSH_PCID, FLUSH_ALL };
+
+/* Without PCIDE the low bits of CR3 are of no interest, and all translations have PCID 0. */
+static struct root_key root_key(const struct shadow *shadow, const struct guest_cpu *cpu)
 {
-	struct shadow_role role = guest_view(cpu, false);
+	struct root_key key = {
+		.gfn = (cpu->cr3 & CR3_PFN_MASK) >> PAGE_SHIFT,
+		.role = guest_view(cpu, false),
+		.pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0,
+	};
 
-	role.level = shadow->machine->levels;
-	role.access = ACC_ALL;
-	return role;
+	key.role.level = shadow->machine->levels;
+	key.role.access = ACC_ALL;
+	return key;
 }
 
 static bool cr3_valid(const struct guest_cpu *cpu)
@@ -39,20 +47,84 @@ static bool cpu_valid(const struct shadow *shadow, const struct guest_cpu *cpu)
 	       cpu->maxphyaddr <= 52 && cr3_valid(cpu);
 }
 
-/* mmu_lock. The last vCPU to leave a root zaps it. */
-static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch)
+/* What a MOV that makes @new of @old flushes (SDM vol. 3, 4.10.4.1). */
+static enum guest_flush flush_between(const struct guest_cpu *old, const struct guest_cpu *new)
 {
-	if (!root || --root->root_count)
-		return;
-	if (shadow_page_obsolete(shadow, root))
-		zap_obsolete_page(shadow, root, batch);
-	else
-		zap_page(shadow, root, batch);
+	uint64_t on = new->cr4 & ~old->cr4, off = old->cr4 & ~new->cr4;
+
+	if (((on | off) & GUEST_CR4_PGE) || (off & GUEST_CR4_PCIDE))
+		return FLUSH_ALL;
+	if (new->cr3 != old->cr3 || (on & GUEST_CR4_SMEP))
+		return FLUSH_PCID;
+	return FLUSH_NOTHING;
 }
 
 /*
- * The vCPU runs on another root. Only now, as to let go of the old one is to say that this CPU does
- * not run on it:
+ * The root for @key, counted; *@stale if it was there already. NULL: one must be made, and the
+ * cache has none, or there is no room for it.
+ *
+ * Where CR3 names no memory the root is a dummy: of no gfn, so that none of a guest's tables is
+ * ever taken for it, and nothing is entered below it (K-38).
+ */
+static struct shadow_page *get_root(struct shadow *shadow, struct shadow_cache *cache,
+				    const struct root_key *key, bool *stale,
+				    struct zap_batch *batch)
+{
+	gfn_t gfn = gfn_has_memory(shadow, key->gfn) ? key->gfn : INVALID_GFN;
+	struct shadow_page *root = shadow_page_find(shadow, gfn, key->role);
+
+	*stale = root;
+	if (!root) {
+		if (!cache->page[key->role.level - 1] || !shadow_has_room(shadow, 1))
+			return NULL;
+		root = shadow_cache_take(cache, key->role.level);
+		shadow_page_publish(shadow, root, gfn, key->role, batch);
+	}
+	root->root_count++;
+	return root;
+}
+
+/* Bring the current root up to date if it must be; mmu_lock is dropped in between. True: what was
+ * cleared there, by whomever, has to be shot down before the guest goes on. */
+static bool sync_current(struct shadow *shadow, struct shadow_vcpu *vcpu, struct zap_batch *batch)
+{
+	struct kept_root *current = &vcpu->roots[0];
+
+	if (!current->stale)
+		return false;
+	sync_root(shadow, current->root, batch);
+	current->stale = false;
+	return true;
+}
+
+/* mmu_lock: the vCPU's root is that of @key, and what gave way for it is vcpu->left. False, and
+ * nothing has changed: see get_root(). */
+static bool switch_root(struct shadow *shadow, struct shadow_vcpu *vcpu, const struct root_key *key,
+			struct zap_batch *batch)
+{
+	struct kept_root *kept = root_cache_find(vcpu, key);
+
+	if (!kept || root_is_obsolete(shadow, kept)) {
+		bool stale;
+		struct shadow_page *root = get_root(shadow, &vcpu->cache, key, &stale, batch);
+
+		if (!root)
+			return false;
+		if (!kept)
+			kept = root_cache_victim(vcpu);
+		vcpu->left = *kept;
+		*kept = (struct kept_root){.root = root,
+					   .gfn = key->gfn,
+					   .pcid = key->pcid,
+					   .stale = stale};
+	}
+	root_cache_to_front(shadow, vcpu, kept);
+	shadow_page_used(shadow, vcpu->root);
+	return true;
+}
+
+/*
+ * The CPU runs on another root. Only now, as who lets go of a root says that this CPU is not on it:
  *
  *   vCPU 0                               vCPU 1, on the same root
  *   ------                               ------
@@ -62,90 +134,114 @@ static void put_root(struct shadow *shadow, struct shadow_page *root, struct zap
  *                                          retires the table
  *   load_root                              ^ forbidden: CPU 0 is on it
  *
- * Replayed by tests/unit/test_root.c (leaves_before_it_lets_go).
+ * Replayed by tests/unit/test_root_cache.c (lets_go_once_the_cpu_is_off_it).
  */
-static void leave_root(struct shadow *shadow, struct shadow_page *root)
+static void let_go(struct shadow *shadow, struct shadow_vcpu *vcpu)
 {
 	struct zap_batch batch;
 
+	if (!vcpu->left.root)
+		return;
 	zap_batch_init(&batch);
 	spin_lock(&shadow->mmu_lock);
-	put_root(shadow, root, &batch);
+	root_put(shadow, &vcpu->left, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
 }
 
-/* @cpu's root, synced, is what the vCPU runs on. 0 or -ENOMEM. */
-static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu)
+/* One attempt; false: see get_root(). In a section of slots_srcu. */
+static bool try_load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu,
+			  enum guest_flush flush)
 {
 	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
-	gfn_t gfn = (cpu->cr3 & CR3_PFN_MASK) >> PAGE_SHIFT;
-	struct shadow_role role = root_role(shadow, cpu);
-	struct shadow_page *root, *left;
+	struct root_key key = root_key(shadow, cpu);
+	bool loaded, synced = false;
 	struct zap_batch batch;
-	int id;
-
-	if (shadow_cache_topup(shadow, &vcpu->cache, true))
-		return -ENOMEM;
 
 	zap_batch_init(&batch);
-	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	root = shadow_page_find(shadow, gfn, role);
-	if (!root) {
-		root = shadow_cache_take(&vcpu->cache, role.level);
-		shadow_page_publish(shadow, root, gfn, role, &batch);
+	loaded = switch_root(shadow, vcpu, &key, &batch);
+	if (loaded) {
+		vcpu->cpu = *cpu;
+		if (flush != FLUSH_NOTHING)
+			root_cache_flush(shadow, vcpu, flush == FLUSH_ALL ? ANY_PCID : key.pcid);
+		synced = sync_current(shadow, vcpu, &batch);
 	}
-	root->root_count++;
-	left = vcpu->root;
-	vcpu->root = root;
-	vcpu->cpu = *cpu;
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
+	if (!loaded)
+		return false;
 
 	shadow_hook(shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD);
-	shadow->machine->ops->load_root(shadow->machine, vcpu_id, root->table);
-	zap_batch_flush(shadow, &batch);
+	shadow->machine->ops->load_root(shadow->machine, vcpu_id, vcpu->root->table);
+	/* Pairs with root_in_use(): who sees this root does not see the CPU on another. */
+	smp_store_release(&vcpu->loaded, vcpu->root);
+	if (synced || !zap_batch_empty(&batch))
+		zap_batch_flush(shadow, &batch);
+	let_go(shadow, vcpu);
+	return true;
+}
 
-	/* The vCPU is in here, so it has used nothing of the root. */
-	spin_lock(&shadow->mmu_lock);
-	sync_root(shadow, root, &batch);
-	zap_batch_close(shadow, &batch);
-	spin_unlock(&shadow->mmu_lock);
-	zap_batch_flush(shadow, &batch);
-	leave_root(shadow, left);
+/* @cpu's root is what the vCPU runs on. 0, -ENOMEM or -ENOSPC. */
+static int load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu,
+		     enum guest_flush flush)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	int ret = 0;
+
+	while (!try_load_root(shadow, vcpu_id, cpu, flush)) {
+		ret = shadow_prepare(shadow, &shadow->vcpu[vcpu_id].cache, true);
+		if (ret)
+			break;
+	}
 	srcu_read_unlock(&shadow->slots_srcu, id);
-	return 0;
+	return ret;
+}
+
+int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+	const struct guest_cpu cpu = vcpu->cpu;
+
+	if (likely(!root_is_obsolete(shadow, &vcpu->roots[0])))
+		return 0;
+	return load_root(shadow, vcpu_id, &cpu, FLUSH_NOTHING);
 }
 
 int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu_id, uint64_t cr3)
 {
+	enum guest_flush flush = FLUSH_PCID;
 	struct guest_cpu cpu;
 
 	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
 	cpu = shadow->vcpu[vcpu_id].cpu;
+	if ((cpu.cr4 & GUEST_CR4_PCIDE) && (cr3 & GUEST_CR3_NOFLUSH)) {
+		cr3 &= ~GUEST_CR3_NOFLUSH;
+		flush = FLUSH_NOTHING;
+	}
 	cpu.cr3 = cr3;
-	return cr3_valid(&cpu) ? load_root(shadow, vcpu_id, &cpu) : -EINVAL;
+	return cr3_valid(&cpu) ? load_root(shadow, vcpu_id, &cpu, flush) : -EINVAL;
 }
 
 int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu)
 {
 	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+	struct root_key key = root_key(shadow, cpu);
+	enum guest_flush flush;
 
 	ASSERT(vcpu_id < shadow->nr_vcpus, "a vCPU of this guest");
 	if (!cpu_valid(shadow, cpu))
 		return -EINVAL;
-	/* The rest of the state changes nothing that is in the tables; but to change PGE is a flush
-	 * (SDM vol. 3, 4.10.4.1). */
-	if (vcpu->root && vcpu->root->role.word == root_role(shadow, cpu).word &&
-	    vcpu->cpu.cr3 == cpu->cr3 && !((vcpu->cpu.cr4 ^ cpu->cr4) & GUEST_CR4_PGE)) {
+	flush = vcpu->root ? flush_between(&vcpu->cpu, cpu) : FLUSH_ALL;
+	/* The rest of the state changes nothing that is in the tables. */
+	if (flush == FLUSH_NOTHING && root_matches(&vcpu->roots[0], &key)) {
 		spin_lock(&shadow->mmu_lock);
 		vcpu->cpu = *cpu;
 		spin_unlock(&shadow->mmu_lock);
 		return 0;
 	}
-	return load_root(shadow, vcpu_id, cpu);
+	return load_root(shadow, vcpu_id, cpu, flush);
 }
 
 const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int vcpu_id)
@@ -154,40 +250,15 @@ const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int
 	return &shadow->vcpu[vcpu_id].cpu;
 }
 
-int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id)
+/*
+ * The guest has invalidated something of @pcid: it is dropped from the kept roots, and the batch is
+ * flushed. Of a root that is obsolete (zap_slot.c) much may be unlinked already, and not zapped
+ * yet: then that is waited for. Among the kept ones that concerns the current root alone, since
+ * nobody comes back to the others.
+ */
+static void invalidate(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
+		       const gva_t *gva)
 {
-	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
-
-	if (likely(!shadow_page_obsolete(shadow, vcpu->root)))
-		return 0;
-	/*
-	 * A load like any: another vCPU may have been at the new root for a while, with what this
-	 * one has since dropped from the old.
-	 */
-	return load_root(shadow, vcpu_id, &vcpu->cpu);
-}
-
-void shadow_put_roots(struct shadow *shadow)
-{
-	struct zap_batch batch;
-	int id;
-
-	zap_batch_init(&batch);
-	id = srcu_read_lock(&shadow->slots_srcu);
-	spin_lock(&shadow->mmu_lock);
-	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
-		put_root(shadow, shadow->vcpu[i].root, &batch);
-		shadow->vcpu[i].root = NULL;
-	}
-	zap_batch_close(shadow, &batch);
-	spin_unlock(&shadow->mmu_lock);
-	zap_batch_flush(shadow, &batch);
-	srcu_read_unlock(&shadow->slots_srcu, id);
-}
-
-void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
-{
-	struct shadow_page *root = shadow->vcpu[vcpu_id].root;
 	struct zap_batch batch;
 	bool obsolete;
 	int id;
@@ -195,15 +266,51 @@ void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	obsolete = shadow_page_obsolete(shadow, root);
-	if (!obsolete)
-		sync_gva(shadow, root, gva, &batch);
+	if (gva) {
+		root_cache_sync_gva(shadow, vcpu, pcid, *gva, &batch);
+	} else {
+		root_cache_flush(shadow, vcpu, pcid);
+		sync_current(shadow, vcpu, &batch);
+	}
+	obsolete = shadow_page_obsolete(shadow, vcpu->root);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
-	/* The leaf may be in a table that is unlinked from the root, and not zapped yet
-	 * (zap_slot.c, rule 3). */
 	if (obsolete)
 		shadow_zap_obsolete(shadow);
 	srcu_read_unlock(&shadow->slots_srcu, id);
+}
+
+/* A global page's translation has no PCID, so one address is dropped from every kept root. */
+void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
+{
+	invalidate(shadow, &shadow->vcpu[vcpu_id], ANY_PCID, &gva);
+}
+
+int shadow_invpcid(struct shadow *shadow, unsigned int vcpu_id, uint64_t type, uint64_t pcid,
+		   gva_t gva)
+{
+	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
+	bool pcide = vcpu->cpu.cr4 & GUEST_CR4_PCIDE;
+
+	if (pcid & ~CR3_PCID_MASK)
+		return -EINVAL;
+	switch (type) {
+	case INVPCID_ADDRESS:
+		if ((pcid && !pcide) || !guest_canonical(&vcpu->cpu, gva))
+			return -EINVAL;
+		invalidate(shadow, vcpu, pcid, &gva);
+		return 0;
+	case INVPCID_CONTEXT:
+		if (pcid && !pcide)
+			return -EINVAL;
+		invalidate(shadow, vcpu, pcid, NULL);
+		return 0;
+	case INVPCID_ALL_GLOBAL:
+	case INVPCID_ALL_CONTEXTS:
+		invalidate(shadow, vcpu, ANY_PCID, NULL);
+		return 0;
+	default:
+		return -EINVAL;
+	}
 }

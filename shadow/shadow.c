@@ -3,6 +3,7 @@
  * The life of a shadow MMU, its vCPUs' caches, its counters and switches.
  */
 #include <errno.h>
+#include <limits.h>
 
 #include "shadow/shadow_internal.h"
 
@@ -21,6 +22,7 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	shadow->mm = mm;
 	shadow->machine = machine;
 	shadow->nr_vcpus = nr_vcpus;
+	shadow->page_budget = shadow->page_limit = ULONG_MAX;
 	shadow->notifier.ops = &shadow_mmu_notifier_ops;
 	mutex_init(&shadow->slots_lock);
 	spin_lock_init(&shadow->mn_invalidate_lock);
@@ -93,17 +95,28 @@ void shadow_destroy(struct shadow *shadow)
 	kfree(shadow);
 }
 
+static int topup_page(struct shadow *shadow, struct shadow_cache *cache, int level)
+{
+	if (likely(cache->page[level - 1]))
+		return 0;
+	cache->page[level - 1] = shadow_page_alloc(shadow, level);
+	if (!cache->page[level - 1])
+		return -ENOMEM;
+	shadow_budget_grow(shadow);
+	return 0;
+}
+
 int shadow_cache_topup(struct shadow *shadow, struct shadow_cache *cache, bool root)
 {
-	int levels = shadow->machine->levels - !root;
+	int levels = shadow->machine->levels;
 
-	for (int i = 0; i < levels; i++) {
-		if (!cache->page[i])
-			cache->page[i] = shadow_page_alloc(shadow, i + 1);
-		if (!cache->page[i])
+	if (root)
+		return topup_page(shadow, cache, levels);
+	for (int level = 1; level < levels; level++) {
+		if (topup_page(shadow, cache, level))
 			return -ENOMEM;
 	}
-	for (unsigned int i = 0; i < shadow->machine->levels; i++) {
+	for (int i = 0; i < levels; i++) {
 		if (!cache->desc[i])
 			cache->desc[i] = rmap_desc_alloc();
 		if (!cache->desc[i])
@@ -134,6 +147,7 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
 		.frames_shot = atomic64_read(&shadow->stats.frames_shot),
 		.batches_waited = atomic64_read(&shadow->stats.batches_waited),
 		.tables_retired = atomic64_read(&shadow->stats.tables_retired),
+		.pages_recycled = atomic64_read(&shadow->stats.pages_recycled),
 		.synced = atomic64_read(&shadow->stats.synced),
 		.unsync_made = atomic64_read(&shadow->stats.unsync_made),
 		.write_protected = atomic64_read(&shadow->stats.write_protected),

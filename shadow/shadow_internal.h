@@ -158,6 +158,10 @@ static inline hva_t memslot_gpa_hva(const struct memslot *slot, gpa_t gpa)
 
 /* hva of @gpa, or INVALID_HVA where no slot is, or an INVALID one. In a section of slots_srcu. */
 hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa);
+static inline bool gfn_has_memory(struct shadow *shadow, gfn_t gfn)
+{
+	return gpa_to_hva(shadow, gfn << PAGE_SHIFT) != INVALID_HVA;
+}
 
 /* --- page.c: shadow pages -----------------------------------------------------------------------
  */
@@ -220,9 +224,9 @@ struct shadow_page {
 	struct list_head hash_link; /* by gfn */
 	struct list_head spt_link;  /* by address of the table */
 	gfn_t gfn; /* of the guest table that this one shadows; of the first page that
-		      a direct one maps */
+		      a direct one maps; INVALID_GFN: a dummy root, which is and stays empty */
 	struct shadow_role role;
-	int root_count; /* vCPUs that run on it */
+	int root_count; /* places in vCPUs' caches that name it (root_cache.c) */
 	/* What vCPUs may peek at without the lock, to see whether their root is still good. */
 	unsigned int gen; /* of shadow->gen, when it was published */
 	bool zapped;
@@ -297,6 +301,10 @@ struct zap_batch {
 };
 
 void zap_batch_init(struct zap_batch *batch);
+static inline bool zap_batch_empty(const struct zap_batch *batch)
+{
+	return !batch->nr_frames && list_empty(&batch->retired);
+}
 static inline bool zap_batch_full(const struct zap_batch *batch)
 {
 	return batch->nr_frames == ZAP_BATCH_FRAMES || batch->nr_entries == ZAP_BATCH_ENTRIES;
@@ -423,12 +431,6 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
  */
 bool gva_reserved(const struct shadow_page *root, gva_t gva);
 
-/* root.c, on the vCPU's thread: it goes on from a new root if its own is obsolete. 0 or -ENOMEM. */
-int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id);
-
-/* root.c: no vCPU runs any more; every vCPU lets go of its root. */
-void shadow_put_roots(struct shadow *shadow);
-
 /* --- shadow.c, invalidate.c ---------------------------------------------------------------------
  */
 
@@ -441,14 +443,104 @@ struct shadow_cache {
 						 to a child */
 };
 
+/* --- root_cache.c: the roots that a vCPU keeps ---------------------------------------------------
+ */
+
+struct root_key {
+	gfn_t gfn; /* that CR3 names */
+	struct shadow_role role;
+	unsigned int pcid; /* 0 without CR4.PCIDE */
+};
+
+struct kept_root {
+	struct shadow_page *root; /* NULL: none */
+	gfn_t gfn;
+	unsigned int pcid;
+	bool stale; /* the guest has flushed it: to be brought up to date before it is used */
+};
+
+#define NR_KEPT_ROOTS 4 /* the current one and three before it */
+
 struct shadow_vcpu {
-	struct shadow_page *root; /* stored under mmu_lock; its owner may load it without */
-	struct guest_cpu cpu;	  /* the same; root is that of its view */
+	struct shadow_page *root;   /* roots[0].root; its owner may load it without mmu_lock */
+	struct shadow_page *loaded; /* what the CPU is on: its root, or not yet; only compared */
+	struct kept_root roots[NR_KEPT_ROOTS]; /* the last used first; mmu_lock */
+	struct kept_root
+		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
+	struct guest_cpu cpu; /* as root; that is of its view */
 	struct shadow_cache cache;
 };
 
+#define ANY_PCID (~0u)
+
+static inline bool root_matches(const struct kept_root *kept, const struct root_key *key)
+{
+	return kept->root && kept->gfn == key->gfn && kept->pcid == key->pcid &&
+	       kept->root->role.word == key->role.word;
+}
+
+static inline bool root_is_dummy(const struct shadow_page *root)
+{
+	return root->gfn == INVALID_GFN;
+}
+
+/*
+ * Must the vCPU have another root for this CR3? This one is obsolete (zap_slot.c), or a dummy, and
+ * now there is memory. mmu_lock, or its owner's thread for the first one; in a section of
+ * slots_srcu.
+ */
+bool root_is_obsolete(struct shadow *shadow, const struct kept_root *kept);
+/* root.c, on the vCPU's thread: it does not run on a root that is obsolete. 0 or -ENOMEM. */
+int shadow_leave_obsolete_root(struct shadow *shadow, unsigned int vcpu_id);
+
+/* mmu_lock for all that follow. */
+struct kept_root *root_cache_find(struct shadow_vcpu *vcpu, const struct root_key *key);
+/* The place to give to another root: a free one, or that of the root not used for longest. */
+struct kept_root *root_cache_victim(struct shadow_vcpu *vcpu);
+/* Its owner's thread: @kept is what the vCPU runs on, as soon as the machine knows. */
+void root_cache_to_front(struct shadow *shadow, struct shadow_vcpu *vcpu, struct kept_root *kept);
+/* The guest has flushed all translations of @pcid, or of ANY_PCID. */
+void root_cache_flush(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid);
+/* The guest has invalidated @gva; the batch has room for a leaf of each root. */
+void root_cache_sync_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
+			 gva_t gva, struct zap_batch *batch);
+/* Places that name @root. */
+unsigned int root_cache_count(const struct shadow *shadow, const struct shadow_page *root);
+/* May a CPU be on it? */
+bool root_in_use(const struct shadow *shadow, const struct shadow_page *sp);
+/* Nobody is on it: no vCPU keeps it any more. */
+void root_cache_forget(struct shadow *shadow, struct shadow_page *root);
+/* Empty the place. The last one to name a root zaps it. */
+void root_put(struct shadow *shadow, struct kept_root *kept, struct zap_batch *batch);
+
+/* No lock held: no vCPU runs any more, and each lets go of all its roots. */
+void shadow_put_roots(struct shadow *shadow);
+
+/* --- page_budget.c: how many shadow pages --------------------------------------------------------
+ */
+
+/*
+ * What a fault (or, with @root, the load of a root) may need is in the cache, and there is room for
+ * it. 0, -ENOMEM, or -ENOSPC: there is no room, and nothing that could go. Sleeps. In a section of
+ * slots_srcu.
+ */
+int shadow_prepare(struct shadow *shadow, struct shadow_cache *cache, bool root);
+/* May so many pages be published? Under mmu_lock: exact. */
+bool shadow_has_room(const struct shadow *shadow, unsigned int pages);
+/* mmu_lock: it was just used. */
+void shadow_page_used(struct shadow *shadow, struct shadow_page *sp);
+/* The same for path[levels], a root, to path[1]: each is newer than what hangs below it. */
+void shadow_path_used(struct shadow *shadow, struct shadow_page *const path[], int levels);
+/* mmu_lock: zap at least @pages, those not used for longest first. How many: fewer if no more can
+ * go. */
+unsigned long shadow_recycle_pages(struct shadow *shadow, unsigned long pages,
+				   struct zap_batch *batch);
+/* The machine has given a table. */
+void shadow_budget_grow(struct shadow *shadow);
+
 /* Points of a change of slots are hit with slots_lock held. */
 enum shadow_hook_point {
+	SHADOW_HOOK_FAULT_BEFORE_WALK,	 /* fault.c: the root is good, nothing read yet */
 	SHADOW_HOOK_WALK_BEFORE_MARK,	 /* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
@@ -490,7 +582,10 @@ struct shadow {
 		invalidate_end; /* the union of the open windows, while in_progress */
 	bool dead;		/* release ran: no entry is ever made again */
 	unsigned int gen;	/* pages of another are obsolete (zap_slot.c) */
+	/* The last used first: obsolete ones are not used any more, and last. */
 	struct list_head pages;
+	unsigned long nr_pages; /* of these; it and the budget are peeked at without mmu_lock */
+	unsigned long page_budget, page_limit; /* what may be now, and what was asked for */
 	struct list_head by_gfn[SHADOW_HASH_SIZE];
 	struct list_head by_spt[SHADOW_HASH_SIZE];
 	uint64_t sync_pass; /* the last number of a sync, or of a pass, that was given out */
@@ -504,6 +599,7 @@ struct shadow {
 	struct {
 		atomic64_t faults, fault_retries, refaults, invalidations, sptes_zapped;
 		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
+		atomic64_t pages_recycled;
 		atomic64_t synced, unsync_made, write_protected, flooded;
 	} stats;
 
@@ -551,8 +647,8 @@ bool shadow_clear_young(struct mmu_notifier *subscription, struct mm_struct *mm,
 			hva_t end);
 bool shadow_test_young(struct mmu_notifier *subscription, struct mm_struct *mm, hva_t address);
 
-/* shadow.c: 0 or -ENOMEM; sleeps. After 0 a fault (or, with @root, a CR3 load) finds all that it
- * may need. */
+/* shadow.c: 0 or -ENOMEM; sleeps. After 0 a fault (or, with @root, the load of a root) finds all
+ * that it may need. */
 int shadow_cache_topup(struct shadow *shadow, struct shadow_cache *cache, bool root);
 struct shadow_page *shadow_cache_take(struct shadow_cache *cache, int level);
 

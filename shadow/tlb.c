@@ -38,11 +38,6 @@ void zap_batch_init(struct zap_batch *batch)
 	batch->nr_frames = 0;
 }
 
-static bool zap_batch_empty(const struct zap_batch *batch)
-{
-	return !batch->nr_frames && list_empty(&batch->retired);
-}
-
 void zap_batch_close(struct shadow *shadow, struct zap_batch *batch)
 {
 	lockdep_assert_held(&shadow->mmu_lock);

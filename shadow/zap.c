@@ -9,7 +9,7 @@
  * docs/engines.md) may walk to it from its old place until it is retired; were it still in use
  * elsewhere, what is entered there would show at the old address.
  *  2. Zapping a table zaps its children, by rule 1.
- *  3. A root that some vCPU runs on is emptied, leaves all lists and stays until the last of them
+ *  3. A root that some vCPU keeps is emptied, leaves all lists and stays until the last of them
  * lets go of it. It is not used again: its vCPUs find it obsolete.
  *  4. Leaves of a zapped table wait in the page itself (gfns[]), so that no zap is ever too large
  * for a batch.
@@ -59,6 +59,7 @@ bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *b
 
 static void zap_children(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
 {
+	lockdep_assert_held(&shadow->mmu_lock);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		spte_t spte = READ_ONCE(sp->spt[i]);
 
@@ -82,8 +83,10 @@ static void unlink_from_parents(struct shadow_page *sp)
 }
 
 /* Rule 3. It may be done a second time, to a root that is let go of. */
-static void zapped(struct shadow_page *sp, struct zap_batch *batch)
+static void zapped(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
 {
+	if (!sp->zapped)
+		WRITE_ONCE(shadow->nr_pages, shadow->nr_pages - 1);
 	WRITE_ONCE(sp->zapped, true);
 	list_del_init(&sp->hash_link);
 	list_del_init(&sp->spt_link);
@@ -97,7 +100,7 @@ void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *b
 	lockdep_assert_held(&shadow->mmu_lock);
 	unlink_from_parents(sp);
 	zap_children(shadow, sp, batch);
-	zapped(sp, batch);
+	zapped(shadow, sp, batch);
 }
 
 /* Rule 2 is kept by whoever made them all obsolete: he zaps the children too, in their turn. */
@@ -116,5 +119,5 @@ void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap
 		rmap_remove(&spte_to_child(shadow, spte)->parents, &sp->spt[i]);
 		WRITE_ONCE(sp->spt[i], 0);
 	}
-	zapped(sp, batch);
+	zapped(shadow, sp, batch);
 }

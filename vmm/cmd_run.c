@@ -204,6 +204,7 @@ static int create_vm(struct run *run)
 		.swap_bytes = args->swap_bytes,
 		.swap_dir = args->swap_dir,
 		.seed = args->seed,
+		.shadow_pages = args->shadow_pages,
 		.broken = args->broken,
 		.audit = args->audit,
 		.console = run->console.stream,

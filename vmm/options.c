@@ -9,6 +9,7 @@
 
 #include "notifier/sync/util.h"
 #include "vmm/options.h"
+#include "vmm/vm.h"
 #include "vmm/why.h"
 
 #define MAX_DURATION_S (366UL * 24 * 3600)
@@ -123,6 +124,21 @@ int parse_seed(const char *text, uint64_t *seed, char *why, size_t why_len)
 		return why_fail(why, why_len, -EINVAL,
 				"'%s' is no seed: give a number from 0 to 2^63 - 1", text);
 	*seed = value;
+	return 0;
+}
+
+int parse_shadow_pages(const char *text, unsigned long *pages, char *why, size_t why_len)
+{
+	const char *s = text;
+	uint64_t value;
+
+	if (parse_digits(&s, 10, &value) || *s)
+		return why_fail(why, why_len, -EINVAL, "'%s' is no number of shadow pages", text);
+	if (value < vm_min_shadow_pages())
+		return why_fail(why, why_len, -EINVAL,
+				"--shadow-pages %s is too few: a guest needs %lu to get on", text,
+				vm_min_shadow_pages());
+	*pages = value;
 	return 0;
 }
 

@@ -26,6 +26,7 @@ enum {
 	KEY_QUIET,
 	KEY_BREAK,
 	KEY_AUDIT,
+	KEY_SHADOW_PAGES,
 	KEY_DUMP_SHADOW,
 	KEY_WHY,
 };
@@ -43,6 +44,10 @@ static const struct argp_option run_options[] = {
 	 "A swap file in TMPDIR or /var/tmp, 0 for none (default: as large as RAM where --frames "
 	 "or "
 	 "--chaos asks for one)",
+	 0},
+	{"shadow-pages", KEY_SHADOW_PAGES, "N", 0,
+	 "At most so many shadow page tables; the least recently used make room (default: as many "
+	 "as it takes)",
 	 0},
 	{"chaos", KEY_CHAOS, "KIND[=OPS_PER_SECOND],...", 0,
 	 "Move the guest's memory while it runs. Kinds: migrate, unmap, protect, fork, merge, "
@@ -166,6 +171,9 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 		break;
 	case KEY_BREAK:
 		err = parse_break(arg, &args->broken, why, sizeof(why));
+		break;
+	case KEY_SHADOW_PAGES:
+		err = parse_shadow_pages(arg, &args->shadow_pages, why, sizeof(why));
 		break;
 	case KEY_AUDIT:
 		args->audit = SHADOW_AUDIT_SEMANTIC;

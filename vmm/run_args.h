@@ -21,7 +21,8 @@ struct run_args {
 	uint64_t seed;		/* from the command line or, without --seed, random */
 	const char *stats_path; /* NULL: none; "-": stdout */
 	bool quiet;
-	unsigned int broken; /* SHADOW_BREAK_* */
+	unsigned long shadow_pages; /* 0: as many as it takes */
+	unsigned int broken;	    /* SHADOW_BREAK_* */
 	enum shadow_audit_level audit;
 	const char *dump_path; /* of --dump-shadow; NULL: none; "-": stdout */
 	bool why;

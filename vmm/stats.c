@@ -213,6 +213,7 @@ json_t *stats_to_json(const struct run_stats *stats)
 	put_count(object, &ok, "frames_shot", shadow->frames_shot);
 	put_count(object, &ok, "batches_waited", shadow->batches_waited);
 	put_count(object, &ok, "tables_retired", shadow->tables_retired);
+	put_count(object, &ok, "pages_recycled", shadow->pages_recycled);
 	put_count(object, &ok, "synced", shadow->synced);
 	put_count(object, &ok, "unsync_made", shadow->unsync_made);
 	put_count(object, &ok, "write_protected", shadow->write_protected);

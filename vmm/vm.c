@@ -56,6 +56,11 @@ uint64_t vm_pool_frames(uint64_t ram_bytes)
 	return ram + ram / 8 + ram / 128 + TABLE_FRAMES + 1024;
 }
 
+unsigned long vm_min_shadow_pages(void)
+{
+	return shadow_min_page_budget(4, VM_MAX_VCPUS);
+}
+
 uint64_t vm_min_frames(uint64_t ram_bytes, const struct elf_image *image)
 {
 	return boot_frames(ram_bytes, image) + TABLE_FRAMES;
@@ -167,6 +172,9 @@ static int create_shadow(struct vm *vm, char *why, size_t why_len)
 		goto fail;
 	shadow_set_break(vm->shadow, vm->config.broken);
 	shadow_set_audit(vm->shadow, vm->config.audit);
+	err = shadow_set_page_budget(vm->shadow, vm->config.shadow_pages);
+	if (err)
+		goto destroy_shadow;
 	err = shadow_create_memslot(vm->shadow, 0, 0, vm->config.ram_bytes >> PAGE_SHIFT,
 				    VM_RAM_HVA);
 	if (err)

@@ -59,7 +59,8 @@ struct vm_config {
 	uint64_t swap_bytes; /* 0: none */
 	const char *swap_dir;
 	uint64_t seed;
-	unsigned int broken; /* SHADOW_BREAK_* */
+	unsigned long shadow_pages; /* at most; 0: as many as it takes */
+	unsigned int broken;	    /* SHADOW_BREAK_* */
 	enum shadow_audit_level audit;
 	FILE *console; /* the guest's output; NULL: dropped. The caller's, outlives the vm */
 };
@@ -96,6 +97,8 @@ struct vm {
 uint64_t vm_pool_frames(uint64_t ram_bytes);
 
 /* The least that @image and the tables take, on the guest's side and on ours. */
+/* As few shadow pages as a guest gets on with. */
+unsigned long vm_min_shadow_pages(void);
 uint64_t vm_min_frames(uint64_t ram_bytes, const struct elf_image *image);
 
 /* The largest guest RAM whose pool is at most @pool_bytes, in whole MiB. */

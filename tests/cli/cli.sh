@@ -200,6 +200,8 @@ part_usage() {
 		"$gnomon" run hello --ram borrowed
 	refused frames_0 64 'a machine without memory' "$gnomon" run hello --frames 0
 	refused frames_text 64 "'lots' is no size" "$gnomon" run hello --frames lots
+	refused shadow_pages_18 64 '18 is too few: a guest needs 19' "$gnomon" run hello --shadow-pages 18
+	refused shadow_pages_text 64 "'lots' is no number" "$gnomon" run hello --shadow-pages lots
 	refused chaos_rate 64 'operations per second' "$gnomon" run hello --chaos migrate=0
 	refused audit_level 64 "'9' is no level of audits.*0 .off., 1" "$gnomon" run hello --audit=9
 	refused audit_level_word 64 "'9' is no level of audits" "$gnomon" run --audit 9 hello
@@ -369,6 +371,12 @@ part_endings() {
 	exits 125
 	says 'guest killed: out of frames: [0-9]+ of 1024 are free.*no swap file'
 	stats outcome=killed frames_bytes=4194304 swap_bytes=0 warnings=0
+	end
+
+	begin few_shadow_pages
+	run "$gnomon" run memcheck --mem 64M --shadow-pages 19 --seed 1 --duration 2 --quiet --stats stats
+	exits 0
+	stats outcome=exited corruptions=0 warnings=0 "pages_recycled>16"
 	end
 
 	begin out_of_swap

@@ -290,6 +290,7 @@ TEST(audit_leaf, leaf_where_nothing_may_be_read)
 	cpu = *shadow_get_cpu(g.shadow, 0);
 	cpu.user = true;
 	expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), 0);
+	shadow_invlpg(g.shadow, 0, GVA); /* of the supervisor's view, which is kept */
 	expect_eq(guest_load(&g, 0, GVA), 1);
 	sp = page_at(&g, 1);
 	sptep = &sp->spt[table_index(GVA, 1)];

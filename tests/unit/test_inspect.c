@@ -104,9 +104,10 @@ TEST(inspect, large_pages_views_and_the_machines_own)
 	const gva_t high = -(2UL << 30);
 	struct guest_cpu cpu;
 	struct guest_mem g;
-	pfn_t supervisor, user;
+	pfn_t supervisor, user, kept;
 
 	guest_mem_create(&g, &many);
+	kept = g.shadow->vcpu[0].root->table;
 	guest_write(&g, guest_pte_gpa(&g, g.cr3, high, 2),
 		    GUEST_PTE_RW | GUEST_PTE_PS | GUEST_PTE_U | 5UL << 59);
 	guest_write(&g, PAGE, 1);
@@ -124,8 +125,6 @@ TEST(inspect, large_pages_views_and_the_machines_own)
 
 	dump(&g);
 	expect_text(&sink,
-		    "root gfn 0x3f frame %#lx, user wp nx pkru 0x4, vCPU 1 2\n"
-		    "  0xff00000000000000-0xff00ffffffffffff the machine's own\n"
 		    "root gfn 0x3f frame %#lx, supervisor wp nx smep pkru 0x4, vCPU 0\n"
 		    "  0xff00000000000000-0xff00ffffffffffff the machine's own\n"
 		    "  level 4 0xffff000000000000 gfn 0x3e frame %#lx wux\n"
@@ -133,9 +132,30 @@ TEST(inspect, large_pages_views_and_the_machines_own)
 		    "      level 2 0xffffffff80000000 gfn 0x3c frame %#lx wux\n"
 		    "        level 1 0xffffffff80000000 gfn 0 frame %#lx wux direct dirty key 5\n"
 		    "          0xffffffff80003000-0xffffffff80003fff gfn 0x3 frame %#lx rw-\n"
-		    "tables: 6, pages: 1\n",
-		    user, supervisor, page_of(&g, high, 4)->table, page_of(&g, high, 3)->table,
-		    page_of(&g, high, 2)->table, page_of(&g, high, 1)->table, frame_of(&g, PAGE));
+		    "root gfn 0x3f frame %#lx, user wp nx pkru 0x4, vCPU 1 2\n"
+		    "  0xff00000000000000-0xff00ffffffffffff the machine's own\n"
+		    "root gfn 0x3f frame %#lx, supervisor wp nx, kept\n"
+		    "  0xff00000000000000-0xff00ffffffffffff the machine's own\n"
+		    "tables: 7, pages: 1\n",
+		    supervisor, page_of(&g, high, 4)->table, page_of(&g, high, 3)->table,
+		    page_of(&g, high, 2)->table, page_of(&g, high, 1)->table, frame_of(&g, PAGE),
+		    user, kept);
+	guest_mem_destroy(&g);
+}
+
+TEST(inspect, a_root_of_no_memory)
+{
+	const struct guest_mem_config empty = {.no_identity = true};
+	struct guest_mem g;
+
+	guest_mem_create(&g, &empty);
+	expect_eq(shadow_load_cr3(g.shadow, 0, 1UL << 30), 0);
+	dump(&g);
+	expect_text(&sink,
+		    "root of no memory, frame %#lx, supervisor wp nx, vCPU 0\n"
+		    "root gfn 0x3f frame %#lx, supervisor wp nx, kept\n"
+		    "tables: 2, pages: 0\n",
+		    g.shadow->vcpu[0].root->table, g.shadow->vcpu[0].roots[1].root->table);
 	guest_mem_destroy(&g);
 }
 

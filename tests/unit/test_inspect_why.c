@@ -84,7 +84,7 @@ TEST(inspect_why, every_view_of_the_tables)
 			    "it; a write is the guest's fault, #PF 0x7: no right to it; a "
 			    "fetch is the guest's fault, #PF 0x15: no right to it\n");
 	/* Of other tables nothing is told. */
-	expect_eq(shadow_load_cr3(g.shadow, 1, guest_new_table(&g)), 0);
+	expect_eq(shadow_load_cr3(g.shadow, 0, guest_new_table(&g)), 0);
 	explain(&g, GVA);
 	expect(!strstr(sink.text, "shadow user"));
 	destroy(&g);

@@ -13,6 +13,20 @@
 #define KIB 1024UL
 #define MIB (KIB * KIB)
 
+TEST(options, shadow_pages)
+{
+	static const char *const bad[] = {
+		"", "18", "0", "-20", "20x", "0x20", "99999999999999999999"};
+	unsigned long pages = 0;
+	char why[256];
+
+	expect_eq(parse_shadow_pages("19", &pages, why, sizeof(why)), 0);
+	expect_eq(pages, 19);
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		expect_eq(parse_shadow_pages(bad[i], &pages, why, sizeof(why)), -EINVAL);
+	expect_eq(pages, 19);
+}
+
 TEST(options, sizes)
 {
 	static const struct {

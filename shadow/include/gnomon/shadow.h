@@ -61,6 +61,14 @@ int shadow_create_memslot(struct shadow *shadow, unsigned int id, gfn_t base_gfn
 			  hva_t hva);
 
 /*
+ * At most so many shadow pages, of one table each; 0: as many as the machine has tables for. Where
+ * more are wanted those go that were not used for longest, now or at a fault. 0; -EINVAL for fewer
+ * than shadow_min_page_budget(), with which every vCPU gets on.
+ */
+int shadow_set_page_budget(struct shadow *shadow, unsigned long pages);
+unsigned long shadow_min_page_budget(unsigned int levels, unsigned int nr_vcpus);
+
+/*
  * What one knows of the slots is good as long as this stays as it was, and was even: it is odd
  * while a change is on its way, when some readers have the old set and some the new.
  */
@@ -101,6 +109,9 @@ struct guest_cpu {
 	bool ac;		 /* RFLAGS.AC */
 	unsigned int maxphyaddr; /* 36 to 52; the same for all CPUs of a guest */
 };
+
+/* Of a value that is loaded into CR3, with CR4.PCIDE: no flush. Never in the register. */
+#define GUEST_CR3_NOFLUSH (1UL << 63)
 
 #define GUEST_CR0_WP	(1UL << 16)
 #define GUEST_CR0_PG	(1UL << 31)
@@ -163,18 +174,21 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 				struct shadow_fault *fault);
 
 /*
- * The guest loads CR3: whatever is shadowed for that root is brought into line with the guest's
- * tables, and the root is loaded into the machine. The guest tables at @cr3 need not be valid or
- * even inside a slot: then every access faults to the guest. 0; -EINVAL for bits that are reserved
- * in CR3, -ENOMEM (the previous root stays loaded).
+ * The guest loads CR3, and with it flushes the translations of the PCID that it loads (of all that
+ * there are, without CR4.PCIDE), but for GUEST_CR3_NOFLUSH: what is shadowed for them is brought
+ * into line with the guest's tables, those of global pages too. The guest tables at @cr3 need not
+ * be valid or even inside a slot: then every access faults to the guest. 0; -EINVAL for bits that
+ * are reserved in CR3, -ENOMEM (the previous root stays loaded).
  */
 int shadow_load_cr3(struct shadow *shadow, unsigned int vcpu, uint64_t cr3);
 
 /*
  * The virtual CPU as it is from here on: another privilege, other control registers, another PKRU.
- * Where its accesses may do other things than before, or CR3 changes, this is as good as a load of
- * CR3. 0; -EINVAL for what cannot be: no paging, no PAE, another LA57 than the machine has, a width
- * of addresses or a CR3 that no CPU has; -ENOMEM. After an error all is as before.
+ * What its accesses may do changes at once, and nothing is flushed by that: to go from user to
+ * kernel and back is cheap. What a MOV to CR3 or CR4 flushes is flushed here: the PCID if CR3
+ * changes, or if SMEP is switched on; everything if PGE changes, or if PCIDE is switched off. 0;
+ * -EINVAL for what cannot be: no paging, no PAE, another LA57 than the machine has, a width of
+ * addresses or a CR3 that no CPU has; -ENOMEM. After an error all is as before.
  *
  * A CPU starts as a kernel's with WP, NXE and 52 bits of physical addresses, and no root: this, or
  * shadow_load_cr3(), comes before the first fault.
@@ -183,9 +197,25 @@ int shadow_set_cpu(struct shadow *shadow, unsigned int vcpu, const struct guest_
 /* As it is; to be copied and changed. Belongs to the vCPU's thread. */
 const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int vcpu);
 
-/* The guest executes INVLPG: @gva's translation is brought into line with the guest's tables, on
- * every CPU that shares the table. */
+/* The guest executes INVLPG: @gva's translation, whatever its PCID, is brought into line with the
+ * guest's tables, on every CPU that shares the table. */
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu, gva_t gva);
+
+/* INVPCID, by what it is of. Translations of global pages are included in any case. */
+enum guest_invpcid {
+	INVPCID_ADDRESS,     /* @gva's translation in @pcid */
+	INVPCID_CONTEXT,     /* all of @pcid */
+	INVPCID_ALL_GLOBAL,  /* all */
+	INVPCID_ALL_CONTEXTS /* all, but global pages' need not be */
+};
+
+/*
+ * The guest executes INVPCID; @pcid and @gva are the two words of its descriptor. 0, or -EINVAL
+ * where a CPU raises #GP: an unknown type, a PCID of more than 12 bits, one that is not 0 without
+ * CR4.PCIDE, an address that is not canonical.
+ */
+int shadow_invpcid(struct shadow *shadow, unsigned int vcpu, uint64_t type, uint64_t pcid,
+		   gva_t gva);
 
 /*
  * Guest memory as the guest would reach it, for instruction fetch and emulation. shadow_read_gva
@@ -266,6 +296,7 @@ struct shadow_stats {
 	uint64_t frames_shot;	 /* frames named in them */
 	uint64_t batches_waited; /* invalidations that had to wait for an earlier batch */
 	uint64_t tables_retired;
+	uint64_t pages_recycled;  /* shadow pages that made room for others */
 	uint64_t synced;	  /* tables of leaves compared with the guest's */
 	uint64_t unsync_made;	  /* tables of leaves that a store has put out of step */
 	uint64_t write_protected; /* RET_PF_WRITE_PROTECTED among the faults */

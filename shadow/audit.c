@@ -75,7 +75,7 @@ static bool roles_fit(const struct shadow_page *sp, const struct shadow_page *ch
 
 static void audit_link(struct audit *audit, struct shadow_page *sp, unsigned int index)
 {
-	struct shadow_page *child = spte_to_child(audit->shadow, sp->spt[index]);
+	struct shadow_page *child = spte_to_child(audit->shadow, READ_ONCE(sp->spt[index]));
 
 	if (!child) {
 		audit_found(audit, SHADOW_BAD_LINK,
@@ -113,8 +113,9 @@ static void audit_parent(spte_t *sptep, void *arg)
 	const struct audit_parents *parents = arg;
 	const struct shadow_page *child = parents->child;
 	const struct shadow_page *sp = sptep_to_sp(parents->audit->shadow, sptep);
+	spte_t spte = READ_ONCE(*sptep);
 
-	if (!sp || !spte_present(*sptep) || spte_pfn(*sptep) != child->table)
+	if (!sp || !spte_present(spte) || spte_pfn(spte) != child->table)
 		audit_found(parents->audit, SHADOW_BAD_PARENT,
 			    "a parent of the page of gfn %#lx, level %u, does not link to it",
 			    child->gfn, child->role.level);
@@ -217,7 +218,7 @@ static void audit_batches(struct audit *audit)
 static void audit_root(struct audit *audit, const struct shadow_page *root)
 {
 	for (unsigned int i = 0; root && root->zapped && i < TABLE_ENTRIES; i++) {
-		if (spte_present(root->spt[i]))
+		if (spte_present(READ_ONCE(root->spt[i])))
 			audit_found(audit, SHADOW_BAD_RETIRED,
 				    "entry %u of the zapped root of gfn %#lx", i, root->gfn);
 	}

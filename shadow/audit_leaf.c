@@ -90,7 +90,7 @@ static void audit_rmap_entry(spte_t *sptep, void *arg)
 	const struct audit_rmap *rmap = arg;
 	const struct shadow_page *sp = sptep_to_sp(rmap->audit->shadow, sptep);
 
-	if (!sp || sp->role.level != 1 || !spte_present(*sptep))
+	if (!sp || sp->role.level != 1 || !spte_present(READ_ONCE(*sptep)))
 		audit_found(rmap->audit, SHADOW_BAD_RMAP,
 			    "the rmap of gfn %#lx names what is no leaf", rmap->gfn);
 	else if (sp->gfns[sptep - sp->spt] != rmap->gfn)
@@ -132,7 +132,7 @@ static uint64_t count_leaves(struct shadow *shadow)
 
 	list_for_each_entry(sp, &shadow->pages, link) {
 		for (unsigned int i = 0; sp->role.level == 1 && i < TABLE_ENTRIES; i++)
-			nr += spte_present(sp->spt[i]);
+			nr += spte_present(READ_ONCE(sp->spt[i]));
 	}
 	return nr;
 }

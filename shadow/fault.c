@@ -146,8 +146,8 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 	gfn_t gfn;
 	struct shadow_role role = child_role(sp, walk, &gfn);
 
-	if (spte_present(*sptep)) {
-		child = spte_to_child(shadow, *sptep);
+	if (spte_present(READ_ONCE(*sptep))) {
+		child = spte_to_child(shadow, READ_ONCE(*sptep));
 		ASSERT(child, "a directory entry of ours links to a page of ours");
 		if (child->gfn == gfn && child->role.word == role.word)
 			return child;
@@ -174,7 +174,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	unsigned int index = table_index(map->walk->gva, 1);
 	gfn_t rel_gfn = map->walk->gfn - map->slot->base_gfn;
 	spte_t *sptep = &sp->spt[index];
-	spte_t old = *sptep;
+	spte_t old = READ_ONCE(*sptep); /* whoever asks for ages clears A, without mmu_lock */
 	spte_t new = make_leaf_spte(map->pfn, map->rights);
 
 	if (spte_present(old)) {

@@ -81,7 +81,7 @@ static unsigned int role_pkey(struct shadow_role role, uint64_t gpte)
 /* @sp shadows a guest's table, above the leaves. */
 bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index)
 {
-	const struct shadow_page *child = spte_to_child(shadow, sp->spt[index]);
+	const struct shadow_page *child = spte_to_child(shadow, READ_ONCE(sp->spt[index]));
 	uint64_t gpte = read_gpte(shadow, sp, index);
 	struct shadow_role role = sp->role;
 
@@ -135,13 +135,13 @@ void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct
 		unsigned int index = table_index(gva, sp->role.level);
 		struct shadow_page *child;
 
-		if (!spte_present(sp->spt[index]))
+		if (!spte_present(READ_ONCE(sp->spt[index])))
 			return;
 		if (sp->role.level == 1) {
 			sync_leaf(shadow, sp, index, batch);
 			return;
 		}
-		child = spte_to_child(shadow, sp->spt[index]);
+		child = spte_to_child(shadow, READ_ONCE(sp->spt[index]));
 		if (!link_in_step(shadow, sp, index)) {
 			zap_page(shadow, child, batch);
 			return;
@@ -196,7 +196,7 @@ static bool compare_leaves(struct sync *sync, struct shadow_page *sp)
 	bool edited = false;
 
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
-		if (!spte_present(sp->spt[i]))
+		if (!spte_present(READ_ONCE(sp->spt[i])))
 			continue;
 		if (zap_batch_full(sync->batch))
 			return false;
@@ -235,7 +235,7 @@ static bool sync_table(struct sync *sync, struct shadow_page *sp)
 
 		if (!spte_present(READ_ONCE(sp->spt[i])))
 			continue;
-		child = spte_to_child(sync->shadow, sp->spt[i]);
+		child = spte_to_child(sync->shadow, READ_ONCE(sp->spt[i]));
 		/* Those on the way to here are above @sp, and stay. */
 		if (!link_in_step(sync->shadow, sp, i))
 			zap_page(sync->shadow, child, sync->batch);

@@ -117,8 +117,8 @@ static struct shadow_page *find_stale_child(struct shadow *shadow, struct shadow
 					    unsigned int first, unsigned int last)
 {
 	for (unsigned int i = first; i <= last; i++) {
-		if (spte_present(sp->spt[i]) && !link_in_step(shadow, sp, i))
-			return spte_to_child(shadow, sp->spt[i]);
+		if (spte_present(READ_ONCE(sp->spt[i])) && !link_in_step(shadow, sp, i))
+			return spte_to_child(shadow, READ_ONCE(sp->spt[i]));
 	}
 	return NULL;
 }

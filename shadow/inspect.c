@@ -80,6 +80,7 @@ struct row {
 	pfn_t pfn;	/* the same */
 	spte_t spte;	/* of leaves: the first */
 	uint64_t vcpus; /* of a root */
+	bool unsync;	/* of a table */
 };
 
 struct rows {
@@ -154,6 +155,7 @@ static void add_table(struct rows *rows, const struct shadow_page *sp, gva_t gva
 		.gfn = sp->gfn,
 		.pfn = sp->table,
 		.vcpus = root_vcpus(shadow, sp),
+		.unsync = sp->unsync && !sp->role.direct,
 	};
 	uint64_t step = table_pages(sp->role.level - 1) << PAGE_SHIFT;
 
@@ -229,6 +231,8 @@ static void format_row(struct line *line, const struct row *row, int levels)
 		line_add(line, " direct%s", row->role.dirty ? " dirty" : "");
 	if (row->kind == ROW_TABLE && row->role.pkey)
 		line_add(line, " key %u", row->role.pkey);
+	if (row->unsync)
+		line_add(line, " unsync");
 	line_add_vcpus(line, row->vcpus);
 	if (root && !row->vcpus)
 		line_add(line, ", kept");

@@ -38,13 +38,14 @@ struct why {
 	struct guest_walk walk;
 
 	bool has_slot, has_area;
-	unsigned int slot_id;
+	unsigned int slot_id, slot_flags;
 	gfn_t slot_gfn;
 	uint64_t slot_pages;
 	hva_t slot_hva;
 	hva_t hva;
 	struct mm_area area;
 	struct mm_page page;
+	int table_level; /* the page is a table of the guest's, of that level, in step; 0: none */
 
 	unsigned int nr_views, views_left; /* left out */
 	struct view_path view[MAX_VIEWS];  /* the vCPU's own comes first */
@@ -107,12 +108,29 @@ static void look_at_host(struct why *why)
 		return;
 	why->has_slot = true;
 	why->slot_id = slot->id;
+	why->slot_flags = slot->flags;
 	why->slot_gfn = slot->base_gfn;
 	why->slot_pages = slot->npages;
 	why->slot_hva = slot->hva;
 	why->hva = memslot_hva(slot, why->walk.gfn) + (why->gva & ~PAGE_MASK);
 	why->has_area = mm_lookup_area(shadow->mm, why->hva, &why->area);
 	mm_lookup_page(shadow->mm, why->hva, &why->page);
+}
+
+/* Is the page a table, whose stores must not go unseen (write_protect.c)? The highest level counts:
+ * a store to leaves is the guest's to do. */
+static void look_at_tables(struct why *why)
+{
+	struct shadow *shadow = why->shadow;
+	const struct shadow_page *sp;
+
+	spin_lock(&shadow->mmu_lock);
+	list_for_each_entry(sp, shadow_page_bucket(shadow, why->walk.gfn), hash_link) {
+		if (sp->gfn == why->walk.gfn && !sp->role.direct && !sp->unsync &&
+		    sp->role.level > why->table_level)
+			why->table_level = sp->role.level;
+	}
+	spin_unlock(&shadow->mmu_lock);
 }
 
 /* False: there is no address space any more. */
@@ -126,8 +144,10 @@ static bool look(struct why *why)
 	if (alive)
 		why->walk_ret =
 			guest_walk_look(shadow, &why->cpu, why->gva, &why->walk, &why->error_code);
-	if (alive && why->walk.level)
+	if (alive && why->walk.level) {
 		look_at_host(why);
+		look_at_tables(why);
+	}
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return alive;
 }
@@ -184,8 +204,12 @@ static void tell_guest(struct why *why, struct line *line)
 		tell(why, line);
 	}
 	if (why->walk_ret == -EAGAIN) {
-		line_add(line, "guest  level %d gfn %#lx is at hva %#lx, and not in memory now",
-			 walk->reached - 1, walk->table_gfn[walk->reached - 1], walk->bad_hva);
+		line_add(line, "guest  level %d gfn %#lx ", walk->reached - 1,
+			 walk->table_gfn[walk->reached - 1]);
+		if (walk->bad_hva == INVALID_HVA)
+			line_add(line, "is in a slot that is being moved or deleted");
+		else
+			line_add(line, "is at hva %#lx, and not in memory now", walk->bad_hva);
 		tell(why, line);
 	} else if (table_is_missing(why)) {
 		line_add(line, "guest  level %d gfn %#lx is in no slot", walk->reached - 1,
@@ -224,8 +248,10 @@ static void tell_host(struct why *why, struct line *line)
 		tell(why, line);
 		return;
 	}
-	line_add(line, "slot   %u gfn %#lx-%#lx at hva %#lx", why->slot_id, why->slot_gfn,
-		 why->slot_gfn + why->slot_pages - 1, why->slot_hva);
+	line_add(line, "slot   %u gfn %#lx-%#lx at hva %#lx%s%s", why->slot_id, why->slot_gfn,
+		 why->slot_gfn + why->slot_pages - 1, why->slot_hva,
+		 why->slot_flags & MEMSLOT_READONLY ? " read-only" : "",
+		 why->slot_flags & MEMSLOT_INVALID ? " being moved or deleted" : "");
 	tell(why, line);
 	if (!why->has_area) {
 		line_add(line, "host   hva %#lx is in no area", why->hva);
@@ -302,18 +328,24 @@ static void add_host_verdict(const struct why *why, bool write, struct line *lin
 					  walk->dirty || write);
 	spte_t spte;
 
-	if (!why->has_slot)
+	if (!why->has_slot || (write && (why->slot_flags & MEMSLOT_READONLY)))
 		line_add(line, "goes to a device, if there is one");
+	else if (why->slot_flags & MEMSLOT_INVALID)
+		line_add(line, "faults until the slot is moved or deleted");
 	else if (!(rights & ACC_READ))
 		line_add(line, "kills the guest: no entry can say execute-only");
 	else if (!why->has_area || !(why->area.prot & (write ? MM_PROT_WRITE : MM_PROT_READ)))
 		line_add(line, "waits or kills the guest: the host refuses it");
+	else if (write && why->table_level > 1)
+		line_add(line, "is carried out for the guest: the page is a table of its own");
 	else if (why->page.kind != MM_PAGE_PRESENT)
 		line_add(line, "faults once: the host has to get the page");
 	else if (write && !(why->page.prot & MM_PROT_WRITE))
 		line_add(line, "faults once: the host has to make its page writable");
 	else if (write && !walk->dirty)
 		line_add(line, "faults once: the guest's D bit has to be set");
+	else if (write && why->table_level)
+		line_add(line, "faults once: a table of the guest's comes out of step");
 	else if (leaf_of(&why->view[0], &spte))
 		line_add(line, "faults once: the shadow's entry has too little");
 	else
@@ -335,7 +367,10 @@ static void add_verdict(const struct why *why, uint32_t access, struct line *lin
 	else if (ret == -EFAULT)
 		add_guest_fault(why, code, line);
 	else if (ret)
-		line_add(line, "faults: the host has to get a table of the guest's first");
+		line_add(line, "faults: %s",
+			 why->walk.bad_hva == INVALID_HVA
+				 ? "the slot of a table of the guest's is being moved or deleted"
+				 : "the host has to get a table of the guest's first");
 	else
 		add_host_verdict(why, access & PFERR_WRITE, line);
 }
@@ -387,6 +422,11 @@ void shadow_explain(struct shadow *shadow, unsigned int vcpu, gva_t gva, shadow_
 		tell_host(&why, &line);
 	for (unsigned int i = 0; i < why.nr_views; i++)
 		tell_view(&why, &why.view[i], &line);
+	if (why.table_level) {
+		line_add(&line, "shadow gfn %#lx is a table of level %d, in step", why.walk.gfn,
+			 why.table_level);
+		tell(&why, &line);
+	}
 	if (why.views_left) {
 		line_add(&line, "shadow and %u more views", why.views_left);
 		tell(&why, &line);

@@ -178,6 +178,34 @@ TEST(audit, pages_that_are_alike)
 	destroy(&g);
 }
 
+/* Of what became obsolete nothing is used any more (K-25). */
+TEST(audit, link_to_an_obsolete_table)
+{
+	struct shadow_page *sp;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	sp = page_at(&g, 2);
+	sp->gen--;
+	expect_found(&g, SHADOW_BAD_LINK,
+		     "link: entry 0 of the table of gfn 0x3e names an obsolete");
+	sp->gen++;
+	destroy(&g);
+}
+
+TEST(audit, zapped_root_with_an_entry)
+{
+	struct shadow_page *root;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	root = page_at(&g, 4);
+	root->zapped = true;
+	expect_found(&g, SHADOW_BAD_RETIRED, "of the zapped root of gfn 0x3f");
+	root->zapped = false;
+	destroy(&g);
+}
+
 TEST(audit, table_that_is_not_where_it_was)
 {
 	struct shadow_page *sp;

@@ -85,6 +85,19 @@ TEST(audit_leaf, a_table_of_ours)
 	destroy(&g);
 }
 
+TEST(audit_leaf, slot_by_another_id)
+{
+	struct memslots *slots;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	slots = shadow_memslots(g.shadow);
+	slots->by_id[5] = slots->by_id[0];
+	expect_found(&g, SHADOW_BAD_SLOT, "slot: the indexes of the memslots differ");
+	slots->by_id[5] = NULL;
+	destroy(&g);
+}
+
 TEST(audit_leaf, rmap_misses_a_leaf)
 {
 	struct guest_mem g;

@@ -76,7 +76,7 @@ TEST(inspect, what_follows_is_one_line)
 		"root gfn 0x3f frame %#lx, supervisor wp nx, vCPU 0 1\n"
 		"  level 3 0x0000000000000000 gfn 0x3e frame %#lx wux\n"
 		"    level 2 0x0000000000000000 gfn 0x3d frame %#lx wux\n"
-		"      level 1 0x0000000010000000 gfn 0x3c frame %#lx wux\n"
+		"      level 1 0x0000000010000000 gfn 0x3c frame %#lx wux unsync\n"
 		"        0x0000000010000000-0x0000000010000fff gfn 0x3 frame %#lx r--\n"
 		"        0x0000000010001000-0x0000000010001fff gfn 0x4 frame %#lx rw-\n"
 		"        0x0000000010002000-0x0000000010003fff gfn 0x5-0x6 frame %#lx-%#lx r--\n"
@@ -88,6 +88,10 @@ TEST(inspect, what_follows_is_one_line)
 		page_at(&g, 1)->table, frame, frame + 1, frame + 2, frame + 3, frame + 4, frame + 6,
 		frame, frame + 1);
 
+	/* A sync protects the guest's table of leaves, if there is nothing to be done. */
+	expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+	dump(&g);
+	expect(!strstr(sink.text, "unsync"));
 	/* The frame is another: no more a line with the one before. */
 	expect_eq(mm_migrate_range(g.mm, guest_hva(PAGE + 3 * PAGE_SIZE), PAGE_SIZE), 1);
 	expect_eq(guest_load(&g, 0, GVA + 3 * PAGE_SIZE), 1);

@@ -7,6 +7,7 @@
 #include "tests/support/sink.h"
 
 #define NOT_HERE (GVA + 8 * PAGE_SIZE)
+#define OTHER	 (GVA + (1UL << 21))
 
 static const struct guest_mem_config config = {.no_identity = true, .audit = true};
 
@@ -155,6 +156,87 @@ TEST(inspect_why, no_memory_for_a_table_or_a_page)
 			    "a read is the guest's fault, #PF 0: no table at level 4");
 	expect_str_contains(sink.text, "guest  level 4 gfn 0x40000 is in no slot\n");
 	guest_mem_destroy(&g);
+}
+
+/* A slot while it is on its way: what a fault would find in the meantime. */
+static void look_meanwhile(void *arg)
+{
+	struct guest_mem *g = arg;
+
+	expect_str_contains(
+		verdict(g, NOT_HERE),
+		"a read faults until the slot is moved or deleted; a write faults until");
+	expect_str_contains(sink.text,
+			    "slot   1 gfn 0x1000-0x1007 at hva 0x6000000000 being moved or "
+			    "deleted\n");
+	guest_write(g, guest_pte_gpa(g, g->cr3, OTHER, 2), (0x1000UL << PAGE_SHIFT) | GUEST_PTE_RW);
+	expect_str_contains(verdict(g, OTHER),
+			    "a read faults: the slot of a table of the guest's is being moved");
+	expect_str_contains(sink.text,
+			    "guest  level 1 gfn 0x1000 is in a slot that is being moved or "
+			    "deleted\n");
+}
+
+TEST(inspect_why, slots_that_change)
+{
+	struct memslot_region rom = {.id = 1,
+				     .flags = MEMSLOT_READONLY,
+				     .base_gfn = 0x1000,
+				     .npages = 8,
+				     .hva = 0x6000000000UL};
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	expect_eq(mm_mmap(g.mm, rom.hva, 8 * PAGE_SIZE, MM_PROT_READ | MM_PROT_WRITE, NULL, 0), 0);
+	expect_eq(shadow_set_memslot(g.shadow, &rom), 0);
+	guest_map(&g, g.cr3, NOT_HERE, 0x1001UL << PAGE_SHIFT, GUEST_PTE_RW);
+	guest_load(&g, 0, NOT_HERE);
+	expect_str_contains(verdict(&g, NOT_HERE),
+			    "a read works; a write goes to a device, if there is one");
+	expect_str_contains(sink.text, "at hva 0x6000000000 read-only\n");
+	expect_eq(guest_try(&g, 0, MODEL_STORE, NOT_HERE, NULL), RET_PF_EMULATE);
+
+	rom.flags = 0;
+	expect_eq(shadow_set_memslot(g.shadow, &rom), 0);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_AFTER_ZAP, look_meanwhile, &g);
+	rom.base_gfn = 0x2000;
+	expect_eq(shadow_set_memslot(g.shadow, &rom), 0);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_AFTER_ZAP, NULL, NULL);
+	expect_str_contains(verdict(&g, NOT_HERE), "a read goes to a device, if there is one");
+	expect_str_contains(verdict(&g, OTHER), "no table at level 1");
+	destroy(&g);
+}
+
+/* A store to a table is seen, so that what came of it goes: by us, or by the guest itself. */
+TEST(inspect_why, tables_of_the_guests)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+	gpa_t table;
+
+	fixture(&g, &config);
+	table = guest_pte_gpa(&g, g.cr3, GVA, 2) & PAGE_MASK;
+	guest_map(&g, g.cr3, NOT_HERE, table, GUEST_PTE_RW | 0x60);
+	guest_load(&g, 0, NOT_HERE);
+	expect_str_contains(verdict(&g, NOT_HERE),
+			    "a read works; a write is carried out for the guest: the page is a "
+			    "table of its own; a fetch works");
+	expect_str_contains(sink.text, "shadow gfn 0x3d is a table of level 2, in step\nso ");
+	expect_eq(guest_fault(&g, 0, NOT_HERE, PFERR_WRITE, &fault), RET_PF_WRITE_PROTECTED);
+
+	table = guest_pte_gpa(&g, g.cr3, GVA, 1) & PAGE_MASK;
+	guest_map(&g, g.cr3, NOT_HERE, table, GUEST_PTE_RW | 0x60);
+	expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+	guest_load(&g, 0, NOT_HERE);
+	expect_str_contains(
+		verdict(&g, NOT_HERE),
+		"a read works; a write faults once: a table of the guest's comes out of "
+		"step; a fetch works");
+	expect_str_contains(sink.text, "shadow gfn 0x3c is a table of level 1, in step\nso ");
+	guest_store(&g, 0, NOT_HERE + 8 * 100, 0);
+	expect_str_contains(verdict(&g, NOT_HERE), "a write works");
+	expect(!strstr(sink.text, "in step"));
+	destroy(&g);
 }
 
 /* The faults that are the host's, and what one access makes of each. */

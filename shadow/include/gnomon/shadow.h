@@ -357,18 +357,14 @@ enum shadow_audit_level {
 };
 
 /* What an audit finds. */
-#define SHADOW_BAD_ENTRY (1u << 0) /* bits that no entry of ours has */
-#define SHADOW_BAD_LINK	 (1u << 1) /* names no live table, or one of another level */
-#define SHADOW_BAD_ROLE                                                          \
-	(1u << 2) /* a link to a table in a role, or of a gfn, that does not fit \
-		   */
-#define SHADOW_BAD_PARENT                                                       \
-	(1u << 3) /* a link that the child does not know, or the reverse (K-09) \
-		   */
+#define SHADOW_BAD_ENTRY    (1u << 0)  /* bits that no entry of ours has */
+#define SHADOW_BAD_LINK	    (1u << 1)  /* names no table in use of the level below */
+#define SHADOW_BAD_ROLE	    (1u << 2)  /* a link to a table whose role or gfn does not fit */
+#define SHADOW_BAD_PARENT   (1u << 3)  /* a link unknown to the child, or the reverse (K-09) */
 #define SHADOW_BAD_PAGE	    (1u << 4)  /* not found by gfn and role, or by its table */
 #define SHADOW_BAD_ORPHAN   (1u << 5)  /* neither linked nor a root */
 #define SHADOW_BAD_RETIRED  (1u << 6)  /* something is left in a table that goes (K-27) */
-#define SHADOW_BAD_SLOT	    (1u << 7)  /* a leaf of a gfn that no slot has */
+#define SHADOW_BAD_SLOT	    (1u << 7)  /* a leaf of a gfn in no slot; slots not to be found */
 #define SHADOW_BAD_RMAP	    (1u << 8)  /* a leaf that its rmap misses, or the reverse */
 #define SHADOW_BAD_GFN	    (1u << 9)  /* a leaf of another gfn than its table says (K-08) */
 #define SHADOW_BAD_FRAME    (1u << 10) /* another frame than the primary page table has */

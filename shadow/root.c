@@ -5,7 +5,7 @@
  *
  * A guest's edits of its tables take effect in the shadow at a fault, and at the latest where it
  * flushes: as a CPU's TLB would have it. What a flush reaches, and what may wait, is the business
- * of root_cache.c; here is what flushes.
+ * of root_cache.c; what is done to a root then, of sync.c; here is what flushes.
  *
  * A root belongs to a view (role.c). A vCPU whose view changes runs on another root of the same
  * CR3; no flush goes with that, since a TLB does not care who uses it.
@@ -84,17 +84,18 @@ static struct shadow_page *get_root(struct shadow *shadow, struct shadow_cache *
 	return root;
 }
 
-/* Bring the current root up to date if it must be; mmu_lock is dropped in between. True: what was
- * cleared there, by whomever, has to be shot down before the guest goes on. */
-static bool sync_current(struct shadow *shadow, struct shadow_vcpu *vcpu, struct zap_batch *batch)
+/*
+ * mmu_lock, which is dropped in between: the current root is brought up to date, if it must be.
+ * Nobody but this thread puts another in its place; but it may be obsolete afterwards.
+ */
+static void sync_current(struct shadow *shadow, struct shadow_vcpu *vcpu, struct zap_batch *batch)
 {
 	struct kept_root *current = &vcpu->roots[0];
 
 	if (!current->stale)
-		return false;
-	sync_root(shadow, current->root, batch);
+		return;
 	current->stale = false;
-	return true;
+	sync_root(shadow, current->root, batch);
 }
 
 /* mmu_lock: the vCPU's root is that of @key, and what gave way for it is vcpu->left. False, and
@@ -150,23 +151,41 @@ static void let_go(struct shadow *shadow, struct shadow_vcpu *vcpu)
 	zap_batch_flush(shadow, &batch);
 }
 
+/*
+ * mmu_lock, which is dropped: the end of a flush. The current root is brought up to date, and what
+ * was cleared in it, by whomever, is shot down. If it is obsolete (zap_slot.c) much may be unlinked
+ * already, and not zapped yet: then that is waited for (test_root: obsolete_under_the_sync). Among
+ * the kept ones this concerns the current root alone, since nobody comes back to the others.
+ */
+static void flush_current(struct shadow *shadow, struct shadow_vcpu *vcpu, struct zap_batch *batch)
+{
+	bool obsolete;
+
+	sync_current(shadow, vcpu, batch);
+	obsolete = shadow_page_obsolete(shadow, vcpu->root);
+	zap_batch_close(shadow, batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, batch);
+	if (obsolete)
+		shadow_zap_obsolete(shadow);
+}
+
 /* One attempt; false: see get_root(). In a section of slots_srcu. */
 static bool try_load_root(struct shadow *shadow, unsigned int vcpu_id, const struct guest_cpu *cpu,
 			  enum guest_flush flush)
 {
 	struct shadow_vcpu *vcpu = &shadow->vcpu[vcpu_id];
 	struct root_key key = root_key(shadow, cpu);
-	bool loaded, synced = false;
 	struct zap_batch batch;
+	bool loaded;
 
 	zap_batch_init(&batch);
 	spin_lock(&shadow->mmu_lock);
 	loaded = switch_root(shadow, vcpu, &key, &batch);
 	if (loaded) {
-		vcpu->cpu = *cpu;
 		if (flush != FLUSH_NOTHING)
 			root_cache_flush(shadow, vcpu, flush == FLUSH_ALL ? ANY_PCID : key.pcid);
-		synced = sync_current(shadow, vcpu, &batch);
+		vcpu->cpu = *cpu;
 	}
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
@@ -177,8 +196,15 @@ static bool try_load_root(struct shadow *shadow, unsigned int vcpu_id, const str
 	shadow->machine->ops->load_root(shadow->machine, vcpu_id, vcpu->root->table);
 	/* Pairs with root_in_use(): who sees this root does not see the CPU on another. */
 	smp_store_release(&vcpu->loaded, vcpu->root);
-	if (synced || !zap_batch_empty(&batch))
+	/* Who switches without a flush waits for nobody, unless a new root is a page that somebody
+	 * could write to. */
+	if (!zap_batch_empty(&batch))
 		zap_batch_flush(shadow, &batch);
+	/* The vCPU is in here, so it has used nothing of the root. */
+	if (vcpu->roots[0].stale) {
+		spin_lock(&shadow->mmu_lock);
+		flush_current(shadow, vcpu, &batch);
+	}
 	let_go(shadow, vcpu);
 	return true;
 }
@@ -250,38 +276,25 @@ const struct guest_cpu *shadow_get_cpu(const struct shadow *shadow, unsigned int
 	return &shadow->vcpu[vcpu_id].cpu;
 }
 
-/*
- * The guest has invalidated something of @pcid: it is dropped from the kept roots, and the batch is
- * flushed. Of a root that is obsolete (zap_slot.c) much may be unlinked already, and not zapped
- * yet: then that is waited for. Among the kept ones that concerns the current root alone, since
- * nobody comes back to the others.
- */
+/* The guest has invalidated all of @pcid, or of that @gva. */
 static void invalidate(struct shadow *shadow, struct shadow_vcpu *vcpu, unsigned int pcid,
 		       const gva_t *gva)
 {
 	struct zap_batch batch;
-	bool obsolete;
 	int id;
 
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	spin_lock(&shadow->mmu_lock);
-	if (gva) {
+	if (gva)
 		root_cache_sync_gva(shadow, vcpu, pcid, *gva, &batch);
-	} else {
+	else
 		root_cache_flush(shadow, vcpu, pcid);
-		sync_current(shadow, vcpu, &batch);
-	}
-	obsolete = shadow_page_obsolete(shadow, vcpu->root);
-	zap_batch_close(shadow, &batch);
-	spin_unlock(&shadow->mmu_lock);
-	zap_batch_flush(shadow, &batch);
-	if (obsolete)
-		shadow_zap_obsolete(shadow);
+	flush_current(shadow, vcpu, &batch);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 }
 
-/* A global page's translation has no PCID, so one address is dropped from every kept root. */
+/* A global page's translation has no PCID, so one address is synced in every kept root. */
 void shadow_invlpg(struct shadow *shadow, unsigned int vcpu_id, gva_t gva)
 {
 	invalidate(shadow, &shadow->vcpu[vcpu_id], ANY_PCID, &gva);

@@ -27,7 +27,8 @@
  *     Replayed by tests/unit/test_memslot_races.c (obsolete root).
  *  3. While it is being zapped, a CPU may use what is obsolete. Its guest may not notice: so what
  *     the guest does to be rid of a translation must reach what is obsolete, too. A new root does
- *     that for CR3; INVLPG, which cannot fail for lack of memory, finishes the zap.
+ *     that for CR3; INVLPG, which cannot fail for lack of memory, finishes the zap, as does a flush
+ *     whose root has become obsolete under it (root.c).
  */
 #include "shadow/shadow_internal.h"
 

@@ -268,6 +268,62 @@ TEST(cr3, no_memory_keeps_the_root)
 	destroy(&g);
 }
 
+struct half_zap {
+	struct shadow *shadow;
+	bool done;
+};
+
+/* All is obsolete, and one table above leaves has gone. */
+static void half_a_zap(void *arg)
+{
+	struct half_zap *half = arg;
+	struct shadow *shadow = half->shadow;
+	struct shadow_page *sp;
+	struct zap_batch batch;
+
+	if (half->done)
+		return;
+	half->done = true;
+	zap_batch_init(&batch);
+	spin_lock(&shadow->mmu_lock);
+	shadow->gen++;
+	list_for_each_entry(sp, &shadow->pages, link) {
+		if (sp->role.level == 2)
+			break;
+	}
+	zap_obsolete_page(shadow, sp, &batch);
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
+}
+
+/*
+ *   vCPU                                    who deletes a slot
+ *   ----                                    ------------------
+ *   loads CR3: its root is good
+ *                                           all is obsolete; a table above a leaf goes
+ *   syncs its root: the leaf is not below
+ *     it any more
+ *                                           (has not come to the leaf's table)
+ *   goes on with what its TLB remembers
+ *     ^ forbidden: it waits for that table
+ */
+TEST(cr3, obsolete_under_the_sync)
+{
+	struct half_zap half = {0};
+	struct guest_mem g;
+
+	fixture(&g);
+	half.shadow = g.shadow;
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	guest_map(&g, g.cr3, GVA, P2, GUEST_PTE_RW);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD, half_a_zap, &half);
+	expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+	expect(half.done);
+	expect_eq(guest_load(&g, 0, GVA), 2);
+	destroy(&g);
+}
+
 /* ---- the virtual CPU's state ---- */
 
 TEST(cpu, what_cannot_be)

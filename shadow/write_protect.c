@@ -135,18 +135,19 @@ static bool directory_written(struct shadow *shadow, struct shadow_page *sp, uns
 	return child;
 }
 
-/* Is @sp written to without being used? Then it goes, and its gfn may be written. A root that a
- * vCPU runs on cannot go; that is compared at its next sync. */
+/* Is @sp written to without being used? Then it goes, and its gfn may be written; also a root that
+ * is merely kept. One that a CPU may be on cannot go; that is compared at its next sync. */
 static bool flooded(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
 {
 	if (sp->unsync || ++sp->writes <= WRITE_FLOOD)
 		return false;
 	sp->writes = 0;
 	atomic64_inc(&shadow->stats.flooded);
-	if (sp->root_count) {
+	if (root_in_use(shadow, sp)) {
 		mark_unsync(shadow, sp);
 		return false;
 	}
+	root_cache_forget(shadow, sp);
 	zap_page(shadow, sp, batch);
 	return true;
 }

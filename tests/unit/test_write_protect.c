@@ -461,3 +461,29 @@ TEST(write_protect, flooded_root)
 	expect_eq(guest_try(&g, 0, MODEL_LOAD, P1, NULL), RET_PF_GUEST);
 	destroy(&g);
 }
+
+/* One that is merely kept goes. */
+TEST(write_protect, flooded_root_that_is_kept)
+{
+	struct guest_mem g;
+	uint64_t other;
+	gpa_t pte;
+
+	fixture(&g);
+	other = guest_new_table(&g);
+	pte = guest_pte_gpa(&g, g.cr3, GVA, 4);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	for (unsigned int cpu = 0; cpu < 2; cpu++)
+		expect_eq(shadow_load_cr3(g.shadow, cpu, other), 0);
+	for (int i = 0; i < 10; i++)
+		guest_edit(&g, pte + 4000, 0);
+	expect_eq(stats_of(&g).flooded, 1);
+	spin_lock(&g.shadow->mmu_lock);
+	expect(!shadow_page_of_gfn(g.shadow, g.cr3 >> PAGE_SHIFT));
+	spin_unlock(&g.shadow->mmu_lock);
+	for (unsigned int cpu = 0; cpu < 2; cpu++)
+		expect(!g.shadow->vcpu[cpu].roots[1].root);
+	reload(&g, 0);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	destroy(&g);
+}

@@ -110,11 +110,11 @@ static inline void list_splice_tail_init(struct list_head *list, struct list_hea
 	for (pos = list_entry((head)->next, __typeof__(*pos), member); &pos->member != (head); \
 	     pos = list_entry(pos->member.next, __typeof__(*pos), member))
 
-/* @pos may be deleted (and freed) in the body; @n is scratch. */
 #define list_for_each_entry_reverse(pos, head, member)                                            \
 	for ((pos) = list_last_entry(head, __typeof__(*(pos)), member); &(pos)->member != (head); \
 	     (pos) = list_entry((pos)->member.prev, __typeof__(*(pos)), member))
 
+/* @pos may be deleted (and freed) in the body; @n is scratch. */
 #define list_for_each_entry_safe(pos, n, head, member)                  \
 	for (pos = list_entry((head)->next, __typeof__(*pos), member),  \
 	    n = list_entry(pos->member.next, __typeof__(*pos), member); \

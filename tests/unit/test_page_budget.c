@@ -298,6 +298,38 @@ TEST(page_budget, a_root_that_the_cpu_is_still_on)
 	destroy(&g);
 }
 
+/* A sync holds nothing but its root while it has not the lock. */
+static void recycle_all(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	spin_lock(&g->shadow->mmu_lock);
+	shadow_recycle_pages(g->shadow, g->shadow->nr_pages, &batch);
+	expect_eq(g->shadow->nr_pages, 1);
+	zap_batch_close(g->shadow, &batch);
+	spin_unlock(&g->shadow->mmu_lock);
+	zap_batch_flush(g->shadow, &batch);
+}
+
+TEST(page_budget, recycled_in_the_middle_of_a_sync)
+{
+	struct guest_mem g;
+
+	fixture(&g);
+	for (unsigned int i = 0; i < NR_REGIONS; i++)
+		expect_eq(guest_load(&g, 0, region(i)), i);
+	guest_map(&g, g.cr3, region(0), 2 << PAGE_SHIFT, GUEST_PTE_RW);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_SYNC_BEFORE_COMPARE, recycle_all, &g);
+	expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
+	expect_eq(stats_of(&g).pages_recycled, 3 * NR_REGIONS);
+	expect_eq(guest_load(&g, 0, region(0)), 1);
+	for (unsigned int i = 1; i < NR_REGIONS; i++)
+		expect_eq(guest_load(&g, 0, region(i)), i);
+	destroy(&g);
+}
+
 /* ---- the machine has no table ---- */
 
 struct hoard {

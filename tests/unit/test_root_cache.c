@@ -133,6 +133,36 @@ TEST(root_cache, views_of_one_cr3)
 	destroy(&t);
 }
 
+/* A flush brings roots up to date: what was not edited stays, and so does all of a root that nobody
+ * edited. */
+TEST(root_cache, what_was_not_edited_stays)
+{
+	struct shadow_stats before;
+	struct spaces t;
+
+	fixture(&t, 0);
+	for (unsigned int s = 0; s < 2; s++) {
+		load(&t, 0, s, 0);
+		expect_eq(load_page(&t, 0, 0), value(s, 0, 0));
+		expect_eq(load_page(&t, 0, 1), value(s, 1, 0));
+	}
+	before = stats_of(&t);
+	edit(&t, 0, 0, 1);
+	for (int i = 0; i < 3; i++) {
+		load(&t, 0, 0, 0);
+		expect_eq(load_page(&t, 0, 0), value(0, 0, 1));
+		EXPECT_KEPT(&t, 0, 0, 1);
+		shadow_invlpg(t.g.shadow, 0, GVA + PAGE_SIZE);
+		EXPECT_KEPT(&t, 0, 0, 1);
+		load(&t, 0, 1, 0);
+		EXPECT_KEPT(&t, 0, 1, 0);
+		EXPECT_KEPT(&t, 0, 1, 1);
+	}
+	expect_eq(stats_of(&t).sptes_zapped, before.sptes_zapped + 1);
+	expect_eq(stats_of(&t).tables_retired, before.tables_retired);
+	destroy(&t);
+}
+
 /* The one that was not used for longest gives way. */
 TEST(root_cache, the_last_four)
 {

@@ -145,9 +145,10 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 	struct shadow_page *child;
 	gfn_t gfn;
 	struct shadow_role role = child_role(sp, walk, &gfn);
+	spte_t spte = READ_ONCE(*sptep);
 
-	if (spte_present(READ_ONCE(*sptep))) {
-		child = spte_to_child(shadow, READ_ONCE(*sptep));
+	if (spte_present(spte)) {
+		child = spte_to_child(shadow, spte);
 		ASSERT(child, "a directory entry of ours links to a page of ours");
 		if (child->gfn == gfn && child->role.word == role.word)
 			return child;

@@ -373,9 +373,9 @@ void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct
 /* @child is to be linked, and exists: nothing below it is older than this. False: the batch is full
  * before that is so. */
 bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_batch *batch);
-/* Is the table that the entry @index of @sp, present, links to still what the guest's entry says?
- */
-bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index);
+/* Is @child, to which the entry @index of @sp links, still what the guest's entry says? */
+bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
+		  const struct shadow_page *child);
 
 /* --- guest_walk.c -------------------------------------------------------------------------------
  */

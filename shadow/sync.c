@@ -79,9 +79,9 @@ static unsigned int role_pkey(struct shadow_role role, uint64_t gpte)
 }
 
 /* @sp shadows a guest's table, above the leaves. */
-bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index)
+bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
+		  const struct shadow_page *child)
 {
-	const struct shadow_page *child = spte_to_child(shadow, READ_ONCE(sp->spt[index]));
 	uint64_t gpte = read_gpte(shadow, sp, index);
 	struct shadow_role role = sp->role;
 
@@ -133,16 +133,17 @@ void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct
 	lockdep_assert_held(&shadow->mmu_lock);
 	for (;;) {
 		unsigned int index = table_index(gva, sp->role.level);
+		spte_t spte = READ_ONCE(sp->spt[index]);
 		struct shadow_page *child;
 
-		if (!spte_present(READ_ONCE(sp->spt[index])))
+		if (!spte_present(spte))
 			return;
 		if (sp->role.level == 1) {
 			sync_leaf(shadow, sp, index, batch);
 			return;
 		}
-		child = spte_to_child(shadow, READ_ONCE(sp->spt[index]));
-		if (!link_in_step(shadow, sp, index)) {
+		child = spte_to_child(shadow, spte);
+		if (!link_in_step(shadow, sp, index, child)) {
 			zap_page(shadow, child, batch);
 			return;
 		}
@@ -231,13 +232,14 @@ static bool sync_table(struct sync *sync, struct shadow_page *sp)
 	if (!sync_unsync(sync, sp))
 		return false;
 	for (unsigned int i = 0; sp->role.level > 1 && i < TABLE_ENTRIES; i++) {
+		spte_t spte = READ_ONCE(sp->spt[i]);
 		struct shadow_page *child;
 
-		if (!spte_present(READ_ONCE(sp->spt[i])))
+		if (!spte_present(spte))
 			continue;
-		child = spte_to_child(sync->shadow, READ_ONCE(sp->spt[i]));
+		child = spte_to_child(sync->shadow, spte);
 		/* Those on the way to here are above @sp, and stay. */
-		if (!link_in_step(sync->shadow, sp, i))
+		if (!link_in_step(sync->shadow, sp, i, child))
 			zap_page(sync->shadow, child, sync->batch);
 		else if (!child->role.direct && !sync_table(sync, child))
 			return false;

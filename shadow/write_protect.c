@@ -117,8 +117,14 @@ static struct shadow_page *find_stale_child(struct shadow *shadow, struct shadow
 					    unsigned int first, unsigned int last)
 {
 	for (unsigned int i = first; i <= last; i++) {
-		if (spte_present(READ_ONCE(sp->spt[i])) && !link_in_step(shadow, sp, i))
-			return spte_to_child(shadow, READ_ONCE(sp->spt[i]));
+		spte_t spte = READ_ONCE(sp->spt[i]);
+		struct shadow_page *child;
+
+		if (!spte_present(spte))
+			continue;
+		child = spte_to_child(shadow, spte);
+		if (!link_in_step(shadow, sp, i, child))
+			return child;
 	}
 	return NULL;
 }

@@ -75,18 +75,20 @@ static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct z
 	return true;
 }
 
-/* Open the window of @range, which meets a slot, and clear what maps a page of it. */
-static void invalidate_slots(struct shadow *shadow, const struct mmu_notifier_range *range)
+/* Open the window of @range, which meets a slot (@first is the first), and clear what maps a page
+ * of it. */
+static void invalidate_slots(struct shadow *shadow, const struct mmu_notifier_range *range,
+			     const struct memslots *slots, unsigned int first)
 {
 	struct zap_cursor cursor = {.start = range->start,
 				    .end = range->end,
 				    .event = range->event,
-				    .slots = shadow_memslots(shadow)};
+				    .slots = slots,
+				    .slot = first};
 	struct zap_batch batch;
 	bool done;
 
 	zap_batch_init(&batch);
-	cursor.slot = memslots_next(cursor.slots, 0, range->start, range->end);
 	spin_lock(&shadow->mmu_lock);
 	window_open(shadow, range->start, range->end);
 	for (;;) {
@@ -103,14 +105,6 @@ static void invalidate_slots(struct shadow *shadow, const struct mmu_notifier_ra
 	}
 }
 
-/* Is it any business of ours? The same answer in start and end (memslot_gate.c). */
-static bool meets_slot(struct shadow *shadow, const struct mmu_notifier_range *range)
-{
-	const struct memslots *slots = shadow_memslots(shadow);
-
-	return memslots_next(slots, 0, range->start, range->end) < slots->nr;
-}
-
 /*
  * Blockable or not makes no difference: what we may wait for (mmu_lock, another CPU's shootdown) is
  * bounded and takes none of the host mm's locks.
@@ -119,13 +113,18 @@ static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
 					 const struct mmu_notifier_range *range)
 {
 	struct shadow *shadow = notifier_to_shadow(subscription);
+	const struct memslots *slots;
+	unsigned int first;
 	int id;
 
 	atomic64_inc(&shadow->stats.invalidations);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	mn_invalidate_begin(shadow);
-	if (meets_slot(shadow, range))
-		invalidate_slots(shadow, range);
+	/* Is it any business of ours? The same answer as at the end (memslot_gate.c). */
+	slots = shadow_memslots(shadow);
+	first = memslots_next(slots, 0, range->start, range->end);
+	if (first < slots->nr)
+		invalidate_slots(shadow, range, slots, first);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return 0;
 }
@@ -152,8 +151,9 @@ static void shadow_invalidate_range_end(struct mmu_notifier *subscription,
 {
 	struct shadow *shadow = notifier_to_shadow(subscription);
 	int id = srcu_read_lock(&shadow->slots_srcu);
+	const struct memslots *slots = shadow_memslots(shadow);
 
-	if (meets_slot(shadow, range))
+	if (memslots_next(slots, 0, range->start, range->end) < slots->nr)
 		window_close(shadow);
 	mn_invalidate_end(shadow);
 	srcu_read_unlock(&shadow->slots_srcu, id);

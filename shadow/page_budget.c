@@ -88,10 +88,7 @@ unsigned long shadow_recycle_pages(struct shadow *shadow, unsigned long pages,
 	lockdep_assert_held(&shadow->mmu_lock);
 	while (before - shadow->nr_pages < pages && (sp = least_recently_used(shadow))) {
 		root_cache_forget(shadow, sp);
-		if (shadow_page_obsolete(shadow, sp))
-			zap_obsolete_page(shadow, sp, batch);
-		else
-			zap_page(shadow, sp, batch);
+		zap_any_page(shadow, sp, batch);
 	}
 	atomic64_add(before - shadow->nr_pages, &shadow->stats.pages_recycled);
 	return before - shadow->nr_pages;

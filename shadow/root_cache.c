@@ -139,10 +139,7 @@ void root_put(struct shadow *shadow, struct kept_root *kept, struct zap_batch *b
 	*kept = (struct kept_root){0};
 	if (!root || --root->root_count)
 		return;
-	if (shadow_page_obsolete(shadow, root))
-		zap_obsolete_page(shadow, root, batch);
-	else
-		zap_page(shadow, root, batch);
+	zap_any_page(shadow, root, batch);
 }
 
 void shadow_put_roots(struct shadow *shadow)

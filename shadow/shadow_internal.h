@@ -336,6 +336,8 @@ bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *b
 void zap_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 /* The same for @sp alone, which is obsolete: its children are unlinked, and stay to be zapped. */
 void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
+/* The one or the other. */
+void zap_any_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch);
 
 /* --- zap_slot.c: what a slot takes along; no lock but slots_lock --------------------------------
  */

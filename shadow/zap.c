@@ -121,3 +121,11 @@ void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap
 	}
 	zapped(shadow, sp, batch);
 }
+
+void zap_any_page(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
+{
+	if (shadow_page_obsolete(shadow, sp))
+		zap_obsolete_page(shadow, sp, batch);
+	else
+		zap_page(shadow, sp, batch);
+}

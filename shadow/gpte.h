@@ -6,6 +6,8 @@
 #ifndef SHADOW_GPTE_H
 #define SHADOW_GPTE_H
 
+#include <gnomon/shadow.h>
+
 #include "shadow/spte.h"
 
 #define GPTE_PRESENT	(1UL << 0)
@@ -21,6 +23,20 @@
 #define GPTE_ADDR_MASK	0x000ffffffffff000UL
 #define GPTE_LARGE_PAT	(1UL << 12) /* of a large page: the lowest bit of its address field */
 #define LARGEST_PAGE	3	    /* the level of 1 GiB pages */
+
+#define CR3_PCID_MASK 0xfffUL
+
+/* What CR3 names. */
+static inline gfn_t guest_root_gfn(const struct guest_cpu *cpu)
+{
+	return (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
+}
+
+/* Without PCIDE the low bits of CR3 are of no interest, and all translations have PCID 0. */
+static inline unsigned int guest_pcid(const struct guest_cpu *cpu)
+{
+	return cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
+}
 
 /* Of a page that an entry of @level maps. */
 static inline uint64_t guest_page_size(int level)

@@ -16,8 +16,6 @@
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
-#define CR3_PCID_MASK 0xfff
-
 /* A guest that rewrites its tables as fast as we walk them makes us retry through the whole fault,
  * not here for ever. */
 #define WALK_ATTEMPTS 8
@@ -83,7 +81,7 @@ static void read_leaf(const struct guest_cpu *cpu, struct guest_walk *walk, int 
 	walk->gfn = gpte_gfn(gpte, level) | offset >> PAGE_SHIFT;
 	walk->pkey = cpu->cr4 & GUEST_CR4_PKE ? gpte_pkey(gpte) : 0;
 	walk->global = (cpu->cr4 & GUEST_CR4_PGE) && (gpte & GPTE_GLOBAL);
-	walk->pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
+	walk->pcid = guest_pcid(cpu);
 }
 
 /* Who only looks brings no page in: -EAGAIN where that would be needed. */
@@ -105,7 +103,7 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, bool l
 
 	walk->levels = cpu->cr4 & GUEST_CR4_LA57 ? 5 : 4;
 	walk->reached = walk->levels + 1;
-	walk->table_gfn[walk->levels] = (cpu->cr3 & GPTE_ADDR_MASK) >> PAGE_SHIFT;
+	walk->table_gfn[walk->levels] = guest_root_gfn(cpu);
 	for (int level = walk->levels;; level--) {
 		const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
 		uint64_t gpte;

@@ -12,20 +12,17 @@
  */
 #include <errno.h>
 
+#include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
-
-#define CR3_PFN_MASK  0x000ffffffffff000UL
-#define CR3_PCID_MASK 0xfffUL
 
 enum guest_flush { FLUSH_NOTHING, FLUSH_PCID, FLUSH_ALL };
 
-/* Without PCIDE the low bits of CR3 are of no interest, and all translations have PCID 0. */
 static struct root_key root_key(const struct shadow *shadow, const struct guest_cpu *cpu)
 {
 	struct root_key key = {
-		.gfn = (cpu->cr3 & CR3_PFN_MASK) >> PAGE_SHIFT,
+		.gfn = guest_root_gfn(cpu),
 		.role = guest_view(cpu, false),
-		.pcid = cpu->cr4 & GUEST_CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0,
+		.pcid = guest_pcid(cpu),
 	};
 
 	key.role.level = shadow->machine->levels;

@@ -8,10 +8,7 @@
 
 #include "shadow/shadow_internal.h"
 
-static size_t min_size(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
+#include "notifier/sync/util.h"
 
 enum direction { READ_GUEST, WRITE_GUEST };
 
@@ -26,16 +23,12 @@ static int access_gpa(struct shadow *shadow, gpa_t gpa, void *buf, size_t len, e
 	if (READ_ONCE(shadow->dead))
 		return -ENXIO;
 	while (len) {
-		size_t chunk = min_size(len, PAGE_SIZE - (gpa & ~PAGE_MASK));
-		const struct memslot *slot = gpa_to_memslot(shadow, gpa);
+		size_t chunk = min(len, (size_t)(PAGE_SIZE - (gpa & ~PAGE_MASK)));
 		hva_t hva;
-		int ret;
+		int ret = gpa_to_hva_for(shadow, gpa, dir == WRITE_GUEST, &hva);
 
-		if (!slot || (dir == WRITE_GUEST && (slot->flags & MEMSLOT_READONLY)))
-			return -ENXIO;
-		if (slot->flags & MEMSLOT_INVALID)
-			return -EAGAIN;
-		hva = memslot_gpa_hva(slot, gpa);
+		if (ret)
+			return ret;
 		ret = dir == READ_GUEST ? mm_read(shadow->mm, hva, at, chunk)
 					: mm_write(shadow->mm, hva, at, chunk);
 		if (ret == -EFAULT) {
@@ -87,7 +80,7 @@ static int read_gva(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gv
 	if (READ_ONCE(shadow->dead))
 		return -ENXIO;
 	while (len) {
-		size_t chunk = min_size(len, PAGE_SIZE - (gva & ~PAGE_MASK));
+		size_t chunk = min(len, (size_t)(PAGE_SIZE - (gva & ~PAGE_MASK)));
 		struct guest_walk walk;
 		uint32_t error_code = 0;
 		int ret;

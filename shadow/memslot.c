@@ -57,6 +57,18 @@ hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa)
 	return memslot_gpa_hva(slot, gpa);
 }
 
+int gpa_to_hva_for(struct shadow *shadow, gpa_t gpa, bool write, hva_t *hva)
+{
+	const struct memslot *slot = gpa_to_memslot(shadow, gpa);
+
+	if (!slot || (write && (slot->flags & MEMSLOT_READONLY)))
+		return -ENXIO;
+	if (slot->flags & MEMSLOT_INVALID)
+		return -EAGAIN;
+	*hva = memslot_gpa_hva(slot, gpa);
+	return 0;
+}
+
 static void memslot_free(struct memslot *slot)
 {
 	gfn_set_destroy(&slot->mapped);

@@ -66,16 +66,11 @@ static void unpin_parts(struct shadow *shadow, struct shadow_operand *operand, u
 static int pin_part(struct shadow *shadow, struct shadow_operand *operand, unsigned int i,
 		    struct shadow_fault *fault)
 {
-	gpa_t gpa = operand->part[i].gpa;
-	const struct memslot *slot = gpa_to_memslot(shadow, gpa);
 	hva_t hva;
-	int ret;
+	int ret = gpa_to_hva_for(shadow, operand->part[i].gpa, operand->write, &hva);
 
-	if (!slot || (operand->write && (slot->flags & MEMSLOT_READONLY)))
-		return -ENXIO;
-	if (slot->flags & MEMSLOT_INVALID)
-		return -EAGAIN;
-	hva = memslot_gpa_hva(slot, gpa);
+	if (ret)
+		return ret;
 	ret = mm_pin_page(shadow->mm, hva, operand->write, &operand->part[i].pfn);
 	if (ret == -EFAULT) {
 		fault->hva = hva;

@@ -158,6 +158,9 @@ static inline hva_t memslot_gpa_hva(const struct memslot *slot, gpa_t gpa)
 
 /* hva of @gpa, or INVALID_HVA where no slot is, or an INVALID one. In a section of slots_srcu. */
 hva_t gpa_to_hva(struct shadow *shadow, gpa_t gpa);
+/* The same for an access of the host's in the guest's place: 0; -ENXIO: no slot, or ROM and @write;
+ * -EAGAIN: it is being moved or deleted. */
+int gpa_to_hva_for(struct shadow *shadow, gpa_t gpa, bool write, hva_t *hva);
 static inline bool gfn_has_memory(struct shadow *shadow, gfn_t gfn)
 {
 	return gpa_to_hva(shadow, gfn << PAGE_SHIFT) != INVALID_HVA;

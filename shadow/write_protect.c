@@ -29,6 +29,8 @@
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
+#include "notifier/sync/util.h"
+
 /* So many stores, none of them between two uses. */
 #define WRITE_FLOOD 3
 
@@ -206,8 +208,7 @@ void shadow_gpte_written(struct shadow *shadow, gpa_t gpa, size_t bytes)
 	zap_batch_init(&batch);
 	id = srcu_read_lock(&shadow->slots_srcu);
 	while (bytes) {
-		size_t in_page = PAGE_SIZE - (gpa & ~PAGE_MASK);
-		size_t len = bytes < in_page ? bytes : in_page;
+		size_t len = min(bytes, (size_t)(PAGE_SIZE - (gpa & ~PAGE_MASK)));
 		unsigned int first = (gpa & ~PAGE_MASK) / sizeof(uint64_t);
 		unsigned int last = ((gpa & ~PAGE_MASK) + len - 1) / sizeof(uint64_t);
 		uint64_t pass;

@@ -77,4 +77,22 @@ static inline bool page_goes_out(struct mm_struct *mm, hva_t hva)
 	return out;
 }
 
+/* A write that begins in a window: @arg of the counting notifier. */
+struct late_write {
+	struct phys *phys;
+	pfn_t pfn;
+};
+
+/* As mm_write() has it after its last look at the entry, with nothing stored yet. */
+static inline void begin_write(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct late_write *late = cn->arg;
+	pte_t *ptep = pgtable_lookup(range->mm->pgtable, range->start);
+	pte_t pte = pte_load(ptep);
+
+	late->pfn = pte_pfn(pte);
+	expect(frame_pin_unless_zero(late->phys, late->pfn));
+	expect(pte_touch(ptep, pte, true));
+}
+
 #endif

@@ -82,27 +82,10 @@ TEST(file_reclaim, a_page_that_is_read_stays)
 	file_rig_done(&rig);
 }
 
-struct late {
-	struct phys *phys;
-	pfn_t pfn;
-};
-
-/* As mm_write() has it after its last look at the entry, with nothing stored yet. */
-static void begin_write(struct counting_notifier *cn, const struct mmu_notifier_range *range)
-{
-	struct late *late = cn->arg;
-	pte_t *ptep = pgtable_lookup(range->mm->pgtable, range->start);
-	pte_t pte = pte_load(ptep);
-
-	late->pfn = pte_pfn(pte);
-	expect(frame_pin_unless_zero(late->phys, late->pfn));
-	expect(pte_touch(ptep, pte, true));
-}
-
 TEST(file_reclaim, a_write_that_begins_in_the_window)
 {
 	struct file_rig rig = file_rig_init(NR_PAGES, 32);
-	struct late late = {.phys = rig.phys};
+	struct late_write late = {.phys = rig.phys};
 	struct counting_notifier cn = {.on_start = begin_write, .arg = &late};
 	uint64_t *word;
 

@@ -110,28 +110,11 @@ TEST(swap_races, a_write_that_is_under_way_and_a_fork)
 
 /* ---- a write that begins after reclaim looked for it ---- */
 
-struct late {
-	struct phys *phys;
-	pfn_t pfn;
-};
-
-/* As mm_write() has it after its last look at the entry, with nothing stored yet. */
-static void begin_write(struct counting_notifier *cn, const struct mmu_notifier_range *range)
-{
-	struct late *late = cn->arg;
-	pte_t *ptep = pgtable_lookup(range->mm->pgtable, range->start);
-	pte_t pte = pte_load(ptep);
-
-	late->pfn = pte_pfn(pte);
-	expect(frame_pin_unless_zero(late->phys, late->pfn));
-	expect(pte_touch(ptep, pte, true));
-}
-
 /* With the look at pins taken out of unmap_entry() the page becomes a swap entry, which the child
  * gets, too; and sees there what the parent stores. */
 TEST(swap_races, a_write_that_begins_in_the_window)
 {
-	struct late late = {.phys = test_swap_phys(8, 8)};
+	struct late_write late = {.phys = test_swap_phys(8, 8)};
 	struct counting_notifier cn = {.on_start = begin_write, .arg = &late};
 	struct mm_struct *mm = test_mm(late.phys), *child = NULL;
 	uint64_t *word;

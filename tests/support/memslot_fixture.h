@@ -7,7 +7,7 @@
 #define TESTS_SUPPORT_MEMSLOT_FIXTURE_H
 
 #include "shadow/shadow_internal.h"
-#include "tests/model/guest_mem.h"
+#include "tests/support/guest_fixture.h"
 #include "tests/support/test.h"
 
 #define SLOT	   1

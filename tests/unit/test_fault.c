@@ -5,7 +5,7 @@
 #include <errno.h>
 
 #include "shadow/shadow_internal.h"
-#include "tests/model/guest_mem.h"
+#include "tests/support/guest_fixture.h"
 #include "tests/support/test.h"
 
 #define PAGE 0x3000UL
@@ -416,32 +416,17 @@ TEST(fault, smap_without_smep_is_execute_only)
 }
 
 /* K-13: the guest edits its tables between the walk and the install. */
-struct edit {
-	struct guest_mem *g;
-	gpa_t pte;
-	uint64_t value;
-	unsigned int times;
-};
-
-static void edit_table(void *arg)
-{
-	struct edit *edit = arg;
-
-	if (edit->times && edit->times--)
-		guest_write(edit->g, edit->pte, edit->value);
-}
-
 TEST(fault, guest_table_changes_under_the_fault)
 {
 	for (int level = 1; level <= 4; level++) {
 		struct guest_mem g;
-		struct edit edit;
+		struct table_edit edit;
 
 		guest_mem_create(&g, &config);
-		edit = (struct edit){.g = &g,
-				     .pte = guest_pte_gpa(&g, g.cr3, PAGE, level),
-				     .times = 1};
-		shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, edit_table, &edit);
+		edit = (struct table_edit){.g = &g,
+					   .pte = guest_pte_gpa(&g, g.cr3, PAGE, level),
+					   .times = 1};
+		shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, hook_edit_table, &edit);
 		expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_RETRY);
 		expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_GUEST);
 		guest_mem_destroy(&g);
@@ -452,14 +437,14 @@ TEST(fault, guest_table_changes_under_the_fault)
 TEST(fault, accessed_and_dirty_under_the_fault)
 {
 	struct guest_mem g;
-	struct edit edit;
+	struct table_edit edit;
 
 	guest_mem_create(&g, &config);
-	edit = (struct edit){.g = &g,
-			     .pte = guest_pte_gpa(&g, g.cr3, PAGE, 1),
-			     .value = PAGE | GUEST_PTE_RW | GUEST_PTE_A | GUEST_PTE_D,
-			     .times = 1};
-	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, edit_table, &edit);
+	edit = (struct table_edit){.g = &g,
+				   .pte = guest_pte_gpa(&g, g.cr3, PAGE, 1),
+				   .value = PAGE | GUEST_PTE_RW | GUEST_PTE_A | GUEST_PTE_D,
+				   .times = 1};
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, hook_edit_table, &edit);
 	expect_eq(fault_at(&g, PAGE, 0), RET_PF_FIXED);
 
 	edit.value = PAGE | GUEST_PTE_RW | GUEST_PTE_A;

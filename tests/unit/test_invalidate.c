@@ -8,28 +8,11 @@
 
 #include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
-#include "tests/model/guest_mem.h"
+#include "tests/support/guest_fixture.h"
 #include "tests/support/park.h"
 #include "tests/support/test.h"
 
 static const struct guest_mem_config config = {.audit = true, .nr_cpus = 2};
-
-static struct shadow_stats stats_of(struct guest_mem *g)
-{
-	struct shadow_stats stats;
-
-	shadow_get_stats(g->shadow, &stats);
-	return stats;
-}
-
-static void destroy(struct guest_mem *g)
-{
-	struct model_stats stats;
-
-	model_get_stats(g->model, &stats);
-	expect_eq(stats.contract_violations, 0);
-	guest_mem_destroy(g);
-}
 
 TEST(invalidate, takes_what_the_range_maps)
 {

@@ -4,7 +4,7 @@
  * which table may stand below an entry that was another kind before.
  */
 #include "shadow/shadow_internal.h"
-#include "tests/model/guest_mem.h"
+#include "tests/support/guest_fixture.h"
 #include "tests/support/test.h"
 
 #define MIB2 (2UL << 20)
@@ -158,35 +158,19 @@ TEST(large_page, cleaned)
 	guest_mem_destroy(&g);
 }
 
-/* The guest edits its tables between the walk and the install. */
-struct edit {
-	struct guest_mem *g;
-	gpa_t pte;
-	uint64_t value;
-	unsigned int times;
-};
-
-static void edit_table(void *arg)
-{
-	struct edit *edit = arg;
-
-	if (edit->times && edit->times--)
-		guest_write(edit->g, edit->pte, edit->value);
-}
-
 /* K-13 where the leaf is a large one. */
 TEST(large_page, entry_changes_under_the_fault)
 {
 	for (int level = 2; level <= 4; level++) {
 		struct guest_mem g;
-		struct edit edit;
+		struct table_edit edit;
 
 		large_fixture(&g);
 		set_pde(&g, BIG, MIB2 | LARGE);
-		edit = (struct edit){.g = &g,
-				     .pte = guest_pte_gpa(&g, g.cr3, BIG, level),
-				     .times = 1};
-		shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, edit_table, &edit);
+		edit = (struct table_edit){.g = &g,
+					   .pte = guest_pte_gpa(&g, g.cr3, BIG, level),
+					   .times = 1};
+		shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, hook_edit_table, &edit);
 		expect_eq(fault_at(&g, BIG, PFERR_WRITE), RET_PF_RETRY);
 		expect_eq(fault_at(&g, BIG, PFERR_WRITE), RET_PF_GUEST);
 		guest_mem_destroy(&g);
@@ -197,15 +181,15 @@ TEST(large_page, entry_changes_under_the_fault)
 TEST(large_page, cleaned_under_the_fault)
 {
 	struct guest_mem g;
-	struct edit edit;
+	struct table_edit edit;
 
 	large_fixture(&g);
 	set_pde(&g, BIG, MIB2 | LARGE);
-	edit = (struct edit){.g = &g,
-			     .pte = guest_pte_gpa(&g, g.cr3, BIG, 2),
-			     .value = MIB2 | LARGE | GUEST_PTE_A,
-			     .times = 1};
-	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, edit_table, &edit);
+	edit = (struct table_edit){.g = &g,
+				   .pte = guest_pte_gpa(&g, g.cr3, BIG, 2),
+				   .value = MIB2 | LARGE | GUEST_PTE_A,
+				   .times = 1};
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, hook_edit_table, &edit);
 	expect_eq(fault_at(&g, BIG, PFERR_WRITE), RET_PF_RETRY);
 	expect_eq(fault_at(&g, BIG, 0), RET_PF_FIXED);
 	expect_eq(model_store(g.model, 0, BIG, 1), -EFAULT);

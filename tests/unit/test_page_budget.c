@@ -9,7 +9,7 @@
 
 #include "notifier/sync/lockdep.h"
 #include "notifier/sync/thread.h"
-#include "tests/model/guest_mem.h"
+#include "tests/support/guest_fixture.h"
 #include "tests/support/park.h"
 #include "tests/support/test.h"
 
@@ -37,23 +37,6 @@ static void fixture(struct guest_mem *g)
 		guest_write(g, (1 + i) << PAGE_SHIFT, i);
 		guest_map(g, g->cr3, region(i), (1 + i) << PAGE_SHIFT, GUEST_PTE_RW);
 	}
-}
-
-static void destroy(struct guest_mem *g)
-{
-	struct model_stats stats;
-
-	model_get_stats(g->model, &stats);
-	expect_eq(stats.contract_violations, 0);
-	guest_mem_destroy(g);
-}
-
-static struct shadow_stats stats_of(struct guest_mem *g)
-{
-	struct shadow_stats stats;
-
-	shadow_get_stats(g->shadow, &stats);
-	return stats;
 }
 
 /* Was the region's leaf still there? */

@@ -6,7 +6,7 @@
  * after every step where chains are short, and after every part where they are long.
  */
 #include "shadow/shadow_internal.h"
-#include "tests/model/guest_mem.h"
+#include "tests/support/guest_fixture.h"
 #include "tests/support/test.h"
 
 #define PAGE  0x1000UL
@@ -16,14 +16,6 @@
 static gva_t place(unsigned int n)
 {
 	return AT + (gva_t)n * PAGE_SIZE;
-}
-
-static struct shadow_stats stats_of(struct guest_mem *g)
-{
-	struct shadow_stats stats;
-
-	shadow_get_stats(g->shadow, &stats);
-	return stats;
 }
 
 static unsigned int leaves_of(struct guest_mem *g, gpa_t gpa)

@@ -7,7 +7,7 @@
 
 #include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
-#include "tests/model/guest_mem.h"
+#include "tests/support/guest_fixture.h"
 #include "tests/support/park.h"
 #include "tests/support/test.h"
 
@@ -26,15 +26,6 @@ static void fixture(struct guest_mem *g)
 	guest_write(g, P1, 1);
 	guest_write(g, P2, 2);
 	guest_map(g, g->cr3, GVA, P1, GUEST_PTE_RW);
-}
-
-static void destroy(struct guest_mem *g)
-{
-	struct model_stats stats;
-
-	model_get_stats(g->model, &stats);
-	expect_eq(stats.contract_violations, 0);
-	guest_mem_destroy(g);
 }
 
 TEST(invlpg, drops_the_page_on_every_cpu)

@@ -6,7 +6,7 @@
 #include <errno.h>
 
 #include "shadow/shadow_internal.h"
-#include "tests/model/guest_mem.h"
+#include "tests/support/guest_fixture.h"
 #include "tests/support/test.h"
 
 #define MIB2   (2UL << 20)
@@ -29,23 +29,6 @@ static void fixture(struct guest_mem *g)
 	guest_map(g, g->cr3, GVA, P1, GUEST_PTE_RW | GUEST_PTE_U);
 	guest_map(g, g->cr3, GVA + PAGE_SIZE, P1, GUEST_PTE_RW);
 	guest_map(g, g->cr3, OTHER, P1, GUEST_PTE_RW);
-}
-
-static void destroy(struct guest_mem *g)
-{
-	struct model_stats stats;
-
-	model_get_stats(g->model, &stats);
-	expect_eq(stats.contract_violations, 0);
-	guest_mem_destroy(g);
-}
-
-static struct shadow_stats stats_of(struct guest_mem *g)
-{
-	struct shadow_stats stats;
-
-	shadow_get_stats(g->shadow, &stats);
-	return stats;
 }
 
 static void reload(struct guest_mem *g, unsigned int cpu)

@@ -30,14 +30,6 @@ static void wide_fixture(struct guest_mem *g, enum shadow_zap_policy policy)
 	expect_eq(guest_load(g, 1, slot_gva(SLOT_GFN)), stamp(0));
 }
 
-static struct shadow_stats stats_of(struct guest_mem *g)
-{
-	struct shadow_stats stats;
-
-	shadow_get_stats(g->shadow, &stats);
-	return stats;
-}
-
 static void count_break(void *arg)
 {
 	++*(unsigned int *)arg;

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What tests with a guest on the model machine have in common. */
+#ifndef TESTS_SUPPORT_GUEST_FIXTURE_H
+#define TESTS_SUPPORT_GUEST_FIXTURE_H
+
+#include "tests/model/guest_mem.h"
+#include "tests/support/test.h"
+
+static inline struct shadow_stats stats_of(struct guest_mem *g)
+{
+	struct shadow_stats stats;
+
+	shadow_get_stats(g->shadow, &stats);
+	return stats;
+}
+
+/* And the machine was never used as it must not be. */
+static inline void destroy(struct guest_mem *g)
+{
+	struct model_stats stats;
+
+	model_get_stats(g->model, &stats);
+	expect_eq(stats.contract_violations, 0);
+	guest_mem_destroy(g);
+}
+
+/* For a hook: the guest edits its tables between the walk and the install. */
+struct table_edit {
+	struct guest_mem *g;
+	gpa_t pte;
+	uint64_t value;
+	unsigned int times;
+};
+
+static inline void hook_edit_table(void *arg)
+{
+	struct table_edit *edit = arg;
+
+	if (edit->times && edit->times--)
+		guest_write(edit->g, edit->pte, edit->value);
+}
+
+#endif

@@ -46,6 +46,8 @@ static bool entry_sound(const struct shadow *shadow, const struct shadow_page *s
 		return true;
 	if ((spte & ours) == SPTE_PRESENT)
 		return sp->role.level == shadow->machine->levels;
+	if (sp->role.level == 1 && shadow->used_bit == SPTE_PRESENT)
+		spte |= spte & SPTE_OURS ? SPTE_PRESENT : 0; /* it may be tracked */
 	if ((spte & (ours | SPTE_USER)) != (ours | SPTE_USER))
 		return false;
 	if (sp->role.level == 1)

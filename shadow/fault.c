@@ -312,7 +312,6 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	unsigned long seq;
 	enum ret_pf ret;
 
-	fault->hva = INVALID_HVA;
 	if (gva_reserved(vcpu->root, fault->gva))
 		return RET_PF_RESERVED;
 	if (shadow_prepare(shadow, &vcpu->cache, false))
@@ -354,6 +353,7 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 	enum ret_pf ret;
 	int id;
 
+	fault->hva = INVALID_HVA;
 	ASSERT(vcpu < shadow->nr_vcpus && shadow->vcpu[vcpu].root, "the vCPU has loaded CR3");
 	id = srcu_read_lock(&shadow->slots_srcu);
 	/* Looked at inside the section: see shadow_release(). */
@@ -361,13 +361,15 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 		ret = RET_PF_HALTED;
 	else if (shadow_leave_obsolete_root(shadow, vcpu))
 		ret = RET_PF_NO_MEMORY;
-	else
+	else if (!shadow_fast_fault(shadow, &shadow->vcpu[vcpu], fault, &ret))
 		ret = handle_fault(shadow, &shadow->vcpu[vcpu], fault);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 
 	atomic64_inc(&shadow->stats.faults);
 	if (ret == RET_PF_RETRY)
 		atomic64_inc(&shadow->stats.fault_retries);
+	if (ret == RET_PF_SPURIOUS)
+		atomic64_inc(&shadow->stats.fault_spurious);
 	if (ret == RET_PF_WRITE_PROTECTED)
 		atomic64_inc(&shadow->stats.write_protected);
 	return ret;

@@ -449,6 +449,18 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
  */
 bool gva_reserved(const struct shadow_page *root, gva_t gva);
 
+/* --- fast_fault.c --------------------------------------------------------------------------------
+ */
+
+struct shadow_vcpu;
+
+/* The vCPU's thread, in a section of slots_srcu: true if the fault is over, as *@ret says. */
+bool shadow_fast_fault(struct shadow *shadow, struct shadow_vcpu *vcpu, struct shadow_fault *fault,
+		       enum ret_pf *ret);
+/* What has been unlinked is touched by nobody any more who is without mmu_lock. No spinlock held.
+ */
+void shadow_wait_for_walks(struct shadow *shadow);
+
 /* --- shadow.c, invalidate.c ---------------------------------------------------------------------
  */
 
@@ -487,6 +499,7 @@ struct shadow_vcpu {
 		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
 	struct guest_cpu cpu; /* as root; that is of its view */
 	struct shadow_cache cache;
+	unsigned long walk; /* odd: its thread walks tables without mmu_lock (fast_fault.c) */
 };
 
 #define ANY_PCID (~0u)
@@ -561,6 +574,8 @@ enum shadow_hook_point {
 	SHADOW_HOOK_FAULT_BEFORE_WALK,	 /* fault.c: the root is good, nothing read yet */
 	SHADOW_HOOK_WALK_BEFORE_MARK,	 /* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
+	SHADOW_HOOK_FAST_BEFORE_SWAP,	 /* fast_fault.c: judged, not yet exchanged; in a walk, so
+					    nothing may sleep */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
 	SHADOW_HOOK_OPERAND_BEFORE_SWAP, /* operand.c: compared, not yet exchanged */
 	SHADOW_HOOK_SYNC_BEFORE_COMPARE, /* sync.c: tables protected and shot down */
@@ -580,6 +595,7 @@ struct shadow {
 	struct mmu_notifier notifier;
 	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
 	enum shadow_audit_level audit;
+	spte_t used_bit; /* of a leaf: set while the page has been used (spte.h, rule 6) */
 
 	struct mutex slots_lock;
 	struct srcu_struct slots_srcu;
@@ -615,6 +631,7 @@ struct shadow {
 	wait_queue_head_t batch_wait;
 
 	struct {
+		atomic64_t fault_spurious, fast_faults;
 		atomic64_t faults, fault_retries, refaults, invalidations, sptes_zapped;
 		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
 		atomic64_t pages_recycled;

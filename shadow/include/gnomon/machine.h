@@ -11,6 +11,8 @@
 #ifndef GNOMON_MACHINE_H
 #define GNOMON_MACHINE_H
 
+#include <stdbool.h>
+
 #include <gnomon/types.h>
 
 struct machine;
@@ -64,6 +66,11 @@ struct machine {
 	/* Of the tables that its CPUs walk: 4, or 5 where they run with CR4.LA57. The guest's CPUs
 	 * have as many. */
 	unsigned int levels;
+	/*
+	 * Its CPUs set no accessed bits in these, or none that we would see. Then a page's age is
+	 * found by a leaf that is not present for a while, and the next use is a fault.
+	 */
+	bool no_accessed_bits;
 };
 
 #endif

@@ -287,6 +287,8 @@ bool shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operan
 struct shadow_stats {
 	uint64_t faults;	 /* calls of shadow_handle_fault */
 	uint64_t fault_retries;	 /* RET_PF_RETRY among them */
+	uint64_t fault_spurious; /* RET_PF_SPURIOUS */
+	uint64_t fast_faults;	 /* RET_PF_FIXED without mmu_lock */
 	uint64_t refaults;	 /* entries made again after an invalidation took them */
 	uint64_t invalidations;	 /* invalidate_range_start calls received */
 	uint64_t sptes_zapped;	 /* present leaves removed, for whatever reason */

@@ -127,7 +127,7 @@ static void is_writable(spte_t *sptep, void *arg)
 {
 	bool *writable = arg;
 
-	*writable |= !!(READ_ONCE(*sptep) & SPTE_WRITE);
+	*writable |= spte_writable(READ_ONCE(*sptep));
 }
 
 /* A table of the guest's that is in step: no store to it goes unseen. */

@@ -7,14 +7,15 @@
  *   allows it                                  nothing         spurious: another CPU was faster
  *   is tracked for its age (spte.h), else      present again   fast
  *     would allow it
+ *   is paused (spte.h), for a store            writable        fast
  *   anything else                              nothing         for fault.c to resolve
  *
  * Neither is the guest's table walked, nor the host's. All that a leaf says was granted under
  * mmu_lock by both of them, and whoever takes some of that takes it out of the leaf: the host in a
  * window, which zaps it; a flush or an INVLPG of the guest, which syncs it; a page that becomes a
- * table, whose leaves lose the right to write. What the guest has edited and not flushed may be
- * used on, as by a CPU that had it in its TLB. So who gives back to a leaf exactly what it holds
- * already, tracked, grants nothing.
+ * table, whose leaves lose the right to write, SPTE_MAY_WRITE too. What the guest has edited and
+ * not flushed may be used on, as by a CPU that had it in its TLB. So who gives back what the leaf
+ * says itself that it may have grants nothing.
  *
  * It is given back by compare-and-exchange against the very entry that was judged:
  *
@@ -45,8 +46,16 @@
  *       vcpu->walk becomes even                retires the table
  *
  * One of the two sees what the other has done: the walk that the link is gone, or who retires that
- * somebody walks. Replayed by test_fast_fault (retired_under_a_walk). A walk takes no lock, waits
- * for nobody and does not sleep.
+ * somebody walks. Replayed by test_fast_fault (retired_under_a_walk). A walk takes no lock
+ * but that of an rmap, whose holders wait for nobody, and does not sleep.
+ *
+ * Who pauses leaves wants to hear of the store, and of which page it is. The entry does not say
+ * that, and what its table has noted (gfns[]) may be of another leaf before one has read it. So the
+ * guest's tables are walked, for a gfn; and the leaf is changed under the lock in the head of that
+ * page's rmap, and only if it is in there. As long as that is held no leaf leaves the rmap: so it
+ * is one of that page at the very moment that it becomes writable. If the guest has edited its
+ * entry and not flushed, it is in another rmap, and the fault is one for fault.c. Replayed by
+ * test_fast_fault (paused_for_another_page).
  *
  * A fault that ends here uses no table in the sense of page_budget.c, and does not count for those
  * that are written to and not used (write_protect.c): it is to both as an access without a fault.
@@ -112,44 +121,106 @@ static spte_t mended(spte_t spte, uint32_t access)
 		return 0;
 	if ((access & PFERR_FETCH) && (spte & SPTE_NX))
 		return 0;
-	if ((access & PFERR_WRITE) && !(spte & SPTE_WRITE))
-		return 0;
+	if (access & PFERR_WRITE) {
+		if (!spte_writable(spte))
+			return 0;
+		spte |= SPTE_WRITE | SPTE_DIRTY;
+	}
 	return spte | SPTE_PRESENT;
 }
 
-/* In a walk: RET_PF_FIXED, RET_PF_SPURIOUS, or RET_PF_RETRY: not by us. */
-static enum ret_pf mend(struct shadow *shadow, spte_t *sptep, uint32_t access)
+struct mend {
+	struct shadow *shadow;
+	uint32_t access;
+	bool resume;	 /* it is known which page becomes writable */
+	bool paused;	 /* out: that must be known */
+	enum ret_pf ret; /* out: RET_PF_FIXED, RET_PF_SPURIOUS, or RET_PF_RETRY: not by us */
+};
+
+/* In a walk. */
+static void mend_leaf(spte_t *sptep, void *arg)
 {
+	struct mend *mend = arg;
 	spte_t spte = READ_ONCE(*sptep);
 
+	mend->ret = RET_PF_RETRY;
 	for (unsigned int tries = 0; tries < MAX_TRIES; tries++) {
-		spte_t new = mended(spte, access);
+		spte_t new = mended(spte, mend->access);
 
-		if (!new)
-			break;
-		if (new == spte)
-			return RET_PF_SPURIOUS;
-		shadow_hook(shadow, SHADOW_HOOK_FAST_BEFORE_SWAP);
-		if (try_cmpxchg(sptep, &spte, new))
-			return RET_PF_FIXED;
+		mend->paused = new & ~spte &SPTE_WRITE;
+		if (!new || (mend->paused && !mend->resume))
+			return;
+		if (new == spte) {
+			mend->ret = RET_PF_SPURIOUS;
+			return;
+		}
+		shadow_hook(mend->shadow, SHADOW_HOOK_FAST_BEFORE_SWAP);
+		if (try_cmpxchg(sptep, &spte, new)) {
+			mend->ret = RET_PF_FIXED;
+			return;
+		}
 	}
-	return RET_PF_RETRY;
+}
+
+static void mend_any_leaf(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva)
+{
+	spte_t *sptep;
+
+	walk_begin(vcpu);
+	sptep = find_leaf(mend->shadow, vcpu->root, gva);
+	if (sptep)
+		mend_leaf(sptep, mend);
+	walk_end(vcpu);
+}
+
+/* The same, of a leaf of @gfn. */
+static void mend_leaf_of(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva,
+			 struct memslot *slot, gfn_t gfn)
+{
+	spte_t *sptep;
+
+	mend->resume = true;
+	walk_begin(vcpu);
+	sptep = find_leaf(mend->shadow, vcpu->root, gva);
+	if (sptep)
+		rmap_one_lockless(&slot->rmap[gfn - slot->base_gfn], sptep, mend_leaf, mend);
+	walk_end(vcpu);
+}
+
+/* A store by a leaf that is paused. If anything is amiss fault.c will say so. */
+static void resume_leaf(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva)
+{
+	struct shadow *shadow = mend->shadow;
+	struct guest_walk walk;
+	struct memslot *slot;
+	uint32_t error_code;
+
+	if (guest_walk(shadow, &vcpu->cpu, gva, mend->access, &walk, &error_code))
+		return;
+	slot = gfn_to_memslot(shadow_memslots(shadow), walk.gfn);
+	shadow_hook(shadow, SHADOW_HOOK_FAST_PAUSED);
+	if (slot && !(slot->flags & (MEMSLOT_INVALID | MEMSLOT_READONLY)))
+		mend_leaf_of(mend, vcpu, gva, slot, walk.gfn);
 }
 
 bool shadow_fast_fault(struct shadow *shadow, struct shadow_vcpu *vcpu, struct shadow_fault *fault,
 		       enum ret_pf *ret)
 {
-	spte_t *sptep;
+	struct mend mend = {
+		.shadow = shadow,
+		.access = fault->error_code & (PFERR_WRITE | PFERR_FETCH),
+		.ret = RET_PF_RETRY,
+	};
 
 	/* A CPU does not walk for it, and the index of an entry does not say what is above. */
 	if (!guest_canonical(&vcpu->cpu, fault->gva))
 		return false;
-	walk_begin(vcpu);
-	sptep = find_leaf(shadow, vcpu->root, fault->gva);
-	*ret = sptep ? mend(shadow, sptep, fault->error_code) : RET_PF_RETRY;
-	walk_end(vcpu);
+	mend_any_leaf(&mend, vcpu, fault->gva);
+	if (mend.paused)
+		resume_leaf(&mend, vcpu, fault->gva);
 
-	if (*ret == RET_PF_FIXED)
+	if (mend.ret == RET_PF_FIXED)
 		atomic64_inc(&shadow->stats.fast_faults);
+	*ret = mend.ret;
 	return *ret != RET_PF_RETRY;
 }

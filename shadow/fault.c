@@ -175,17 +175,21 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	unsigned int index = table_index(map->walk->gva, 1);
 	gfn_t rel_gfn = map->walk->gfn - map->slot->base_gfn;
 	spte_t *sptep = &sp->spt[index];
-	spte_t old = READ_ONCE(*sptep); /* whoever asks for ages clears A, without mmu_lock */
+	spte_t old = READ_ONCE(*sptep); /* it may change without mmu_lock: spte.h, rule 5 */
 	spte_t new = make_leaf_spte(map->pfn, map->rights);
 
 	if (spte_present(old)) {
 		if (sp->gfns[index] == map->walk->gfn) {
 			if (spte_allows(old, new))
 				return RET_PF_SPURIOUS;
-			/* Rights are only gained: CPUs notice that without being told. */
+			/* Rights are only gained: CPUs notice that without being told. If it was
+			 * paused it may have become writable meanwhile (fast_fault.c), and must not
+			 * lose that in passing. */
 			if (spte_allows(new, old)) {
+				shadow_hook(shadow, SHADOW_HOOK_FAULT_BEFORE_GAIN);
+				if (!try_cmpxchg(sptep, &old, new))
+					return RET_PF_RETRY;
 				note_origin(sp, map->walk);
-				smp_store_release(sptep, new);
 				return RET_PF_FIXED;
 			}
 		}

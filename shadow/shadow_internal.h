@@ -61,6 +61,9 @@ void rmap_each(const struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg
  * found or not, and may still be zero. In a section of slots_srcu.
  */
 void rmap_each_lockless(struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
+/* The same for @sptep alone. False, and nothing was done: it is not there. */
+bool rmap_one_lockless(struct rmap_head *head, spte_t *sptep, void (*fn)(spte_t *sptep, void *arg),
+		       void *arg);
 bool rmap_contains(const struct rmap_head *head, const spte_t *sptep);
 unsigned int rmap_count(const struct rmap_head *head);
 
@@ -376,8 +379,10 @@ bool gfn_may_be_written(struct shadow *shadow, gfn_t gfn, bool store);
 /* No leaf of @gfn is writable any more; CPUs will have heard of that once the batch, which has
  * room, is flushed. */
 void write_protect_gfn(struct shadow *shadow, gfn_t gfn, struct zap_batch *batch);
-/* True: it was writable, and its frame must be shot down. */
+/* mmu_lock. True: it was writable, and its frame must be shot down. */
 bool leaf_lose_write(spte_t *sptep);
+/* The same, and the next store gets the right back without mmu_lock (fast_fault.c). */
+bool leaf_pause_write(spte_t *sptep);
 
 /* --- sync.c: what is shadowed becomes what the guest's tables say; mmu_lock, in a section of
  * slots_srcu --------------------------------------------------------------------------------------
@@ -571,11 +576,13 @@ void shadow_budget_grow(struct shadow *shadow);
 
 /* Points of a change of slots are hit with slots_lock held. */
 enum shadow_hook_point {
-	SHADOW_HOOK_FAULT_BEFORE_WALK,	 /* fault.c: the root is good, nothing read yet */
-	SHADOW_HOOK_WALK_BEFORE_MARK,	 /* guest_walk.c: allowed, no entry marked yet */
-	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
-	SHADOW_HOOK_FAST_BEFORE_SWAP,	 /* fast_fault.c: judged, not yet exchanged; in a walk, so
-					    nothing may sleep */
+	SHADOW_HOOK_FAULT_BEFORE_WALK, /* fault.c: the root is good, nothing read yet */
+	SHADOW_HOOK_WALK_BEFORE_MARK,  /* guest_walk.c: allowed, no entry marked yet */
+	SHADOW_HOOK_FAULT_BEFORE_LOCK, /* fault.c: pfn in hand, mmu_lock not yet taken */
+	SHADOW_HOOK_FAULT_BEFORE_GAIN, /* fault.c, mmu_lock: a leaf is to gain rights */
+	SHADOW_HOOK_FAST_PAUSED, /* fast_fault.c: so it is, its page is known, nothing locked yet */
+	SHADOW_HOOK_FAST_BEFORE_SWAP, /* judged, not yet exchanged; in a walk, so nothing may sleep
+				       */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
 	SHADOW_HOOK_OPERAND_BEFORE_SWAP, /* operand.c: compared, not yet exchanged */
 	SHADOW_HOOK_SYNC_BEFORE_COMPARE, /* sync.c: tables protected and shot down */

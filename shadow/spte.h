@@ -24,6 +24,11 @@
  * a CPU it is none, and its other bits are ignored: so all that it says is kept where it was, and
  * is given back by that one bit. In all else it is a leaf: it has an rmap, a frame that CPUs may
  * remember, rights that it may lose; and the frame is shot down when it goes.
+ *  7. A leaf that gets SPTE_WRITE has SPTE_MAY_WRITE with it: host and guest have granted that, and
+ * the page is no table of the guest's that is in step. Who takes the right since one of these is no
+ * longer so takes both. Who takes it to hear of the next store leaves the second, and a fault may
+ * give back the first without mmu_lock: the leaf is *paused*. Whatever holds for a writable leaf
+ * holds for one that is paused.
  */
 #ifndef SHADOW_SPTE_H
 #define SHADOW_SPTE_H
@@ -34,20 +39,21 @@
 
 typedef uint64_t spte_t;
 
-#define SPTE_PRESENT  (1UL << 0)
-#define SPTE_WRITE    (1UL << 1)
-#define SPTE_USER     (1UL << 2)
-#define SPTE_ACCESSED (1UL << 5)
-#define SPTE_DIRTY    (1UL << 6)
-#define SPTE_OURS     (1UL << 9)  /* ignored by hardware */
-#define SPTE_AGED     (1UL << 10) /* and this: the used bit was cleared, no CPU told (age.c) */
-#define SPTE_NX	      (1UL << 63)
-#define SPTE_PFN_MASK 0x000ffffffffff000UL
+#define SPTE_PRESENT   (1UL << 0)
+#define SPTE_WRITE     (1UL << 1)
+#define SPTE_USER      (1UL << 2)
+#define SPTE_ACCESSED  (1UL << 5)
+#define SPTE_DIRTY     (1UL << 6)
+#define SPTE_OURS      (1UL << 9)  /* ignored by hardware */
+#define SPTE_AGED      (1UL << 10) /* and this: the used bit was cleared, no CPU told (age.c) */
+#define SPTE_MAY_WRITE (1UL << 11) /* and this: rule 7 */
+#define SPTE_NX	       (1UL << 63)
+#define SPTE_PFN_MASK  0x000ffffffffff000UL
 
 static_assert((SPTE_PFN_MASK & (SPTE_PRESENT | SPTE_WRITE | SPTE_USER | SPTE_ACCESSED | SPTE_DIRTY |
-				SPTE_OURS | SPTE_AGED | SPTE_NX)) == 0,
+				SPTE_OURS | SPTE_AGED | SPTE_MAY_WRITE | SPTE_NX)) == 0,
 	      "flag bits lie outside the frame number");
-static_assert(SPTE_OURS >= (1UL << 9) && SPTE_AGED <= (1UL << 11),
+static_assert(SPTE_OURS >= (1UL << 9) && SPTE_MAY_WRITE <= (1UL << 11),
 	      "bits 9 to 11 are software's at every level");
 
 /*
@@ -72,6 +78,12 @@ static inline bool spte_walkable(spte_t spte)
 	return spte_present(spte) && (spte & SPTE_PRESENT);
 }
 
+/* Also if it is paused. */
+static inline bool spte_writable(spte_t spte)
+{
+	return spte & (SPTE_WRITE | SPTE_MAY_WRITE);
+}
+
 static inline pfn_t spte_pfn(spte_t spte)
 {
 	return (spte & SPTE_PFN_MASK) >> PAGE_SHIFT;
@@ -86,7 +98,7 @@ static inline spte_t make_leaf_spte(pfn_t pfn, unsigned int access)
 	spte_t spte = (pfn << PAGE_SHIFT) | SPTE_PRESENT | SPTE_OURS | SPTE_USER | SPTE_ACCESSED;
 
 	if (access & ACC_WRITE)
-		spte |= SPTE_WRITE | SPTE_DIRTY;
+		spte |= SPTE_WRITE | SPTE_DIRTY | SPTE_MAY_WRITE;
 	if (!(access & ACC_EXEC))
 		spte |= SPTE_NX;
 	return spte;

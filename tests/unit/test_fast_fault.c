@@ -4,6 +4,7 @@
  * somebody takes the leaf, or its table, while they are at it. The ladders are in
  * shadow/fast_fault.c.
  */
+#include <errno.h>
 #include <sched.h>
 
 #include "notifier/sync/thread.h"

@@ -141,6 +141,7 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
 		.faults = atomic64_read(&shadow->stats.faults),
 		.fault_retries = atomic64_read(&shadow->stats.fault_retries),
 		.fault_spurious = atomic64_read(&shadow->stats.fault_spurious),
+		.prefetched = atomic64_read(&shadow->stats.prefetched),
 		.fast_faults = atomic64_read(&shadow->stats.fast_faults),
 		.refaults = atomic64_read(&shadow->stats.refaults),
 		.invalidations = atomic64_read(&shadow->stats.invalidations),

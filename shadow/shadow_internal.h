@@ -396,6 +396,10 @@ void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct
 /* @child is to be linked, and exists: nothing below it is older than this. False: the batch is full
  * before that is so. */
 bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_batch *batch);
+/* ACC_*: what the entry @index of the guest's table of leaves that @sp shadows gives to its page,
+ * before a walk has marked it; 0: nothing. *@gpte: the entry. */
+unsigned int gpte_gives(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
+			uint64_t *gpte);
 /* Is @child, to which the entry @index of @sp links, still what the guest's entry says? */
 bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
 		  const struct shadow_page *child);
@@ -465,6 +469,13 @@ bool shadow_fast_fault(struct shadow *shadow, struct shadow_vcpu *vcpu, struct s
 /* What has been unlinked is touched by nobody any more who is without mmu_lock. No spinlock held.
  */
 void shadow_wait_for_walks(struct shadow *shadow);
+
+/* --- prefetch.c: mmu_lock, in a section of slots_srcu --------------------------------------------
+ */
+
+/* The entry @index of @sp, a table of leaves, was just made: map what lies beside it and is free of
+ * cost. */
+void shadow_prefetch(struct shadow *shadow, struct shadow_page *sp, unsigned int index);
 
 /* --- shadow.c, invalidate.c ---------------------------------------------------------------------
  */
@@ -602,7 +613,8 @@ struct shadow {
 	struct mmu_notifier notifier;
 	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
 	enum shadow_audit_level audit;
-	spte_t used_bit; /* of a leaf: set while the page has been used (spte.h, rule 6) */
+	unsigned int prefetch; /* entries in a group; 0: none (prefetch.c) */
+	spte_t used_bit;       /* of a leaf: set while the page has been used (spte.h, rule 6) */
 
 	struct mutex slots_lock;
 	struct srcu_struct slots_srcu;
@@ -638,7 +650,7 @@ struct shadow {
 	wait_queue_head_t batch_wait;
 
 	struct {
-		atomic64_t fault_spurious, fast_faults;
+		atomic64_t fault_spurious, fast_faults, prefetched;
 		atomic64_t faults, fault_retries, refaults, invalidations, sptes_zapped;
 		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
 		atomic64_t pages_recycled;

@@ -11,7 +11,8 @@
 #include "vmm/run_args.h"
 #include "vmm/vm.h"
 
-#define DEFAULT_MEM (64UL << 20)
+#define DEFAULT_MEM	 (64UL << 20)
+#define DEFAULT_PREFETCH 8
 
 enum {
 	KEY_ENGINE = CLI_KEY_FIRST,
@@ -27,6 +28,7 @@ enum {
 	KEY_BREAK,
 	KEY_AUDIT,
 	KEY_SHADOW_PAGES,
+	KEY_PREFETCH,
 	KEY_DUMP_SHADOW,
 	KEY_WHY,
 };
@@ -48,6 +50,10 @@ static const struct argp_option run_options[] = {
 	{"shadow-pages", KEY_SHADOW_PAGES, "N", 0,
 	 "At most so many shadow page tables; the least recently used make room (default: as many "
 	 "as it takes)",
+	 0},
+	{"prefetch", KEY_PREFETCH, "N", 0,
+	 "Map up to N pages at a fault, if the guest has used them before: 0, or a power of two of "
+	 "at most 64 (default: 8)",
 	 0},
 	{"chaos", KEY_CHAOS, "KIND[=OPS_PER_SECOND],...", 0,
 	 "Move the guest's memory while it runs. Kinds: migrate, unmap, protect, fork, merge, "
@@ -175,6 +181,9 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 	case KEY_SHADOW_PAGES:
 		err = parse_shadow_pages(arg, &args->shadow_pages, why, sizeof(why));
 		break;
+	case KEY_PREFETCH:
+		err = parse_prefetch(arg, &args->prefetch, why, sizeof(why));
+		break;
 	case KEY_AUDIT:
 		args->audit = SHADOW_AUDIT_SEMANTIC;
 		if (!arg)
@@ -226,7 +235,7 @@ bool run_args_parse(struct run_args *args, int argc, char **argv, int *status)
 	struct run_parse run = {.args = args};
 	struct cli_parse parse = {.command = "gnomon run", .options = &run};
 
-	*args = (struct run_args){.mem_bytes = DEFAULT_MEM};
+	*args = (struct run_args){.mem_bytes = DEFAULT_MEM, .prefetch = DEFAULT_PREFETCH};
 	if (!cli_parse(&run_argp, &parse, argc, argv, status))
 		return false;
 	if (!run.has_seed) {

@@ -182,6 +182,7 @@ static void fork_here(struct step *step)
 	if (s->child || step->nr < s->fork_at)
 		return;
 	s->fork_at = step->nr;
+	step->over = true;
 	s->child = test_fork(s->mm);
 	s->seen = test_read(s->child, area_page(0));
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "tests/support/areas.h"
+#include "tests/support/fail_alloc.h"
 
 #define P PAGE_SIZE
 
@@ -132,6 +133,7 @@ TEST(mremap, checks_arguments)
 	expect_eq(mm_mremap(mm, area_page(0), 4 * P, 4 * P, fixed, &at), -EINVAL);
 	expect_eq(remap(mm, 0, 5, 6, MM_MREMAP_MAYMOVE, &to), -EFAULT);
 	expect_eq(remap(mm, 4, 1, 2, MM_MREMAP_MAYMOVE, &to), -EFAULT);
+	expect_eq(mm_mremap(mm, UINT64_MAX & PAGE_MASK, P, P, 0, &at), -EINVAL);
 	expect_eq(remap(mm, 6, 4, 5, MM_MREMAP_MAYMOVE, &to), -EINVAL); /* beyond the object */
 	expect_eq(mm_mremap(mm, area_page(0), 4 * P, HVA_MAX, MM_MREMAP_MAYMOVE, &at), -ENOMEM);
 	expect_areas(mm, "0-4 rw p, 6-10 rw s0");
@@ -193,5 +195,38 @@ TEST(mremap, a_walk_finds_what_is_being_moved)
 	kthread_join(&thread);
 	mmput(m.mm);
 	address_space_put(mapping);
+	test_phys_done(phys);
+}
+
+/* A move that finds no memory for its tables gives those back that it has made by then. */
+TEST(mremap, a_move_that_fails_leaves_no_table)
+{
+	const uint64_t far = 1UL << 27; /* in pages: other tables at every level but the root */
+	struct phys *phys = test_phys(16);
+	struct mm_struct *mm = test_mm(phys);
+	uint64_t to = far;
+	int64_t site = 0, live;
+	bool failed;
+	int ret;
+
+	expect_eq(mm_mmap(mm, area_page(510), 4 * P, RW, NULL, 0), 0);
+	stamp_pages(mm, 510, 514, 50);
+	live = atomic64_read(&allocs.live);
+	do {
+		to = far + 510;
+		alloc_fail_at(site++);
+		ret = remap(mm, 510, 4, 4, MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED, &to);
+		failed = alloc_failed();
+		if (failed) {
+			expect_eq(ret, -ENOMEM);
+			expect_eq(atomic64_read(&allocs.live), live);
+			expect_areas(mm, "510-514 rw p");
+			expect_stamps(mm, 510, 514, 50, 0);
+		}
+	} while (failed);
+	expect_eq(ret, 0);
+	expect_ge(site, 6);
+	expect_stamps(mm, far + 510, far + 514, 50, far);
+	mmput(mm);
 	test_phys_done(phys);
 }

@@ -142,6 +142,27 @@ TEST(mremap, checks_arguments)
 	test_phys_done(phys);
 }
 
+/* A move may make three areas of one. */
+TEST(mremap, too_many_areas)
+{
+	struct phys *phys = test_phys(8);
+	struct mm_struct *mm = test_mm(phys);
+	const uint64_t apart = 1UL << 20;
+	uint64_t to = 2 * apart;
+
+	expect_eq(mm_mmap(mm, area_page(0), 3 * P, RW, NULL, 0), 0);
+	stamp_pages(mm, 0, 3, 50);
+	for (uint64_t i = 0; i < MM_MAX_VMAS - 3; i++)
+		expect_eq(mm_mmap(mm, area_page(apart + 2 * i), P, RW, NULL, 0), 0);
+	expect_eq(remap(mm, 1, 1, 1, MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED, &to), -ENOMEM);
+	expect_stamps(mm, 0, 3, 50, 0);
+	expect_eq(mm_munmap(mm, area_page(apart), P), 0);
+	expect_eq(remap(mm, 1, 1, 1, MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED, &to), 0);
+	expect_eq(test_read(mm, area_page(2 * apart)), 51);
+	mmput(mm);
+	test_phys_done(phys);
+}
+
 #define MOVED 12
 
 struct mover {

@@ -47,6 +47,21 @@ TEST(mremap, in_place)
 	test_phys_done(phys);
 }
 
+/* What it grows up to may be joined to it. */
+TEST(mremap, grows_up_to_its_like)
+{
+	struct phys *phys = test_phys(16);
+	struct mm_struct *mm = test_mm(phys);
+	uint64_t to = 0;
+
+	expect_eq(mm_mmap(mm, area_page(0), 4 * P, RW, NULL, 0), 0);
+	expect_eq(mm_mmap(mm, area_page(6), 2 * P, RW, NULL, 0), 0);
+	expect_eq(remap(mm, 0, 4, 6, 0, &to), 0);
+	expect_areas(mm, "0-8 rw p");
+	mmput(mm);
+	test_phys_done(phys);
+}
+
 TEST(mremap, moves_pages_and_their_numbers)
 {
 	struct phys *phys = test_phys(32);

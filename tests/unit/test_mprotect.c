@@ -45,6 +45,7 @@ TEST(mprotect, checks_arguments)
 	expect_eq(mm_mprotect(mm, area_page(0), P, MM_PROT_WRITE), -EINVAL);
 	expect_eq(mm_mprotect(mm, area_page(0), P, 4), -EINVAL);
 	expect_eq(mm_mprotect(mm, area_page(9), 0, RW), 0);
+	expect_eq(mm_mprotect(mm, UINT64_MAX & PAGE_MASK, 0, RW), 0); /* nothing, wherever it is */
 	expect_eq(mm_mprotect(mm, area_page(9), P, RW), -ENOMEM);
 	expect_eq(mm_mprotect(mm, area_page(0), -P, RW), -ENOMEM);
 	expect_areas(mm, "0-2 rw p, 3-4 rw p");

@@ -34,6 +34,7 @@
  */
 #include <errno.h>
 
+#include "shadow/dirty.h"
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
@@ -51,6 +52,7 @@ const char *ret_pf_name(enum ret_pf ret)
 		[RET_PF_HALTED] = "halted",
 		[RET_PF_EXEC_ONLY] = "execute-only page",
 		[RET_PF_WRITE_PROTECTED] = "store to a page table",
+		[RET_PF_DIRTY_RING_FULL] = "dirty ring full",
 	};
 
 	return names[ret];
@@ -87,6 +89,7 @@ bool gva_reserved(const struct shadow_page *root, gva_t gva)
 /* One resolved translation, on its way into the tables. */
 struct mapping {
 	const struct guest_walk *walk;
+	struct shadow_vcpu *vcpu;
 	struct memslot *slot;
 	pfn_t pfn;
 	unsigned int rights; /* ACC_READ, WRITE, EXEC: what guest and host allow together */
@@ -168,6 +171,16 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 	return child;
 }
 
+/* @new takes the place of nothing, or of less. A page that may be stored to is dirty before it can
+ * be (dirty_log.c, rule 1). */
+static void publish_leaf(struct shadow *shadow, const struct mapping *map, spte_t *sptep,
+			 spte_t new)
+{
+	if (new &SPTE_WRITE)
+		mark_page_dirty_in_slot(shadow, map->vcpu, map->slot, map->walk->gfn);
+	smp_store_release(sptep, new);
+}
+
 static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cache,
 				struct shadow_page *sp, const struct mapping *map,
 				struct zap_batch *batch)
@@ -185,7 +198,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 			/* Rights are only gained: CPUs notice that without being told. */
 			if (spte_allows(new, old)) {
 				note_origin(sp, map->walk);
-				smp_store_release(sptep, new);
+				publish_leaf(shadow, map, sptep, new);
 				return RET_PF_FIXED;
 			}
 		}
@@ -201,7 +214,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	sp->gfns[index] = map->walk->gfn;
 	note_origin(sp, map->walk);
 	gfn_rmap_add(map->slot, rel_gfn, sptep, &cache->desc[0]);
-	smp_store_release(sptep, new);
+	publish_leaf(shadow, map, sptep, new);
 	if (map->slot->zapped[rel_gfn]) {
 		map->slot->zapped[rel_gfn] = 0;
 		atomic64_inc(&shadow->stats.refaults);
@@ -272,6 +285,7 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 
 	fault->gpa = (walk->gfn << PAGE_SHIFT) | (fault->gva & ~PAGE_MASK);
 	map->walk = walk;
+	map->vcpu = vcpu;
 	map->store = write;
 	map->slot = gfn_to_memslot(shadow_memslots(shadow), walk->gfn);
 	if (!map->slot)
@@ -298,7 +312,9 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	if (invalidate_retry_unsafe(shadow, seq))
 		return RET_PF_RETRY;
 
-	if (!writable || (map->slot->flags & MEMSLOT_READONLY))
+	/* Of a slot that is logged nobody gets the right to write who has not asked for it. */
+	if (!writable || (map->slot->flags & MEMSLOT_READONLY) ||
+	    (!write && slot_is_logged(map->slot)))
 		map->rights &= ~ACC_WRITE;
 	return RET_PF_FIXED;
 }
@@ -359,6 +375,9 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 	/* Looked at inside the section: see shadow_release(). */
 	if (READ_ONCE(shadow->dead))
 		ret = RET_PF_HALTED;
+	else if ((fault->error_code & PFERR_WRITE) && shadow->vcpu[vcpu].ring &&
+		 dirty_ring_full(shadow->vcpu[vcpu].ring))
+		ret = RET_PF_DIRTY_RING_FULL;
 	else if (shadow_leave_obsolete_root(shadow, vcpu))
 		ret = RET_PF_NO_MEMORY;
 	else

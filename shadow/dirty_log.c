@@ -54,8 +54,7 @@
  *     Also where there was nothing to protect: who took the right may not have told the CPUs yet,
  *     and the flush waits for him (tlb.c, rule 3).
  *
- * Each is replayed by tests/unit/test_dirty_log.c (not_marked_twice, taken_before_protected,
- * told_before_the_caller), and met at random by test_dirty_epochs.c.
+ * Each is replayed by tests/unit/test_dirty_log_races.c, and met at random by test_dirty_epochs.c.
  *
  * Linux has twice the bits, to copy them out in one go when the locks are dropped. Here the
  * caller's memory is written to under mmu_lock, and one set will do: an eighth of a byte for a

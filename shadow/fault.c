@@ -360,6 +360,7 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 		ret = install(shadow, vcpu, &map, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
+	shadow_hook(shadow, SHADOW_HOOK_FAULT_AFTER_LOCK);
 	zap_batch_flush(shadow, &batch);
 	return ret;
 }

@@ -550,6 +550,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_FAULT_BEFORE_WALK,	 /* fault.c: the root is good, nothing read yet */
 	SHADOW_HOOK_WALK_BEFORE_MARK,	 /* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
+	SHADOW_HOOK_FAULT_AFTER_LOCK,	 /* ... and dropped again, what was to be made is made */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
 	SHADOW_HOOK_OPERAND_BEFORE_SWAP, /* operand.c: compared, not yet exchanged */
 	SHADOW_HOOK_SYNC_BEFORE_COMPARE, /* sync.c: tables protected and shot down */

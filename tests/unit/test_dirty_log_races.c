@@ -195,7 +195,7 @@ TEST(dirty_log_races, operand_of_a_slot_that_moves)
 	memslot_fixture_done(&s.g);
 }
 
-/* ---- the log begins ---- */
+/* ---- a fault that is held in its middle ---- */
 
 static void run_fault(void *arg)
 {
@@ -203,6 +203,29 @@ static void run_fault(void *arg)
 	struct shadow_fault fault;
 
 	s->ret = guest_fault(&s->g, 0, slot_gva(SLOT_GFN + 2), PFERR_WRITE, &fault);
+}
+
+/*
+ * Rule 1. The other CPU stores by the leaf that the fault has made, and is done; then somebody
+ * asks.
+ *
+ * Red where the fault marks after it has dropped mmu_lock.
+ */
+TEST(dirty_log_races, marked_with_the_grant)
+{
+	struct kthread cpu;
+	struct scene s;
+
+	scene_init(&s);
+	harvest(&s.g, SLOT);
+	shadow_set_hook(s.g.shadow, SHADOW_HOOK_FAULT_AFTER_LOCK, park_once, &s);
+	expect_eq(kthread_run(&cpu, "cpu", run_fault, &s), 0);
+	park_wait(&s.park, 1);
+	expect_eq(model_store(s.g.model, 1, slot_gva(SLOT_GFN + 2), 2), 0);
+	expect_eq(harvest(&s.g, SLOT), page_bit(2));
+	park_release(&s.park);
+	kthread_join(&cpu);
+	memslot_fixture_done(&s.g);
 }
 
 static void run_begin(void *arg)

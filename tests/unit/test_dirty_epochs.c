@@ -167,7 +167,7 @@ static void run_done(struct run *r)
 
 static void epochs(enum judge_mode mode)
 {
-	const uint64_t nr = test_long() ? 2000 : 150;
+	const uint64_t nr = test_long() ? 2000 : 60;
 	const char *wrong;
 	struct run r;
 

@@ -60,6 +60,7 @@
  * A fault that ends here uses no table in the sense of page_budget.c, and does not count for those
  * that are written to and not used (write_protect.c): it is to both as an access without a fault.
  */
+#include "shadow/dirty.h"
 #include "shadow/shadow_internal.h"
 
 #define MAX_TRIES 4 /* of an exchange, before mmu_lock is the shorter way */
@@ -199,8 +200,12 @@ static void resume_leaf(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva)
 		return;
 	slot = gfn_to_memslot(shadow_memslots(shadow), walk.gfn);
 	shadow_hook(shadow, SHADOW_HOOK_FAST_PAUSED);
-	if (slot && !(slot->flags & (MEMSLOT_INVALID | MEMSLOT_READONLY)))
-		mend_leaf_of(mend, vcpu, gva, slot, walk.gfn);
+	if (!slot || (slot->flags & (MEMSLOT_INVALID | MEMSLOT_READONLY)))
+		return;
+	mend_leaf_of(mend, vcpu, gva, slot, walk.gfn);
+	/* After the grant: dirty_log.c, rule 2. */
+	if (mend->ret == RET_PF_FIXED)
+		mark_page_dirty_in_slot(shadow, vcpu, slot, walk.gfn);
 }
 
 bool shadow_fast_fault(struct shadow *shadow, struct shadow_vcpu *vcpu, struct shadow_fault *fault,

@@ -34,6 +34,7 @@
  */
 #include <errno.h>
 
+#include "shadow/dirty.h"
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
@@ -51,6 +52,7 @@ const char *ret_pf_name(enum ret_pf ret)
 		[RET_PF_HALTED] = "halted",
 		[RET_PF_EXEC_ONLY] = "execute-only page",
 		[RET_PF_WRITE_PROTECTED] = "store to a page table",
+		[RET_PF_DIRTY_RING_FULL] = "dirty ring full",
 	};
 
 	return names[ret];
@@ -87,6 +89,7 @@ bool gva_reserved(const struct shadow_page *root, gva_t gva)
 /* One resolved translation, on its way into the tables. */
 struct mapping {
 	const struct guest_walk *walk;
+	struct shadow_vcpu *vcpu;
 	struct memslot *slot;
 	pfn_t pfn;
 	unsigned int rights; /* ACC_READ, WRITE, EXEC: what guest and host allow together */
@@ -168,6 +171,16 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 	return child;
 }
 
+/* @new takes the place of @old, which is nothing, or less. False: that has changed, and stays. A
+ * page that may be stored to is dirty before it can be (dirty_log.c, rule 1). */
+static bool publish_leaf(struct shadow *shadow, const struct mapping *map, spte_t *sptep,
+			 spte_t old, spte_t new)
+{
+	if (new &SPTE_WRITE)
+		mark_page_dirty_in_slot(shadow, map->vcpu, map->slot, map->walk->gfn);
+	return try_cmpxchg(sptep, &old, new);
+}
+
 static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cache,
 				struct shadow_page *sp, const struct mapping *map,
 				struct zap_batch *batch)
@@ -187,7 +200,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 			 * lose that in passing. */
 			if (spte_allows(new, old)) {
 				shadow_hook(shadow, SHADOW_HOOK_FAULT_BEFORE_GAIN);
-				if (!try_cmpxchg(sptep, &old, new))
+				if (!publish_leaf(shadow, map, sptep, old, new))
 					return RET_PF_RETRY;
 				note_origin(sp, map->walk);
 				return RET_PF_FIXED;
@@ -205,7 +218,7 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	sp->gfns[index] = map->walk->gfn;
 	note_origin(sp, map->walk);
 	gfn_rmap_add(map->slot, rel_gfn, sptep, &cache->desc[0]);
-	smp_store_release(sptep, new);
+	publish_leaf(shadow, map, sptep, old, new);
 	if (map->slot->zapped[rel_gfn]) {
 		map->slot->zapped[rel_gfn] = 0;
 		atomic64_inc(&shadow->stats.refaults);
@@ -278,6 +291,7 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 
 	fault->gpa = (walk->gfn << PAGE_SHIFT) | (fault->gva & ~PAGE_MASK);
 	map->walk = walk;
+	map->vcpu = vcpu;
 	map->store = write;
 	map->slot = gfn_to_memslot(shadow_memslots(shadow), walk->gfn);
 	if (!map->slot)
@@ -304,7 +318,9 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	if (invalidate_retry_unsafe(shadow, seq))
 		return RET_PF_RETRY;
 
-	if (!writable || (map->slot->flags & MEMSLOT_READONLY))
+	/* Of a slot that is logged nobody gets the right to write who has not asked for it. */
+	if (!writable || (map->slot->flags & MEMSLOT_READONLY) ||
+	    (!write && slot_is_logged(map->slot)))
 		map->rights &= ~ACC_WRITE;
 	return RET_PF_FIXED;
 }
@@ -349,6 +365,7 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 		ret = install(shadow, vcpu, &map, &batch);
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
+	shadow_hook(shadow, SHADOW_HOOK_FAULT_AFTER_LOCK);
 	zap_batch_flush(shadow, &batch);
 	return ret;
 }
@@ -365,6 +382,9 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 	/* Looked at inside the section: see shadow_release(). */
 	if (READ_ONCE(shadow->dead))
 		ret = RET_PF_HALTED;
+	else if ((fault->error_code & PFERR_WRITE) && shadow->vcpu[vcpu].ring &&
+		 dirty_ring_full(shadow->vcpu[vcpu].ring))
+		ret = RET_PF_DIRTY_RING_FULL;
 	else if (shadow_leave_obsolete_root(shadow, vcpu))
 		ret = RET_PF_NO_MEMORY;
 	else if (!shadow_fast_fault(shadow, &shadow->vcpu[vcpu], fault, &ret))

@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 
+#include "shadow/dirty.h"
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
@@ -67,8 +68,10 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 		return 0;
 	hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
 	ret = mm_cmpxchg64(shadow->mm, hva, &old, new);
-	if (!ret)
+	if (!ret) {
 		walk->gpte[level] = new;
+		mark_page_dirty_in_slot(shadow, NULL, slot, walk->table_gfn[level]);
+	}
 	return ret < 0 ? mm_error(walk, hva, ret) : ret;
 }
 

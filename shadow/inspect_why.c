@@ -346,6 +346,8 @@ static void add_host_verdict(const struct why *why, bool write, struct line *lin
 		line_add(line, "faults once: the guest's D bit has to be set");
 	else if (write && why->table_level)
 		line_add(line, "faults once: a table of the guest's comes out of step");
+	else if (write && (why->slot_flags & MEMSLOT_LOG_DIRTY) && leaf_of(&why->view[0], &spte))
+		line_add(line, "faults once: the page is clean, and its slot logged");
 	else if (leaf_of(&why->view[0], &spte))
 		line_add(line, "faults once: the shadow's entry has too little");
 	else

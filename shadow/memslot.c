@@ -9,7 +9,9 @@
  * see the set change once, as a swap that comes later waits for them.
  *
  *   create                 swap
- *   flags                  swap; zap the slot, to RAM with the tables in it
+ *   read-only or not       swap; zap the slot, to RAM with the tables in it
+ *   logged                 swap; protect what is mapped (dirty_log.c)
+ *   not logged any more    swap
  *   delete, move           swap to an INVALID copy; zap; swap to the new one, or none
  *
  * Between the two swaps a fault on the slot is tried again, and an emulated access finds no slot.
@@ -34,6 +36,7 @@
  */
 #include <errno.h>
 
+#include "shadow/dirty.h"
 #include "shadow/shadow_internal.h"
 
 #include "notifier/sync/alloc.h"
@@ -71,6 +74,7 @@ int gpa_to_hva_for(struct shadow *shadow, gpa_t gpa, bool write, hva_t *hva)
 
 static void memslot_free(struct memslot *slot)
 {
+	dirty_log_drop(slot, NULL);
 	gfn_set_destroy(&slot->tables);
 	gfn_set_destroy(&slot->mapped);
 	kvfree(slot->rmap, slot->npages * sizeof(*slot->rmap));
@@ -78,7 +82,7 @@ static void memslot_free(struct memslot *slot)
 	kfree(slot);
 }
 
-static struct memslot *memslot_alloc(const struct memslot_region *region)
+static struct memslot *memslot_alloc(struct shadow *shadow, const struct memslot_region *region)
 {
 	struct memslot *slot = kzalloc(sizeof(*slot), GFP_KERNEL);
 	uint64_t npages = region->npages;
@@ -100,8 +104,12 @@ static struct memslot *memslot_alloc(const struct memslot_region *region)
 		goto out_zapped;
 	if (gfn_set_init(&slot->tables, npages))
 		goto out_mapped;
+	if (dirty_log_prepare(shadow, NULL, slot))
+		goto out_tables;
 	return slot;
 
+out_tables:
+	gfn_set_destroy(&slot->tables);
 out_mapped:
 	gfn_set_destroy(&slot->mapped);
 out_zapped:
@@ -113,8 +121,10 @@ out_slot:
 	return NULL;
 }
 
-/* The same slot, with @flags; shares the per-page state: to free one of the two, kfree(). */
-static struct memslot *memslot_copy(const struct memslot *slot, unsigned int flags)
+/* The same slot, with @flags; shares the per-page state: to free one of the two,
+ * memslot_discard(). */
+static struct memslot *memslot_copy(struct shadow *shadow, const struct memslot *slot,
+				    unsigned int flags)
 {
 	struct memslot *copy = kmalloc(sizeof(*copy), GFP_KERNEL);
 
@@ -122,7 +132,17 @@ static struct memslot *memslot_copy(const struct memslot *slot, unsigned int fla
 		return NULL;
 	*copy = *slot;
 	copy->flags = flags;
+	if (dirty_log_prepare(shadow, slot, copy)) {
+		kfree(copy);
+		return NULL;
+	}
 	return copy;
+}
+
+static void memslot_discard(struct memslot *slot, const struct memslot *stays)
+{
+	dirty_log_drop(slot, stays);
+	kfree(slot);
 }
 
 /* Publish the set with @new in the place of @old: nobody has @old afterwards. */
@@ -137,7 +157,7 @@ static void replace(struct shadow *shadow, struct memslot *old, struct memslot *
 
 static int create(struct shadow *shadow, const struct memslot_region *region)
 {
-	struct memslot *slot = memslot_alloc(region);
+	struct memslot *slot = memslot_alloc(shadow, region);
 
 	if (!slot)
 		return -ENOMEM;
@@ -147,22 +167,25 @@ static int create(struct shadow *shadow, const struct memslot_region *region)
 
 static int change_flags(struct shadow *shadow, struct memslot *old, unsigned int flags)
 {
-	struct memslot *new = memslot_copy(old, flags);
+	struct memslot *new = memslot_copy(shadow, old, flags);
 
 	if (!new)
 		return -ENOMEM;
 	replace(shadow, old, new);
 	/* From RAM to ROM its leaves go, as they may be writable. From ROM to RAM what was made of
 	 * tables in it: no walk has set A and D there, and what is in step is not walked again. */
-	shadow_zap_slot(shadow, new, !(flags & MEMSLOT_READONLY));
-	kfree(old);
+	if ((old->flags ^ flags) & MEMSLOT_READONLY)
+		shadow_zap_slot(shadow, new, !(flags & MEMSLOT_READONLY));
+	if (slot_is_logged(new) && !slot_is_logged(old))
+		dirty_log_begin(shadow, new);
+	memslot_discard(old, new);
 	return 0;
 }
 
 /* @old goes, and @new, if any, comes. */
 static int replace_mapped(struct shadow *shadow, struct memslot *old, struct memslot *new)
 {
-	struct memslot *invalid = memslot_copy(old, old->flags | MEMSLOT_INVALID);
+	struct memslot *invalid = memslot_copy(shadow, old, old->flags | MEMSLOT_INVALID);
 
 	if (!invalid)
 		return -ENOMEM;
@@ -174,7 +197,7 @@ static int replace_mapped(struct shadow *shadow, struct memslot *old, struct mem
 		shadow_zap_slot(shadow, invalid, true);
 	shadow_hook(shadow, SHADOW_HOOK_SLOT_AFTER_ZAP);
 	replace(shadow, invalid, new);
-	kfree(invalid);
+	memslot_discard(invalid, old);
 	return 0;
 }
 
@@ -189,14 +212,17 @@ static int delete (struct shadow *shadow, struct memslot *old)
 
 static int move(struct shadow *shadow, struct memslot *old, const struct memslot_region *region)
 {
-	struct memslot *new = memslot_copy(old, region->flags);
+	struct memslot *new = memslot_copy(shadow, old, region->flags);
 	int ret;
 
 	if (!new)
 		return -ENOMEM;
 	new->base_gfn = region->base_gfn;
 	ret = replace_mapped(shadow, old, new);
-	kfree(ret ? new : old);
+	if (ret)
+		memslot_discard(new, old);
+	else
+		memslot_discard(old, new);
 	return ret;
 }
 
@@ -206,8 +232,8 @@ static bool region_valid(const struct memslot_region *region)
 	const uint64_t max_pages = HVA_MAX >> PAGE_SHIFT;
 	const uint64_t max_gfn = SPTE_PFN_MASK >> PAGE_SHIFT;
 
-	return !(region->flags & ~MEMSLOT_READONLY) && region->npages <= max_pages &&
-	       PAGE_ALIGNED(region->hva) &&
+	return !(region->flags & ~(MEMSLOT_READONLY | MEMSLOT_LOG_DIRTY)) &&
+	       region->npages <= max_pages && PAGE_ALIGNED(region->hva) &&
 	       region->hva <= HVA_MAX - (region->npages << PAGE_SHIFT) &&
 	       region->base_gfn <= max_gfn && region->npages <= max_gfn - region->base_gfn;
 }

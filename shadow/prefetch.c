@@ -27,7 +27,8 @@
  *
  *     Replayed by tests/unit/test_prefetch.c (clean_in_the_host). To make it dirty would have the
  *     host write pages that nobody wrote.
- *  5. for a right to write: the page is no table of the guest's. A table comes out of step for a
+ *  5. for a right to write: the slot is not logged, or the page would be dirty there (dirty_log.c).
+ *  6. for a right to write: the page is no table of the guest's. A table comes out of step for a
  *     store, and not for none (write_protect.c).
  *
  * Nobody has used the page yet, and the leaf says so: its used bit is clear. Where that is
@@ -37,6 +38,7 @@
  */
 #include <errno.h>
 
+#include "shadow/dirty.h"
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
@@ -75,7 +77,7 @@ static bool write_is_free(struct shadow *shadow, const struct memslot *slot, gfn
 			  const struct mm_page *page)
 {
 	return (page->prot & MM_PROT_WRITE) && page->dirty && !(slot->flags & MEMSLOT_READONLY) &&
-	       !gfn_is_table(shadow, gfn);
+	       !slot_is_logged(slot) && !gfn_is_table(shadow, gfn);
 }
 
 static void prefetch_one(struct shadow *shadow, struct shadow_page *sp, unsigned int index)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "shadow/dirty.h"
 #include "shadow/shadow_internal.h"
 
 #include "notifier/sync/alloc.h"
@@ -31,6 +32,7 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	spin_lock_init(&shadow->mmu_lock);
 	spin_lock_init(&shadow->batch_lock);
 	init_waitqueue_head(&shadow->batch_wait);
+	init_waitqueue_head(&shadow->ring_wait);
 	INIT_LIST_HEAD(&shadow->pages);
 	INIT_LIST_HEAD(&shadow->batches);
 	for (unsigned int i = 0; i < SHADOW_HASH_SIZE; i++) {
@@ -93,6 +95,7 @@ void shadow_destroy(struct shadow *shadow)
 		cache_destroy(shadow, &shadow->vcpu[i].cache);
 	cleanup_srcu_struct(&shadow->slots_srcu);
 	memslots_destroy(shadow);
+	dirty_rings_destroy(shadow);
 	kfree(shadow);
 }
 
@@ -156,6 +159,8 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
 		.unsync_made = atomic64_read(&shadow->stats.unsync_made),
 		.write_protected = atomic64_read(&shadow->stats.write_protected),
 		.flooded = atomic64_read(&shadow->stats.flooded),
+		.dirty_marked = atomic64_read(&shadow->stats.dirty_marked),
+		.dirty_protected = atomic64_read(&shadow->stats.dirty_protected),
 	};
 }
 

@@ -89,6 +89,7 @@ struct memslot {
 	struct gfn_set tables; /* those that are tables of the guest's (guest_tables.c); mmu_lock */
 	uint8_t *zapped; /* [npages], under mmu_lock: an invalidation took its entries (refault
 			    counting) */
+	struct dirty_log *dirty; /* while MEMSLOT_LOG_DIRTY; NULL: not logged (dirty_log.c) */
 };
 
 /* rmap.c: the same for a page of @slot, which is in slot->mapped while its rmap is not empty. */
@@ -515,7 +516,8 @@ struct shadow_vcpu {
 		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
 	struct guest_cpu cpu; /* as root; that is of its view */
 	struct shadow_cache cache;
-	unsigned long walk; /* odd: its thread walks tables without mmu_lock (fast_fault.c) */
+	unsigned long walk;	 /* odd: its thread walks tables without mmu_lock (fast_fault.c) */
+	struct dirty_ring *ring; /* NULL: there are none (dirty_ring.c) */
 };
 
 #define ANY_PCID (~0u)
@@ -591,6 +593,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_WALK_BEFORE_MARK,  /* guest_walk.c: allowed, no entry marked yet */
 	SHADOW_HOOK_FAULT_BEFORE_LOCK, /* fault.c: pfn in hand, mmu_lock not yet taken */
 	SHADOW_HOOK_FAULT_BEFORE_GAIN, /* fault.c, mmu_lock: a leaf is to gain rights */
+	SHADOW_HOOK_FAULT_AFTER_LOCK,  /* ... and dropped again, what was to be made is made */
 	SHADOW_HOOK_FAST_PAUSED, /* fast_fault.c: so it is, its page is known, nothing locked yet */
 	SHADOW_HOOK_FAST_BEFORE_SWAP, /* judged, not yet exchanged; in a walk, so nothing may sleep
 				       */
@@ -604,6 +607,9 @@ enum shadow_hook_point {
 	SHADOW_HOOK_SLOT_BEFORE_ZAP,  /* memslot.c: the slot is INVALID, to all who look */
 	SHADOW_HOOK_SLOT_AFTER_ZAP,   /* ... and nothing maps it any more */
 	SHADOW_HOOK_ZAP_BREAK,	      /* zap_slot.c: mmu_lock dropped, not all zapped yet */
+	SHADOW_HOOK_DIRTY_TAKEN, /* dirty_log.c: marks taken, nothing protected yet; nothing may
+				    sleep */
+	SHADOW_HOOK_DIRTY_BREAK, /* ... and dirty_ring.c: a piece is shot down, mmu_lock dropped */
 	NR_SHADOW_HOOKS,
 };
 
@@ -621,6 +627,9 @@ struct shadow {
 	struct memslots *slots; /* stored under slots_lock, loaded in a section of slots_srcu */
 	struct memslots *memslots[2];	   /* the published one, and one for the next change */
 	enum shadow_zap_policy zap_policy; /* slots_lock */
+	unsigned int dirty_mode;	   /* SHADOW_DIRTY_*; slots_lock */
+	struct dirty_ring *rings; /* [nr_vcpus + 1], or NULL; stored under slots_lock, once */
+	wait_queue_head_t ring_wait;
 
 	spinlock_t mn_invalidate_lock;
 	unsigned long mn_active_invalidate_count; /* stored under mn_invalidate_lock */
@@ -655,6 +664,7 @@ struct shadow {
 		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
 		atomic64_t pages_recycled;
 		atomic64_t synced, unsync_made, write_protected, flooded;
+		atomic64_t dirty_marked, dirty_protected;
 	} stats;
 
 	/* Tests park threads here. Set while no vCPU runs. */

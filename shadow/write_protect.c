@@ -26,6 +26,7 @@
  *
  * Everything here runs under mmu_lock, but for the two calls of shadow.h.
  */
+#include "shadow/dirty.h"
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
@@ -220,6 +221,7 @@ void shadow_gpte_written(struct shadow *shadow, gpa_t gpa, size_t bytes)
 		unsigned int last = ((gpa & ~PAGE_MASK) + len - 1) / sizeof(uint64_t);
 		uint64_t pass;
 
+		mark_page_dirty(shadow, gpa >> PAGE_SHIFT);
 		spin_lock(&shadow->mmu_lock);
 		pass = ++shadow->sync_pass;
 		mark_all_unsync(shadow, gpa >> PAGE_SHIFT, 1);

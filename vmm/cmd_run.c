@@ -19,6 +19,7 @@
 #include "vmm/clock.h"
 #include "vmm/commands.h"
 #include "vmm/console_out.h"
+#include "vmm/dirty_sample.h"
 #include "vmm/engines.h"
 #include "vmm/guest_file.h"
 #include "vmm/hostmem.h"
@@ -39,6 +40,7 @@ struct run {
 	struct elf_image image;
 	int stats_fd; /* -1: no stats */
 	struct inspect inspect;
+	struct dirty_sample dirty;
 	struct signals signals;
 	struct console_out console;
 	struct vm *vm;
@@ -167,6 +169,32 @@ static int write_inspect(struct run *run)
 	return EX_OSERR;
 }
 
+static bool dirty_on_stdout(const struct run *run)
+{
+	return run->args->dirty_path && strcmp(run->args->dirty_path, "-") == 0;
+}
+
+static int open_dirty(struct run *run)
+{
+	int err = dirty_sample_open(&run->dirty, run->args);
+
+	if (!err)
+		return EX_OK;
+	return fail(run, EX_OSERR, "cannot open '%s' for the dirty log: %s", run->args->dirty_path,
+		    strerror(-err));
+}
+
+/* 0, or EX_OSERR when it could not be written. */
+static int write_dirty(struct run *run)
+{
+	int err = dirty_sample_close(&run->dirty);
+
+	if (!err)
+		return EX_OK;
+	msg_error("cannot write the dirty log to '%s': %s", run->args->dirty_path, strerror(-err));
+	return EX_OSERR;
+}
+
 /* The last word of a run: 0, or EX_OSERR when it could not be said. */
 static int write_stats(struct run *run)
 {
@@ -289,11 +317,16 @@ static void announce(const struct run *run)
 static int run_vm(struct run *run)
 {
 	uint64_t start = monotonic_ns();
-	int err = start_chaos(run);
+	int err = dirty_sample_start(&run->dirty, run->vm);
 
 	if (err)
+		return fail(run, EX_OSERR, "cannot log what the guest writes: %s", strerror(-err));
+	err = start_chaos(run);
+	if (err) {
+		dirty_sample_stop(&run->dirty);
 		return fail(run, EX_OSERR, "cannot start the threads of --chaos: %s",
 			    strerror(-err));
+	}
 	/*
 	 * Unless it exited by itself, the guest's last words may be stuck in a pipe that nobody
 	 * reads, and a vCPU with them.
@@ -303,6 +336,7 @@ static int run_vm(struct run *run)
 		console_out_give_up(&run->console);
 	vm_join(run->vm);
 	run->stats.wall_ns = monotonic_ns() - start;
+	dirty_sample_stop(&run->dirty);
 	chaos_stop(run->chaos);
 	err = inspect_at_end(&run->inspect, run->vm);
 	stats_collect(&run->stats, run->vm, run->chaos);
@@ -370,7 +404,8 @@ static int run_guest(struct run *run)
 
 close_console:
 	console_err =
-		console_out_close(&run->console, stats_on_stdout(run) || tables_on_stdout(run));
+		console_out_close(&run->console, stats_on_stdout(run) || tables_on_stdout(run) ||
+							 dirty_on_stdout(run));
 	if (status == EX_OK)
 		status = judge(run, console_err);
 close_signals:
@@ -381,7 +416,7 @@ close_signals:
 int cmd_run(int argc, char **argv)
 {
 	struct run_args args;
-	struct run run = {.args = &args, .stats_fd = -1};
+	struct run run = {.args = &args, .stats_fd = -1, .dirty = {.fd = -1}};
 	int status;
 
 	if (!run_args_parse(&args, argc, argv, &status))
@@ -407,7 +442,11 @@ int cmd_run(int argc, char **argv)
 		goto free_guest;
 	status = open_inspect(&run);
 	if (status == EX_OK)
+		status = open_dirty(&run);
+	if (status == EX_OK)
 		status = run_guest(&run);
+	if (write_dirty(&run) != EX_OK)
+		status = EX_OSERR;
 	if (write_inspect(&run) != EX_OK)
 		status = EX_OSERR;
 	if (run.stats_fd >= 0 && write_stats(&run) != EX_OK)

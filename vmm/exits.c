@@ -224,6 +224,9 @@ static void handle_page_fault(struct vcpu *vcpu, const struct engine_exit *exit)
 	case RET_PF_WRITE_PROTECTED:
 		handle_table_store(vcpu, fault.gpa);
 		return;
+	case RET_PF_DIRTY_RING_FULL:
+		vcpu_wait_for_dirty_ring(vcpu);
+		return;
 	case RET_PF_HALTED:
 		/* The machine says why when it is asked to run again. */
 		return;

@@ -12,7 +12,8 @@
 #include "vmm/vm.h"
 #include "vmm/why.h"
 
-#define MAX_DURATION_S (366UL * 24 * 3600)
+#define MAX_DURATION_S	(366UL * 24 * 3600)
+#define MAX_INTERVAL_MS 3600000u
 
 const char *const break_names[NR_BREAKS] = {"zap", "shootdown", "shootdown-wait", "retry",
 					    "retire"};
@@ -274,6 +275,28 @@ int parse_gva(const char *text, uint64_t *gva, char *why, size_t why_len)
 		return why_fail(why, why_len, -EINVAL,
 				"'%s' is no address: give a number, such as 0x400000", text);
 	*gva = value;
+	return 0;
+}
+
+int parse_interval(const char *text, uint64_t *ms, char *why, size_t why_len)
+{
+	const char *s = text;
+	uint64_t value;
+
+	if (parse_digits(&s, 10, &value) || *s || !value || value > MAX_INTERVAL_MS)
+		return why_fail(why, why_len, -EINVAL,
+				"'%s' is no interval: give milliseconds, 1 to %u", text,
+				MAX_INTERVAL_MS);
+	*ms = value;
+	return 0;
+}
+
+int parse_dirty_format(const char *text, bool *json, char *why, size_t why_len)
+{
+	if (strcmp(text, "text") != 0 && strcmp(text, "json") != 0)
+		return why_fail(why, why_len, -EINVAL,
+				"a dirty log is written as text or json, not '%s'", text);
+	*json = strcmp(text, "json") == 0;
 	return 0;
 }
 

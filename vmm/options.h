@@ -44,6 +44,12 @@ int parse_audit(const char *text, enum shadow_audit_level *level, char *why, siz
 /* A guest's address: hexadecimal with 0x, or decimal. */
 int parse_gva(const char *text, uint64_t *gva, char *why, size_t why_len);
 
+/* Milliseconds, 1 to an hour. */
+int parse_interval(const char *text, uint64_t *ms, char *why, size_t why_len);
+
+/* "text" or "json". */
+int parse_dirty_format(const char *text, bool *json, char *why, size_t why_len);
+
 /* "zap,retry": adds SHADOW_BREAK_* bits to *what. */
 int parse_break(const char *text, unsigned int *what, char *why, size_t why_len);
 

@@ -10,9 +10,12 @@
 #include "vmm/options.h"
 #include "vmm/run_args.h"
 #include "vmm/vm.h"
+#include "vmm/why.h"
 
-#define DEFAULT_MEM	 (64UL << 20)
-#define DEFAULT_PREFETCH 8
+#define DEFAULT_MEM	     (64UL << 20)
+#define DEFAULT_PREFETCH     8
+#define DEFAULT_DIRTY_MS     100
+#define DIRTY_JSON_EXTENSION ".json"
 
 enum {
 	KEY_ENGINE = CLI_KEY_FIRST,
@@ -31,6 +34,9 @@ enum {
 	KEY_PREFETCH,
 	KEY_DUMP_SHADOW,
 	KEY_WHY,
+	KEY_DIRTY_LOG,
+	KEY_DIRTY_INTERVAL,
+	KEY_DIRTY_FORMAT,
 };
 
 static const struct argp_option run_options[] = {
@@ -83,6 +89,16 @@ static const struct argp_option run_options[] = {
 	 "has "
 	 "ended and at SIGUSR1; on stderr, or FILE of --dump-shadow",
 	 0},
+	{"dirty-log", KEY_DIRTY_LOG, "FILE", 0,
+	 "Write which parts of its memory the guest wrote, over time, when it has ended; - is "
+	 "stdout",
+	 0},
+	{"dirty-interval", KEY_DIRTY_INTERVAL, "MS", 0,
+	 "Look every so many milliseconds (default: 100)", 0},
+	{"dirty-format", KEY_DIRTY_FORMAT, "KIND", 0,
+	 "What --dirty-log writes: text, a map to look at, or json, its figures (default: text; "
+	 "json if FILE ends in .json)",
+	 0},
 	CLI_OPTION_HELP,
 	{0},
 };
@@ -95,7 +111,28 @@ struct run_parse {
 	struct run_args *args;
 	bool has_seed;
 	bool has_swap;
+	const char *dirty_option; /* that is about --dirty-log */
+	bool has_dirty_format;
 };
+
+/* What is said of the dirty log is said of one, and its file's name may say the rest. */
+static int complete_dirty(struct run_parse *run, char *why, size_t why_len)
+{
+	struct run_args *args = run->args;
+	const char *dot;
+
+	if (!args->dirty_path)
+		return run->dirty_option ? why_fail(why, why_len, -EINVAL,
+						    "%s is about a dirty log: add --dirty-log FILE",
+						    run->dirty_option)
+					 : 0;
+	if (!*args->dirty_path)
+		return why_fail(why, why_len, -EINVAL, "--dirty-log needs a file, or - for stdout");
+	dot = strrchr(args->dirty_path, '.');
+	if (!run->has_dirty_format)
+		args->dirty_json = dot && strcmp(dot, DIRTY_JSON_EXTENSION) == 0;
+	return 0;
+}
 
 /* A swap file if somebody has use for it, and chaos that goes with what there is. */
 static int complete(struct run_parse *run, char *why, size_t why_len)
@@ -198,6 +235,18 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 		err = parse_gva(arg, &args->why_gva, why, sizeof(why));
 		args->why = true;
 		break;
+	case KEY_DIRTY_LOG:
+		args->dirty_path = arg;
+		break;
+	case KEY_DIRTY_INTERVAL:
+		err = parse_interval(arg, &args->dirty_interval_ms, why, sizeof(why));
+		run->dirty_option = "--dirty-interval";
+		break;
+	case KEY_DIRTY_FORMAT:
+		err = parse_dirty_format(arg, &args->dirty_json, why, sizeof(why));
+		run->dirty_option = "--dirty-format";
+		run->has_dirty_format = true;
+		break;
 	case ARGP_KEY_ARG:
 		if (args->guest)
 			return cli_default(key, state);
@@ -207,6 +256,8 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 		if (!args->guest && !parse->help)
 			return cli_complain(parse, "which guest? Give a name or a file");
 		if (!parse->help)
+			err = complete_dirty(run, why, sizeof(why));
+		if (!parse->help && err == 0)
 			err = complete(run, why, sizeof(why));
 		break;
 	default:
@@ -235,7 +286,9 @@ bool run_args_parse(struct run_args *args, int argc, char **argv, int *status)
 	struct run_parse run = {.args = args};
 	struct cli_parse parse = {.command = "gnomon run", .options = &run};
 
-	*args = (struct run_args){.mem_bytes = DEFAULT_MEM, .prefetch = DEFAULT_PREFETCH};
+	*args = (struct run_args){.mem_bytes = DEFAULT_MEM,
+				  .prefetch = DEFAULT_PREFETCH,
+				  .dirty_interval_ms = DEFAULT_DIRTY_MS};
 	if (!cli_parse(&run_argp, &parse, argc, argv, status))
 		return false;
 	if (!run.has_seed) {

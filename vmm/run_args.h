@@ -28,6 +28,9 @@ struct run_args {
 	const char *dump_path; /* of --dump-shadow; NULL: none; "-": stdout */
 	bool why;
 	uint64_t why_gva;
+	const char *dirty_path; /* of --dirty-log; NULL: none; "-": stdout */
+	uint64_t dirty_interval_ms;
+	bool dirty_json; /* else text */
 };
 
 /* True: *args is complete. False: the program is done, with *status. */

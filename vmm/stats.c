@@ -221,6 +221,8 @@ json_t *stats_to_json(const struct run_stats *stats)
 	put_count(object, &ok, "unsync_made", shadow->unsync_made);
 	put_count(object, &ok, "write_protected", shadow->write_protected);
 	put_count(object, &ok, "flooded", shadow->flooded);
+	put_count(object, &ok, "dirty_marked", shadow->dirty_marked);
+	put_count(object, &ok, "dirty_protected", shadow->dirty_protected);
 	put_count(object, &ok, "quarantine_drains", stats->quarantine_drains);
 	put_count(object, &ok, "quarantined", stats->quarantined);
 	put_count(object, &ok, "warnings", stats->warnings);
@@ -232,7 +234,7 @@ json_t *stats_to_json(const struct run_stats *stats)
 	return object;
 }
 
-static int write_all(int fd, const char *buf, size_t len)
+int write_all(int fd, const char *buf, size_t len)
 {
 	while (len > 0) {
 		ssize_t n = write(fd, buf, len);

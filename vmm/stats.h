@@ -48,6 +48,9 @@ uint64_t stats_pages_migrated(const struct run_stats *stats);
 /* A new object, or NULL when out of memory. */
 json_t *stats_to_json(const struct run_stats *stats);
 
+/* All of it, however many writes that takes. 0 or -errno. */
+int write_all(int fd, const char *buf, size_t len);
+
 /* Write @json to @fd, indented, with a newline at the end. 0 or -errno. */
 int json_write(const json_t *json, int fd);
 

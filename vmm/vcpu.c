@@ -12,10 +12,13 @@
  *	vcpu_run
  *
  * must not stay in vcpu_run: the engine remembers a kick until an exit has followed it. Outside the
- * guest a vCPU waits for nothing that does not come by itself, and for what is taken from it for a
- * while (holes.h): there it looks at vcpu->kicked, which is set until the loop looks again.
+ * guest a vCPU waits for nothing that does not come by itself, for what is taken from it for a
+ * while (holes.h), and for room in its dirty ring: there it looks at vcpu->kicked, which is set
+ * until the loop looks again.
  */
 #include <string.h>
+
+#include <gnomon/shadow_dirty.h>
 
 #include "notifier/sync/bug.h"
 #include "vmm/vcpu.h"
@@ -81,6 +84,11 @@ bool vcpu_wait_for_memory(struct vcpu *vcpu)
 	return holes_wait_memory(&vcpu->vm->holes, vcpu->holes_seq, kicked, vcpu);
 }
 
+void vcpu_wait_for_dirty_ring(struct vcpu *vcpu)
+{
+	shadow_wait_dirty_ring(vcpu->vm->shadow, vcpu->id, kicked, vcpu);
+}
+
 static void vcpu_thread(void *arg)
 {
 	struct vcpu *vcpu = arg;
@@ -118,6 +126,7 @@ void vcpu_kick(struct vcpu *vcpu)
 
 	WRITE_ONCE(vcpu->kicked, true);
 	holes_wake(&vcpu->vm->holes);
+	shadow_wake_dirty_ring(vcpu->vm->shadow);
 	engine->ops->kick(engine, vcpu->id);
 }
 

@@ -47,6 +47,8 @@ void vcpu_join(struct vcpu *vcpu);
  */
 bool vcpu_wait_for_hole(struct vcpu *vcpu, hva_t hva);
 bool vcpu_wait_for_memory(struct vcpu *vcpu);
+/* Until whoever collects the dirty rings has made room, or the vCPU is kicked. */
+void vcpu_wait_for_dirty_ring(struct vcpu *vcpu);
 
 /* exits.c: what to do about an exit. Returns with the guest fit to run on, or ended (vm.h). */
 void vcpu_handle_exit(struct vcpu *vcpu, const struct engine_exit *exit);

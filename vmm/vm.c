@@ -177,7 +177,7 @@ static int create_shadow(struct vm *vm, char *why, size_t why_len)
 		err = shadow_set_prefetch(vm->shadow, vm->config.prefetch);
 	if (err)
 		goto destroy_shadow;
-	err = shadow_create_memslot(vm->shadow, 0, 0, vm->config.ram_bytes >> PAGE_SHIFT,
+	err = shadow_create_memslot(vm->shadow, VM_RAM_SLOT, 0, vm->config.ram_bytes >> PAGE_SHIFT,
 				    VM_RAM_HVA);
 	if (err)
 		goto destroy_shadow;
@@ -291,6 +291,18 @@ int vm_boot(struct vm *vm, const struct elf_image *image, char *why, size_t why_
 {
 	return boot_guest(vm->shadow, vm->config.ram_bytes, image, vm->config.seed, &vm->boot, why,
 			  why_len);
+}
+
+int vm_log_dirty(struct vm *vm)
+{
+	const struct memslot_region ram = {
+		.id = VM_RAM_SLOT,
+		.flags = MEMSLOT_LOG_DIRTY,
+		.npages = vm->config.ram_bytes >> PAGE_SHIFT,
+		.hva = VM_RAM_HVA,
+	};
+
+	return shadow_set_memslot(vm->shadow, &ram);
 }
 
 int vm_start(struct vm *vm)

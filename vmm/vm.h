@@ -35,6 +35,7 @@
 #include "vmm/vcpu.h"
 
 #define VM_RAM_HVA   0x100000000000UL
+#define VM_RAM_SLOT  0		      /* of all RAM, from gpa 0 on */
 #define VM_AWAY_HVA  0x600000000000UL /* above the largest RAM: where nothing is, for chaos */
 #define VM_MIN_RAM   BOOT_MIN_RAM
 #define VM_MAX_VCPUS 1
@@ -113,6 +114,10 @@ int vm_create(struct vm **vmp, const struct vm_config *config, char *why, size_t
 
 /* Lay out @image in RAM. The errors of boot_guest. */
 int vm_boot(struct vm *vm, const struct elf_image *image, char *why, size_t why_len);
+
+/* From now on it is noted which pages of RAM are written (gnomon/shadow_dirty.h). No window is open
+ * in vm->mm for ever. 0 or -ENOMEM. */
+int vm_log_dirty(struct vm *vm);
 
 /* Start the vCPUs. 0 or -errno with none running. */
 int vm_start(struct vm *vm);

@@ -6,6 +6,7 @@
 #     cli.sh usage        help, lists, and command lines that make no sense
 #     cli.sh refusals     what is refused before a guest starts
 #     cli.sh endings      every way in which a run ends, and output that cannot be written
+#     cli.sh dirty_log    what --dirty-log writes (dirty_log.sh)
 #     cli.sh promises     memory moves under a guest and it does not notice; without a protection it
 #                         does
 #
@@ -122,6 +123,8 @@ wait_for_swap() { # PID
 }
 
 # --- parts
+
+. "$(dirname "$0")/dirty_log.sh"
 
 part_usage() {
 	local word
@@ -725,9 +728,9 @@ elif [ $? -ne 69 ]; then
 fi
 
 case ${1:-} in
-usage | refusals | endings | promises) "part_$1" ;;
+usage | refusals | endings | dirty_log | promises) "part_$1" ;;
 *)
-	echo "usage: cli.sh usage|refusals|endings|promises" >&2
+	echo "usage: cli.sh usage|refusals|endings|dirty_log|promises" >&2
 	exit 2
 	;;
 esac

@@ -74,6 +74,9 @@ TEST(memslot_fail, each_change_at_each_site)
 		{"delete", 0, SLOT_GFN, 0, true, 1},
 		{"move", SLOT_PAGES, SLOT_GFN + 2, 0, true, 2},
 		{"flags", SLOT_PAGES, SLOT_GFN, MEMSLOT_READONLY, true, 1},
+		{"create, logged", SLOT_PAGES, SLOT_GFN, MEMSLOT_LOG_DIRTY, false, 7},
+		{"move, logged", SLOT_PAGES, SLOT_GFN + 2, MEMSLOT_LOG_DIRTY, true, 4},
+		{"logged", SLOT_PAGES, SLOT_GFN, MEMSLOT_LOG_DIRTY, true, 3},
 	};
 	enum shadow_zap_policy policy;
 	struct guest_mem g;

@@ -286,3 +286,41 @@ TEST(options, addresses)
 		expect_str_contains(why, bad[i]);
 	}
 }
+
+TEST(options, intervals)
+{
+	static const char *const bad[] = {"",	"0",	   "-1",      "0.5",
+					  "1s", "3600001", "0x10",    " 1",
+					  "1 ", "1e3",	   "quickly", "18446744073709551616"};
+	uint64_t ms;
+	char why[256];
+
+	expect_eq(parse_interval("1", &ms, why, sizeof(why)), 0);
+	expect_eq(ms, 1);
+	expect_eq(parse_interval("3600000", &ms, why, sizeof(why)), 0);
+	expect_eq(ms, 3600000);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		ms = 42;
+		expect_eq(parse_interval(bad[i], &ms, why, sizeof(why)), -EINVAL);
+		expect_eq(ms, 42);
+		expect_str_contains(why, bad[i]);
+	}
+}
+
+TEST(options, dirty_formats)
+{
+	static const char *const bad[] = {"", "JSON", "json ", "xml", "tex"};
+	bool json;
+	char why[256];
+
+	for (int i = 0; i < 2; i++) {
+		expect_eq(parse_dirty_format(i ? "json" : "text", &json, why, sizeof(why)), 0);
+		expect_eq(json, i);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		json = i % 2;
+		expect_eq(parse_dirty_format(bad[i], &json, why, sizeof(why)), -EINVAL);
+		expect_eq(json, i % 2);
+		expect_str_contains(why, bad[i]);
+	}
+}

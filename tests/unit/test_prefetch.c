@@ -5,6 +5,8 @@
  */
 #include <errno.h>
 
+#include <gnomon/shadow_dirty.h>
+
 #include "notifier/sync/thread.h"
 #include "tests/support/memslot_fixture.h"
 
@@ -163,7 +165,7 @@ TEST(prefetch, clean_in_the_host)
 	done(&g);
 }
 
-/* Rule 5. It is out of step for now; but not for this. */
+/* Rule 6. It is out of step for now; but not for this. */
 TEST(prefetch, a_table)
 {
 	gpa_t table;
@@ -176,6 +178,28 @@ TEST(prefetch, a_table)
 	expect_eq(stats_of(&g).prefetched, 1);
 	expect(!spte_writable(*leaf_of(&g, page(1))));
 	done(&g);
+}
+
+/* Rule 5. What nobody has stored to is not dirty. */
+TEST(prefetch, a_logged_slot)
+{
+	uint64_t marks = 0;
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	expect_eq(shadow_set_prefetch(g.shadow, GROUP), 0);
+	expect_eq(set_slot(&g, SLOT, SLOT_GFN, SLOT_PAGES, SLOT_HVA, MEMSLOT_LOG_DIRTY), 0);
+	use(&g, 0);
+	guest_write(&g, entry(&g, 1),
+		    SLOT_GFN << PAGE_SHIFT | GUEST_PTE_RW | GUEST_PTE_A | GUEST_PTE_D);
+	guest_load(&g, 0, page(0));
+	expect_eq(stats_of(&g).prefetched, 1);
+	expect_eq(shadow_get_dirty_log(g.shadow, SLOT, &marks), 0);
+	expect_eq(marks, 0);
+	guest_store(&g, 0, page(1), 5);
+	expect_eq(shadow_get_dirty_log(g.shadow, SLOT, &marks), 0);
+	expect_eq(marks, 1);
+	memslot_fixture_done(&g);
 }
 
 /* A window is open over two neighbours, and not over the page that faults. */

@@ -70,7 +70,9 @@ static struct run_stats example(void)
 			   .synced = 211,
 			   .unsync_made = 212,
 			   .write_protected = 213,
-			   .flooded = 214},
+			   .flooded = 214,
+			   .dirty_marked = 215,
+			   .dirty_protected = 216},
 		.warnings = 3,
 	};
 }
@@ -119,6 +121,8 @@ TEST(stats, every_number_has_its_key)
 		{"unsync_made", 212},
 		{"write_protected", 213},
 		{"flooded", 214},
+		{"dirty_marked", 215},
+		{"dirty_protected", 216},
 		{"pages_unmapped", 20},
 		{"frames_bytes", 96 << 20},
 		{"hole_waits", 108},

@@ -32,6 +32,8 @@ void shadow_destroy(struct shadow *shadow);
 
 /* Guest code reads it as memory, and its stores are device accesses: ROM. */
 #define MEMSLOT_READONLY (1u << 0)
+/* Which of its pages are written is noted: gnomon/shadow_dirty.h. */
+#define MEMSLOT_LOG_DIRTY (1u << 1)
 
 struct memslot_region {
 	unsigned int id;    /* of the slot, below MEMSLOT_MAX */
@@ -48,6 +50,8 @@ struct memslot_region {
  *   a delete or a move          no CPU reaches a page at its old gfn any more. Meanwhile a vCPU
  *                               that touches the slot waits: it sees the old, then the new
  *   MEMSLOT_READONLY, newly     no CPU can store to the slot any more
+ *   MEMSLOT_LOG_DIRTY, newly    no store to the slot goes unnoticed any more; without it, what was
+ *                               noted is forgotten
  *
  * 0; -EINVAL for a bad id or flag, an unaligned hva, a range that wraps or is too large, a slot
  * that would change its size or hva, the delete of none; -EEXIST if another slot has part of the
@@ -163,6 +167,8 @@ enum ret_pf {
 				   carried out for the guest, by shadow_write_gpa() or with a word
 				   to shadow_gpte_written(); or shadow_unprotect_gpa(), and run
 				   again */
+	RET_PF_DIRTY_RING_FULL, /* a store, and nothing was done: the vCPU's dirty ring has no room
+				   (gnomon/shadow_dirty.h) */
 };
 
 const char *ret_pf_name(enum ret_pf ret);
@@ -240,7 +246,8 @@ int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t l
 /*
  * Guest memory was written by other means than a guest's own store or shadow_write_gpa(), which
  * says so itself: had the guest page tables there, what they say now counts, at once or from the
- * next INVLPG or CR3 load on. To be called after the write. (Linux: kvm_mmu_track_write)
+ * next INVLPG or CR3 load on. And the pages are dirty, where that is logged. To be called after the
+ * write. (Linux: kvm_mmu_track_write, mark_page_dirty)
  */
 void shadow_gpte_written(struct shadow *shadow, gpa_t gpa, size_t bytes);
 /*
@@ -272,6 +279,8 @@ struct shadow_operand {
 		gpa_t gpa;
 		pfn_t pfn;
 		unsigned int len;
+		unsigned int slot; /* where the page was found; and which of its pages it is */
+		uint64_t page;
 	} part[2];
 };
 
@@ -311,6 +320,8 @@ struct shadow_stats {
 	uint64_t unsync_made;	  /* tables of leaves that a store has put out of step */
 	uint64_t write_protected; /* RET_PF_WRITE_PROTECTED among the faults */
 	uint64_t flooded;	  /* tables let go of, since they were written to and not used */
+	uint64_t dirty_marked;	  /* marks set in logged slots, of pages that had one too */
+	uint64_t dirty_protected; /* pages that lost the right to write, to be noticed again */
 };
 void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
 

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Dirty rings: what is in which, in what order, when an entry is free again, and what happens when
+ * there is no room.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#include "notifier/sync/thread.h"
+#include "tests/support/dirty_fixture.h"
+
+#define ENTRIES 16u
+#define OTHERS	2u /* the ring of what no CPU stored */
+
+static const struct guest_mem_config config = {.audit = true, .nr_cpus = 2};
+
+/* Where somebody who collects is, in each ring. */
+struct collector {
+	uint32_t next[3];
+};
+
+static void fixture(struct guest_mem *g, struct collector *c)
+{
+	memslot_fixture(g, &config);
+	memset(c, 0, sizeof(*c));
+	expect_eq(shadow_enable_dirty_rings(g->shadow, ENTRIES), 0);
+	expect_eq(place(g, SLOT_GFN), 0);
+	for (uint64_t i = 0; i < SLOT_PAGES; i++)
+		guest_store(g, 0, slot_gva(SLOT_GFN + i), stamp(i));
+	expect_eq(log_slot(g, true), 0);
+}
+
+/* The next entry of ring @nr: its page in SLOT; -1: there is none. Read, and given back. */
+static int64_t take(struct guest_mem *g, struct collector *c, unsigned int nr)
+{
+	struct shadow_dirty_gfn *entry = &shadow_dirty_ring(g->shadow, nr)[c->next[nr] % ENTRIES];
+	int64_t page;
+
+	if (!shadow_dirty_gfn_filled(entry))
+		return -1;
+	expect_eq(entry->slot, SLOT);
+	page = (int64_t)entry->offset;
+	shadow_dirty_gfn_done(entry);
+	c->next[nr]++;
+	return page;
+}
+
+TEST(dirty_ring, what_is_refused)
+{
+	static const unsigned int bad[] = {0, 1, 8, 17, 24, 131072};
+	uint64_t bitmap[RAM_WORDS_MAX];
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	expect(!shadow_dirty_ring(g.shadow, 0));
+	expect_eq(shadow_reset_dirty_rings(g.shadow), -ENXIO);
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		expect_eq(shadow_enable_dirty_rings(g.shadow, bad[i]), -EINVAL);
+	expect_eq(place(&g, SLOT_GFN), 0);
+	expect_eq(log_slot(&g, true), 0);
+	expect_eq(shadow_enable_dirty_rings(g.shadow, ENTRIES), -EBUSY);
+	expect_eq(log_slot(&g, false), 0);
+	expect_eq(shadow_enable_dirty_rings(g.shadow, ENTRIES), 0);
+	expect_eq(shadow_enable_dirty_rings(g.shadow, ENTRIES), -EEXIST);
+	/* And the bitmap, from then on. */
+	expect_eq(log_slot(&g, true), 0);
+	expect_eq(shadow_get_dirty_log(g.shadow, SLOT, bitmap), -ENXIO);
+	expect_eq(shadow_clear_dirty_log(g.shadow, SLOT, 0, SLOT_PAGES, bitmap), -ENXIO);
+	memslot_fixture_done(&g);
+}
+
+/* Each vCPU's own, in the order of its stores; once, until they are reset. */
+TEST(dirty_ring, pages_in_turn)
+{
+	struct collector c;
+	struct guest_mem g;
+
+	fixture(&g, &c);
+	for (int round = 0; round < 10; round++) {
+		for (int i = 0; i < 2; i++) {
+			guest_store(&g, 0, slot_gva(SLOT_GFN + 3), 3);
+			guest_store(&g, 1, slot_gva(SLOT_GFN + 5), 5);
+			guest_store(&g, 0, slot_gva(SLOT_GFN + 1), 1);
+		}
+		expect_eq(take(&g, &c, 0), 3);
+		expect_eq(take(&g, &c, 0), 1);
+		expect_eq(take(&g, &c, 0), -1);
+		expect_eq(take(&g, &c, 1), 5);
+		expect_eq(take(&g, &c, 1), -1);
+		/* Read, and not reset: stores go unnoticed still. */
+		expect_eq(model_store(g.model, 0, slot_gva(SLOT_GFN + 3), 4), 0);
+		expect_eq(shadow_reset_dirty_rings(g.shadow), 3);
+		expect_eq(model_store(g.model, 0, slot_gva(SLOT_GFN + 3), 4), -EFAULT);
+		expect_eq(model_store(g.model, 1, slot_gva(SLOT_GFN + 5), 4), -EFAULT);
+		expect_eq(shadow_reset_dirty_rings(g.shadow), 0);
+	}
+	memslot_fixture_done(&g);
+}
+
+/* An entry that was not given back keeps its page, and those behind it. */
+TEST(dirty_ring, reset_in_turn)
+{
+	struct shadow_dirty_gfn *ring;
+	struct collector c;
+	struct guest_mem g;
+
+	fixture(&g, &c);
+	ring = shadow_dirty_ring(g.shadow, 0);
+	for (uint64_t i = 0; i < 3; i++)
+		guest_store(&g, 0, slot_gva(SLOT_GFN + i), i);
+	shadow_dirty_gfn_done(&ring[1]);
+	expect_eq(shadow_reset_dirty_rings(g.shadow), 0);
+	expect_eq(model_store(g.model, 0, slot_gva(SLOT_GFN + 1), 1), 0);
+	shadow_dirty_gfn_done(&ring[0]);
+	expect_eq(shadow_reset_dirty_rings(g.shadow), 2);
+	expect_eq(model_store(g.model, 0, slot_gva(SLOT_GFN + 1), 1), -EFAULT);
+	expect_eq(model_store(g.model, 0, slot_gva(SLOT_GFN + 2), 1), 0);
+	/* Rubbish in an entry is nobody's page. */
+	ring[2].slot = 7000;
+	shadow_dirty_gfn_done(&ring[2]);
+	expect_eq(shadow_reset_dirty_rings(g.shadow), 1);
+	memslot_fixture_done(&g);
+}
+
+/* What no CPU stored comes with a reset, as far as there is room, and nothing of it is lost. */
+TEST(dirty_ring, what_no_cpu_stored)
+{
+	struct collector c;
+	struct guest_mem g;
+	uint64_t word = 1;
+
+	fixture(&g, &c);
+	expect_eq(log_ram(&g, true), 0);
+	expect_eq(shadow_write_gpa(g.shadow, (SLOT_GFN + 4) << PAGE_SHIFT, &word, 8), 0);
+	expect_eq(take(&g, &c, OTHERS), -1);
+	expect_eq(shadow_reset_dirty_rings(g.shadow), 0);
+	expect_eq(take(&g, &c, OTHERS), 4);
+	expect_eq(take(&g, &c, OTHERS), -1);
+
+	/* More than there is room for, in pages of RAM. */
+	for (uint64_t i = 0; i < 40; i++)
+		expect_eq(shadow_write_gpa(g.shadow, i << PAGE_SHIFT, &word, 8), 0);
+	for (uint64_t i = 0; i < 40; i++) {
+		struct shadow_dirty_gfn *entry =
+			&shadow_dirty_ring(g.shadow, OTHERS)[c.next[OTHERS] % ENTRIES];
+
+		if (!shadow_dirty_gfn_filled(entry))
+			expect_ge(shadow_reset_dirty_rings(g.shadow), 1);
+		expect(shadow_dirty_gfn_filled(entry));
+		expect_eq(entry->slot, 0);
+		expect_eq(entry->offset, i);
+		shadow_dirty_gfn_done(entry);
+		c.next[OTHERS]++;
+	}
+	shadow_reset_dirty_rings(g.shadow);
+	expect_eq(take(&g, &c, OTHERS), -1);
+	memslot_fixture_done(&g);
+}
+
+/* ---- no room ---- */
+
+TEST(dirty_ring, a_vcpu_without_room)
+{
+	struct collector c;
+	struct guest_mem g;
+	unsigned int done;
+
+	fixture(&g, &c);
+	expect_eq(log_ram(&g, true), 0);
+	for (done = 0; done < 2 * ENTRIES; done++) {
+		if (guest_try(&g, 0, MODEL_STORE, done << PAGE_SHIFT, NULL) ==
+		    RET_PF_DIRTY_RING_FULL)
+			break;
+	}
+	expect_eq(done, ENTRIES);
+	/* Nothing was done; a read is; and so is a store of the other vCPU, which has room. */
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, done << PAGE_SHIFT, NULL), RET_PF_FIXED);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, 0, NULL), RET_PF_FIXED); /* by its TLB */
+	expect_eq(guest_try(&g, 1, MODEL_STORE, done << PAGE_SHIFT, NULL), RET_PF_FIXED);
+	for (unsigned int i = 0; i < ENTRIES; i++) {
+		struct shadow_dirty_gfn *entry = &shadow_dirty_ring(g.shadow, 0)[i];
+
+		expect(shadow_dirty_gfn_filled(entry));
+		expect_eq(entry->offset, i);
+		shadow_dirty_gfn_done(entry);
+	}
+	expect_eq(shadow_reset_dirty_rings(g.shadow), ENTRIES);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, 0, NULL), RET_PF_FIXED);
+	memslot_fixture_done(&g);
+}
+
+struct waiter {
+	struct guest_mem *g;
+	atomic_t give_up, over;
+};
+
+static bool give_up(void *arg)
+{
+	return atomic_read(&((struct waiter *)arg)->give_up);
+}
+
+static void run_wait(void *arg)
+{
+	struct waiter *w = arg;
+
+	shadow_wait_dirty_ring(w->g->shadow, 0, give_up, w);
+	atomic_set(&w->over, 1);
+}
+
+static void until_it_waits(struct guest_mem *g)
+{
+	while (!READ_ONCE(g->shadow->ring_wait.waiters))
+		sched_yield();
+}
+
+/* It waits until there is room, or until it is told not to. */
+TEST(dirty_ring, a_vcpu_waits)
+{
+	struct collector c;
+	struct guest_mem g;
+	struct kthread thread;
+	struct waiter w = {.g = &g};
+
+	fixture(&g, &c);
+	expect_eq(log_ram(&g, true), 0);
+	shadow_wait_dirty_ring(g.shadow, 0, give_up, &w);
+	for (unsigned int i = 0; i < ENTRIES; i++)
+		guest_store(&g, 0, i << PAGE_SHIFT, i);
+	for (int round = 0; round < 2; round++) {
+		expect_eq(kthread_run(&thread, "waiter", run_wait, &w), 0);
+		until_it_waits(&g);
+		expect(!atomic_read(&w.over));
+		if (round) {
+			shadow_dirty_gfn_done(&shadow_dirty_ring(g.shadow, 0)[0]);
+			shadow_reset_dirty_rings(g.shadow);
+		} else {
+			atomic_set(&w.give_up, 1);
+			shadow_wake_dirty_ring(g.shadow);
+		}
+		kthread_join(&thread);
+		atomic_set(&w.give_up, 0);
+		atomic_set(&w.over, 0);
+	}
+	memslot_fixture_done(&g);
+}

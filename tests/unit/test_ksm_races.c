@@ -237,7 +237,7 @@ static void scan_here(struct step *step)
 	if (s->tried || step->nr < s->at || in_lockdep())
 		return;
 	s->at = step->nr;
-	s->tried = true;
+	s->tried = step->over = true;
 	s->merged = scan_round(&s->h);
 }
 

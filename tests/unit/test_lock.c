@@ -585,7 +585,7 @@ static void others_come_and_go(struct step *step)
 		expect(__down_read_trylock(&shared.sem));
 		expect(__down_read_trylock(&shared.sem));
 	} else if (q->came && !q->left && step->nr >= q->came + q->leave_after) {
-		q->left = true;
+		q->left = step->over = true;
 		__up_read(&shared.sem);
 	}
 }

@@ -324,7 +324,7 @@ static void free_here(struct step *step)
 	if (s->tried || step->nr < s->at)
 		return;
 	s->at = step->nr;
-	s->tried = true;
+	s->tried = step->over = true;
 	s->seen = *(uint64_t *)phys_map(mm_phys(s->mm), mm_lookup_pfn(s->mm, page(0)));
 	expect_eq(mm_madvise(s->mm, page(0), P, MM_MADV_FREE), 0);
 }

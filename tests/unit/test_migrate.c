@@ -278,6 +278,26 @@ TEST(migrate, locked_page_is_busy)
 	end_world(&w);
 }
 
+/* As another who moves it has it, in the moment after this range read the entry. */
+TEST(migrate, frozen_page_is_busy)
+{
+	struct world w;
+	pfn_t pfn;
+	int count;
+
+	make_world(&w, 32);
+	pfn = mm_lookup_pfn(w.mm, page(1));
+	count = refs(w.phys, pfn);
+	expect(frame_ref_freeze(pfn_to_frame(w.phys, pfn), count));
+	expect_eq(mm_migrate_range(w.mm, page(1), PAGE_SIZE), 0);
+	expect_eq(refs(w.phys, pfn), 0);
+	expect_eq(atomic64_read(&w.mm->nr_migrate_busy), 1);
+	frame_ref_unfreeze(pfn_to_frame(w.phys, pfn), count);
+	expect_eq(mm_migrate_range(w.mm, page(1), PAGE_SIZE), 1);
+	expect_filled(w.mm, 8);
+	end_world(&w);
+}
+
 TEST(migrate, without_a_free_frame)
 {
 	struct world w;

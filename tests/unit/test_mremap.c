@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "tests/support/areas.h"
+#include "tests/support/fail_alloc.h"
 
 #define P PAGE_SIZE
 
@@ -42,6 +43,21 @@ TEST(mremap, in_place)
 	expect_stamps(mm, 0, 5, 50, 0);
 	counting_expect_paired(&cn);
 	mmu_notifier_unregister(&cn.mn, mm);
+	mmput(mm);
+	test_phys_done(phys);
+}
+
+/* What it grows up to may be joined to it. */
+TEST(mremap, grows_up_to_its_like)
+{
+	struct phys *phys = test_phys(16);
+	struct mm_struct *mm = test_mm(phys);
+	uint64_t to = 0;
+
+	expect_eq(mm_mmap(mm, area_page(0), 4 * P, RW, NULL, 0), 0);
+	expect_eq(mm_mmap(mm, area_page(6), 2 * P, RW, NULL, 0), 0);
+	expect_eq(remap(mm, 0, 4, 6, 0, &to), 0);
+	expect_areas(mm, "0-8 rw p");
 	mmput(mm);
 	test_phys_done(phys);
 }
@@ -132,11 +148,33 @@ TEST(mremap, checks_arguments)
 	expect_eq(mm_mremap(mm, area_page(0), 4 * P, 4 * P, fixed, &at), -EINVAL);
 	expect_eq(remap(mm, 0, 5, 6, MM_MREMAP_MAYMOVE, &to), -EFAULT);
 	expect_eq(remap(mm, 4, 1, 2, MM_MREMAP_MAYMOVE, &to), -EFAULT);
+	expect_eq(mm_mremap(mm, UINT64_MAX & PAGE_MASK, P, P, 0, &at), -EINVAL);
 	expect_eq(remap(mm, 6, 4, 5, MM_MREMAP_MAYMOVE, &to), -EINVAL); /* beyond the object */
 	expect_eq(mm_mremap(mm, area_page(0), 4 * P, HVA_MAX, MM_MREMAP_MAYMOVE, &at), -ENOMEM);
 	expect_areas(mm, "0-4 rw p, 6-10 rw s0");
 	mmput(mm);
 	address_space_put(mapping);
+	test_phys_done(phys);
+}
+
+/* A move may make three areas of one. */
+TEST(mremap, too_many_areas)
+{
+	struct phys *phys = test_phys(8);
+	struct mm_struct *mm = test_mm(phys);
+	const uint64_t apart = 1UL << 20;
+	uint64_t to = 2 * apart;
+
+	expect_eq(mm_mmap(mm, area_page(0), 3 * P, RW, NULL, 0), 0);
+	stamp_pages(mm, 0, 3, 50);
+	for (uint64_t i = 0; i < MM_MAX_VMAS - 3; i++)
+		expect_eq(mm_mmap(mm, area_page(apart + 2 * i), P, RW, NULL, 0), 0);
+	expect_eq(remap(mm, 1, 1, 1, MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED, &to), -ENOMEM);
+	expect_stamps(mm, 0, 3, 50, 0);
+	expect_eq(mm_munmap(mm, area_page(apart), P), 0);
+	expect_eq(remap(mm, 1, 1, 1, MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED, &to), 0);
+	expect_eq(test_read(mm, area_page(2 * apart)), 51);
+	mmput(mm);
 	test_phys_done(phys);
 }
 
@@ -193,5 +231,38 @@ TEST(mremap, a_walk_finds_what_is_being_moved)
 	kthread_join(&thread);
 	mmput(m.mm);
 	address_space_put(mapping);
+	test_phys_done(phys);
+}
+
+/* A move that finds no memory for its tables gives those back that it has made by then. */
+TEST(mremap, a_move_that_fails_leaves_no_table)
+{
+	const uint64_t far = 1UL << 27; /* in pages: other tables at every level but the root */
+	struct phys *phys = test_phys(16);
+	struct mm_struct *mm = test_mm(phys);
+	uint64_t to = far;
+	int64_t site = 0, live;
+	bool failed;
+	int ret;
+
+	expect_eq(mm_mmap(mm, area_page(510), 4 * P, RW, NULL, 0), 0);
+	stamp_pages(mm, 510, 514, 50);
+	live = atomic64_read(&allocs.live);
+	do {
+		to = far + 510;
+		alloc_fail_at(site++);
+		ret = remap(mm, 510, 4, 4, MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED, &to);
+		failed = alloc_failed();
+		if (failed) {
+			expect_eq(ret, -ENOMEM);
+			expect_eq(atomic64_read(&allocs.live), live);
+			expect_areas(mm, "510-514 rw p");
+			expect_stamps(mm, 510, 514, 50, 0);
+		}
+	} while (failed);
+	expect_eq(ret, 0);
+	expect_ge(site, 6);
+	expect_stamps(mm, far + 510, far + 514, 50, far);
+	mmput(mm);
 	test_phys_done(phys);
 }

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include <gnomon/phys.h>
 
 #include "notifier/frame.h"
+#include "tests/support/fail_alloc.h"
 #include "tests/support/mm_fixture.h"
 #include "tests/support/test.h"
 
@@ -26,6 +28,41 @@ TEST(phys, create_rejects_sizes)
 	expect_eq(phys_create(&phys, UINT64_MAX), -ENOMEM);
 	expect(!phys);
 	phys_destroy(NULL);
+}
+
+/* No memory, at each place; no descriptor left: nothing is kept. */
+TEST(phys, create_fails_whole)
+{
+	int64_t live = atomic64_read(&allocs.live);
+	struct rlimit all, none;
+	struct phys *phys = NULL;
+	int64_t site = 0;
+	int fd, ret;
+
+	for (;; site++) {
+		alloc_fail_at(site);
+		ret = phys_create(&phys, 16);
+		if (!alloc_failed())
+			break;
+		expect_eq(ret, -ENOMEM);
+		expect_eq(atomic64_read(&allocs.live), live);
+	}
+	expect_eq(ret, 0);
+	expect_ge(site, 2);
+	phys_destroy(phys);
+	phys = NULL;
+
+	fd = dup(STDOUT_FILENO);
+	close(fd);
+	expect_eq(getrlimit(RLIMIT_NOFILE, &all), 0);
+	none = (struct rlimit){.rlim_cur = (rlim_t)fd, .rlim_max = all.rlim_max};
+	expect_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	expect_eq(phys_create(&phys, 16), -EMFILE);
+	expect_eq(setrlimit(RLIMIT_NOFILE, &all), 0);
+	expect(!phys);
+	expect_eq(atomic64_read(&allocs.live), live);
+	expect_eq(dup(STDOUT_FILENO), fd);
+	close(fd);
 }
 
 TEST(phys, memfd_is_sealed_and_close_on_exec)

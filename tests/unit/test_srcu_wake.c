@@ -50,8 +50,10 @@ static unsigned int goes_to_sleep_at;
 
 static void go_to_sleep(struct step *step)
 {
-	if (step->nr == goes_to_sleep_at)
-		srcu_advance(srcu.d, *(unsigned long *)step->arg, true);
+	if (step->nr != goes_to_sleep_at)
+		return;
+	step->over = true;
+	srcu_advance(srcu.d, *(unsigned long *)step->arg, true);
 }
 
 /* Somebody goes to sleep between two instructions of an unlock, each in turn: he is woken. */

@@ -35,7 +35,7 @@ static void out_here(struct step *step)
 	if (s->tried || step->nr < s->at || in_lockdep())
 		return;
 	s->at = step->nr;
-	s->tried = true;
+	s->tried = step->over = true;
 	s->out = page_goes_out(s->mm, page(0));
 	if (!s->child)
 		return;

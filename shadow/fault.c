@@ -318,9 +318,10 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	if (invalidate_retry_unsafe(shadow, seq))
 		return RET_PF_RETRY;
 
+	if (!writable || (map->slot->flags & MEMSLOT_READONLY))
+		map->rights &= ~ACC_WRITE;
 	/* Of a slot that is logged nobody gets the right to write who has not asked for it. */
-	if (!writable || (map->slot->flags & MEMSLOT_READONLY) ||
-	    (!write && slot_is_logged(map->slot)))
+	if (!write && slot_is_logged(map->slot))
 		map->rights &= ~ACC_WRITE;
 	return RET_PF_FIXED;
 }

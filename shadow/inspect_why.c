@@ -248,9 +248,10 @@ static void tell_host(struct why *why, struct line *line)
 		tell(why, line);
 		return;
 	}
-	line_add(line, "slot   %u gfn %#lx-%#lx at hva %#lx%s%s", why->slot_id, why->slot_gfn,
+	line_add(line, "slot   %u gfn %#lx-%#lx at hva %#lx%s%s%s", why->slot_id, why->slot_gfn,
 		 why->slot_gfn + why->slot_pages - 1, why->slot_hva,
 		 why->slot_flags & MEMSLOT_READONLY ? " read-only" : "",
+		 why->slot_flags & MEMSLOT_LOG_DIRTY ? " logged" : "",
 		 why->slot_flags & MEMSLOT_INVALID ? " being moved or deleted" : "");
 	tell(why, line);
 	if (!why->has_area) {

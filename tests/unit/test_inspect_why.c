@@ -207,6 +207,25 @@ TEST(inspect_why, slots_that_change)
 	destroy(&g);
 }
 
+TEST(inspect_why, slot_that_is_logged)
+{
+	struct memslot_region ram = {.npages = 0, .hva = GUEST_MEM_HVA};
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	ram.npages = g.nr_pages;
+	guest_store(&g, 0, GVA, 1);
+	ram.flags = MEMSLOT_LOG_DIRTY;
+	expect_eq(shadow_set_memslot(g.shadow, &ram), 0);
+	expect_str_contains(verdict(&g, GVA),
+			    "a read works; a write faults once: the page is clean, and its slot "
+			    "logged");
+	expect_str_contains(sink.text, "at hva 0x100000000 logged\n");
+	guest_store(&g, 0, GVA, 1);
+	expect_str_contains(verdict(&g, GVA), "a read works; a write works");
+	destroy(&g);
+}
+
 /* A store to a table is seen, so that what came of it goes: by us, or by the guest itself. */
 TEST(inspect_why, tables_of_the_guests)
 {

@@ -15,8 +15,19 @@
  *
  *  1. Who makes a leaf writable under mmu_lock marks in the same section. (Marked after it, another
  *     CPU could have stored by that leaf, and be done, while nobody is told.)
- *  2. Who does it without mmu_lock grants, then marks. The other way round a harvest takes the mark
- *     and protects what is protected still; and then the page is writable, and not marked.
+ *  2. Who does it without mmu_lock (fast_fault.c) marks and grants in one section of the lock in
+ * the head of the page's rmap, and a harvest protects in one. Then the mark that it takes is of
+ *     before the grant, and it waits to take the right; or there is another mark. Without the lock:
+ *
+ *       harvest                                fault, without mmu_lock
+ *       -------                                -----------------------
+ *                                              marks
+ *       takes the mark; nothing to protect
+ *                                              grants the right; the guest stores, now and later
+ *         ^ forbidden: no mark is left that says so
+ *
+ *     (Granted, then marked: another CPU may have stored in between, and be done, when a harvest
+ *     finds no mark.)
  *  3. Host code writes, then marks (shadow_gpte_written(), the walk's A and D bits): there is no
  *     right to take away.
  *
@@ -35,7 +46,7 @@
  *       harvest, mmu_lock                      fault, without mmu_lock
  *       -----------------                      -----------------------
  *       protects the page
- *                                              grants the right, marks; the guest stores
+ *                                              marks, grants the right; the guest stores
  *       takes the mark
  *         ^ forbidden: the page is writable, and nobody will hear of the next store
  *
@@ -126,8 +137,8 @@ void log_protect_page(struct shadow *shadow, struct memslot *slot, uint64_t rel_
 	pfn_t pfn = INVALID_PFN;
 
 	lockdep_assert_held(&shadow->mmu_lock);
-	/* All leaves of a page name one frame. */
-	rmap_each(&slot->rmap[rel_gfn], protect_one, &pfn);
+	/* Rule 2: with the lock. All leaves of a page name one frame. */
+	rmap_each_lockless(&slot->rmap[rel_gfn], protect_one, &pfn);
 	if (pfn == INVALID_PFN)
 		return;
 	zap_batch_add(batch, pfn);

@@ -133,7 +133,11 @@ static spte_t mended(spte_t spte, uint32_t access)
 struct mend {
 	struct shadow *shadow;
 	uint32_t access;
-	bool resume;	 /* it is known which page becomes writable */
+	/* Known: the page that becomes writable; in the lock of its rmap. */
+	struct shadow_vcpu *vcpu;
+	const struct memslot *slot;
+	gfn_t gfn;
+	bool marked;	 /* out: it is dirty, granted or not */
 	bool paused;	 /* out: that must be known */
 	enum ret_pf ret; /* out: RET_PF_FIXED, RET_PF_SPURIOUS, or RET_PF_RETRY: not by us */
 };
@@ -149,12 +153,17 @@ static void mend_leaf(spte_t *sptep, void *arg)
 		spte_t new = mended(spte, mend->access);
 
 		mend->paused = new & ~spte &SPTE_WRITE;
-		if (!new || (mend->paused && !mend->resume))
+		if (!new || (mend->paused && !mend->slot))
 			return;
 		if (new == spte) {
 			mend->ret = RET_PF_SPURIOUS;
 			return;
 		}
+		/* Before the grant, in one section with it: dirty_log.c, rule 2. Once: a ring has
+		 * room for one. */
+		if (mend->paused && !mend->marked)
+			mark_page_dirty_in_slot(mend->shadow, mend->vcpu, mend->slot, mend->gfn);
+		mend->marked |= mend->paused;
 		shadow_hook(mend->shadow, SHADOW_HOOK_FAST_BEFORE_SWAP);
 		if (try_cmpxchg(sptep, &spte, new)) {
 			mend->ret = RET_PF_FIXED;
@@ -174,18 +183,17 @@ static void mend_any_leaf(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva
 	walk_end(vcpu);
 }
 
-/* The same, of a leaf of @gfn. */
-static void mend_leaf_of(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva,
-			 struct memslot *slot, gfn_t gfn)
+/* The same, of a leaf of mend->gfn. */
+static void mend_leaf_of(struct mend *mend, gva_t gva)
 {
+	struct rmap_head *head = &mend->slot->rmap[mend->gfn - mend->slot->base_gfn];
 	spte_t *sptep;
 
-	mend->resume = true;
-	walk_begin(vcpu);
-	sptep = find_leaf(mend->shadow, vcpu->root, gva);
+	walk_begin(mend->vcpu);
+	sptep = find_leaf(mend->shadow, mend->vcpu->root, gva);
 	if (sptep)
-		rmap_one_lockless(&slot->rmap[gfn - slot->base_gfn], sptep, mend_leaf, mend);
-	walk_end(vcpu);
+		rmap_one_lockless(head, sptep, mend_leaf, mend);
+	walk_end(mend->vcpu);
 }
 
 /* A store by a leaf that is paused. If anything is amiss fault.c will say so. */
@@ -202,10 +210,10 @@ static void resume_leaf(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva)
 	shadow_hook(shadow, SHADOW_HOOK_FAST_PAUSED);
 	if (!slot || (slot->flags & (MEMSLOT_INVALID | MEMSLOT_READONLY)))
 		return;
-	mend_leaf_of(mend, vcpu, gva, slot, walk.gfn);
-	/* After the grant: dirty_log.c, rule 2. */
-	if (mend->ret == RET_PF_FIXED)
-		mark_page_dirty_in_slot(shadow, vcpu, slot, walk.gfn);
+	mend->vcpu = vcpu;
+	mend->slot = slot;
+	mend->gfn = walk.gfn;
+	mend_leaf_of(mend, gva);
 }
 
 bool shadow_fast_fault(struct shadow *shadow, struct shadow_vcpu *vcpu, struct shadow_fault *fault,
@@ -227,5 +235,6 @@ bool shadow_fast_fault(struct shadow *shadow, struct shadow_vcpu *vcpu, struct s
 	if (mend.ret == RET_PF_FIXED)
 		atomic64_inc(&shadow->stats.fast_faults);
 	*ret = mend.ret;
-	return *ret != RET_PF_RETRY;
+	/* What was marked and not granted faults again: there may be no room for another mark. */
+	return *ret != RET_PF_RETRY || mend.marked;
 }

@@ -38,7 +38,7 @@ static void scene_init(struct scene *s)
 
 /* ---- rule 4: marks are taken before the right is ---- */
 
-/* Who gets a right back without mmu_lock: grants, then marks (rule 2). */
+/* Who gets a right back without mmu_lock: marks, then grants (rule 2). */
 static void grant_and_mark(void *arg)
 {
 	struct scene *s = arg;
@@ -64,6 +64,99 @@ TEST(dirty_log_races, taken_before_protected)
 	guest_store(&s.g, 0, slot_gva(SLOT_GFN + 1), 2);
 	expect_eq(harvest(&s.g, SLOT), page_bit(1));
 	expect_eq(model_store(s.g.model, 0, slot_gva(SLOT_GFN + 1), 3), -EFAULT);
+	memslot_fixture_done(&s.g);
+}
+
+/*
+ * A fault has marked, and not granted yet, as a harvest takes the mark. It may not protect before
+ * the grant: then nothing would say that the page is written to from now on.
+ */
+struct lockless {
+	struct scene s;
+	struct kthread thread;
+	uint64_t found;
+	atomic_t go, taken, done;
+};
+
+#define LOOKS 1000
+
+static void harvest_when_told(void *arg)
+{
+	struct lockless *l = arg;
+
+	while (!atomic_read_acquire(&l->go))
+		sched_yield();
+	l->found = harvest(&l->s.g, SLOT);
+	atomic_set_release(&l->done, 1);
+}
+
+static void mark_taken(void *arg)
+{
+	struct lockless *l = arg;
+
+	atomic_set_release(&l->taken, 1);
+}
+
+static void have_it_harvest(void *arg)
+{
+	struct lockless *l = arg;
+
+	if (l->s.times++)
+		return;
+	atomic_set_release(&l->go, 1);
+	while (!atomic_read_acquire(&l->taken) && !atomic_read_acquire(&l->done))
+		sched_yield();
+	for (unsigned int i = 0; i < LOOKS; i++) {
+		expect(!atomic_read_acquire(&l->done));
+		sched_yield();
+	}
+}
+
+/* Red when the harvest takes no lock of the rmap, and when the mark comes after the grant. */
+TEST(dirty_log_races, marked_without_mmu_lock)
+{
+	struct lockless l = {.found = 0};
+	gva_t gva = slot_gva(SLOT_GFN + 1);
+
+	scene_init(&l.s);
+	expect_eq(harvest(&l.s.g, SLOT), page_bit(1));
+	shadow_set_hook(l.s.g.shadow, SHADOW_HOOK_FAST_BEFORE_SWAP, have_it_harvest, &l);
+	shadow_set_hook(l.s.g.shadow, SHADOW_HOOK_DIRTY_TAKEN, mark_taken, &l);
+	expect_eq(kthread_run(&l.thread, "harvest", harvest_when_told, &l), 0);
+	expect_eq(guest_fault(&l.s.g, 0, gva, PFERR_WRITE, &(struct shadow_fault){0}),
+		  RET_PF_FIXED);
+	kthread_join(&l.thread);
+	expect_eq(l.found, page_bit(1));
+	expect_eq(model_store(l.s.g.model, 0, gva, 3), -EFAULT);
+	memslot_fixture_done(&l.s.g);
+}
+
+/* Marked, and then the leaf changes so often that it is given up: that was the mark of this fault,
+ * as a ring may have room for one. */
+static void change_leaf(void *arg)
+{
+	struct scene *s = arg;
+	spte_t spte = READ_ONCE(*s->sptep);
+
+	if (s->times++ < 4)
+		expect(try_cmpxchg(s->sptep, &spte, spte ^ SPTE_AGED));
+}
+
+TEST(dirty_log_races, one_mark_for_a_fault)
+{
+	gva_t gva = slot_gva(SLOT_GFN + 1);
+	struct shadow_fault fault;
+	uint64_t marked;
+	struct scene s;
+
+	scene_init(&s);
+	expect_eq(harvest(&s.g, SLOT), page_bit(1));
+	marked = stats_of(&s.g).dirty_marked;
+	shadow_set_hook(s.g.shadow, SHADOW_HOOK_FAST_BEFORE_SWAP, change_leaf, &s);
+	expect_eq(guest_fault(&s.g, 0, gva, PFERR_WRITE, &fault), RET_PF_RETRY);
+	expect_eq(stats_of(&s.g).dirty_marked - marked, 1);
+	expect_eq(guest_fault(&s.g, 0, gva, PFERR_WRITE, &fault), RET_PF_FIXED);
+	expect_eq(harvest(&s.g, SLOT), page_bit(1));
 	memslot_fixture_done(&s.g);
 }
 

@@ -168,7 +168,7 @@ static void hold_spinlock(void *arg)
 	spin_lock(&shared.spin);
 	atomic_set(&holding.arrived, 1);
 	while (!atomic_read(&holding.open))
-		cpu_relax();
+		sched_yield();
 	spin_unlock(&shared.spin);
 }
 

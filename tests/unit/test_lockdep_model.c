@@ -566,7 +566,7 @@ TEST(lockdep_model, fork_waits_for_the_graph)
 	forker = (pid_t)syscall(SYS_gettid);
 	expect_eq(kthread_run(&t, "cycle", find_a_cycle, NULL), 0);
 	while (!atomic_read(&inside))
-		cpu_relax();
+		sched_yield();
 	in_child(use_the_graph, 20);
 	expect(atomic_read(&left));
 	kthread_join(&t);

@@ -477,7 +477,7 @@ static void read_mid_migration(struct counting_notifier *cn, const struct mmu_no
 	expect_eq(kthread_run(&s->thread, "read", read_thread, s), 0);
 	/* It waits, and without a reference: the move succeeds. */
 	while (!READ_ONCE(frame_waitqueue(s->w.phys, s->old)->waiters))
-		cpu_relax();
+		sched_yield();
 	expect_eq(atomic_read(&s->done), 0);
 }
 

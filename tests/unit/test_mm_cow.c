@@ -4,6 +4,7 @@
 
 #include "tests/support/areas.h"
 #include "tests/support/park.h"
+#include "tests/support/relax.h"
 
 #define P PAGE_SIZE
 
@@ -171,7 +172,8 @@ TEST(mm_cow, of_an_object)
 
 struct writers {
 	struct mm_struct *mm;
-	atomic_t next, ready;
+	atomic_t next;
+	atomic64_t ready;
 };
 
 #define ROUND_WRITERS 4
@@ -182,9 +184,7 @@ static void write_own(void *arg)
 	struct writers *w = arg;
 	uint64_t me = (uint64_t)atomic_fetch_add(1, &w->next);
 
-	atomic_inc_return(&w->ready);
-	while (atomic_read(&w->ready) < ROUND_WRITERS)
-		cpu_relax();
+	meet(&w->ready, 1, ROUND_WRITERS);
 	test_write(w->mm, area_page(0) + 8 * me, me + 1);
 }
 

@@ -23,7 +23,7 @@ static void register_at_once(void *arg)
 	/* Relaxed on purpose: nothing but the code under test orders the two. */
 	atomic_inc(&f->ready);
 	while (atomic_read(&f->ready) < 2)
-		cpu_relax();
+		sched_yield();
 	expect_eq(mmu_notifier_register(&f->r[me].mn, f->h[me].mm), 0);
 }
 
@@ -65,7 +65,7 @@ static void synchronize_when_told(void *arg)
 
 	/* Relaxed, as above. */
 	while (!atomic_read(&f->done))
-		cpu_relax();
+		sched_yield();
 	mmu_notifier_synchronize();
 }
 
@@ -117,7 +117,7 @@ static void ask_when_told(void *arg)
 	struct first *f = arg;
 
 	while (!atomic_read(&f->done))
-		cpu_relax();
+		sched_yield();
 	expect(mmu_notifier_test_young(f->h[0].mm, HVA));
 }
 

@@ -221,7 +221,7 @@ TEST(mprotect, no_write_begins_afterwards)
 
 		expect_eq(mm_mprotect(h.mm, area_page(0), P, MM_PROT_READ), 0);
 		while (frame_is_pinned(frame))
-			cpu_relax();
+			sched_yield();
 		seen = test_read(h.mm, area_page(0));
 		for (unsigned int i = 0; i < 50; i++)
 			expect_eq(test_read(h.mm, area_page(0)), seen);

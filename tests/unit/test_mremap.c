@@ -54,8 +54,9 @@ TEST(mremap, grows_up_to_its_like)
 	struct mm_struct *mm = test_mm(phys);
 	uint64_t to = 0;
 
-	expect_eq(mm_mmap(mm, area_page(0), 4 * P, RW, NULL, 0), 0);
-	expect_eq(mm_mmap(mm, area_page(6), 2 * P, RW, NULL, 0), 0);
+	expect_eq(mm_mmap(mm, area_page(0), 8 * P, RW, NULL, 0), 0);
+	expect_eq(mm_munmap(mm, area_page(4), 2 * P), 0);
+	expect_areas(mm, "0-4 rw p, 6-8 rw p");
 	expect_eq(remap(mm, 0, 4, 6, 0, &to), 0);
 	expect_areas(mm, "0-8 rw p");
 	mmput(mm);

@@ -572,7 +572,7 @@ static void call_and_wait(uint64_t i)
 
 	call_srcu(&srcu, &head, publish);
 	while (smp_load_acquire(&round_over) != i)
-		cpu_relax();
+		sched_yield();
 }
 
 TEST(srcu_slots, litmus_of_the_worker)

@@ -284,7 +284,7 @@ TEST(srcu_stress, sums_are_not_mixed_up)
 		expect(!poll_state_synchronize_srcu(&srcu, state));
 		srcu_read_unlock(&srcu, cookie);
 		while (!poll_state_synchronize_srcu(&srcu, state))
-			cpu_relax();
+			sched_yield();
 	}
 	atomic_set(&stop, 1);
 	kthread_join(&reader);

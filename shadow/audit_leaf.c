@@ -99,7 +99,20 @@ static void audit_rmap_entry(spte_t *sptep, void *arg)
 			    sp->gfns[sptep - sp->spt]);
 }
 
-/* And the summary of a slot is that of its rmaps. Returns how many entries they have. */
+/* A page that is a table of the guest's is known for one, and no other is. */
+static void audit_is_table(struct audit *audit, const struct memslot *slot, uint64_t rel_gfn)
+{
+	gfn_t gfn = slot->base_gfn + rel_gfn;
+	bool table = guest_table_find(audit->shadow, gfn);
+
+	if (gfn_set_has(&slot->tables, rel_gfn) != table)
+		audit_found(audit, SHADOW_BAD_SUMMARY,
+			    "gfn %#lx is %s table of the guest's, and the set of those %s", gfn,
+			    table ? "a" : "no", table ? "misses it" : "has it");
+}
+
+/* And the summaries of a slot are those of its rmaps, and of its tables. Returns how many entries
+ * the rmaps have. */
 static uint64_t audit_slot(struct audit *audit, const struct memslot *slot)
 {
 	uint64_t nr = 0;
@@ -107,6 +120,9 @@ static uint64_t audit_slot(struct audit *audit, const struct memslot *slot)
 	if (!gfn_set_sound(&slot->mapped))
 		audit_found(audit, SHADOW_BAD_SUMMARY,
 			    "the set of mapped pages of slot %u contradicts itself", slot->id);
+	if (!gfn_set_sound(&slot->tables))
+		audit_found(audit, SHADOW_BAD_SUMMARY,
+			    "the set of guest tables in slot %u contradicts itself", slot->id);
 	for (uint64_t i = 0; i < slot->npages; i++) {
 		struct audit_rmap rmap = {.audit = audit, .gfn = slot->base_gfn + i};
 		unsigned int count = rmap_count(&slot->rmap[i]);
@@ -115,6 +131,7 @@ static uint64_t audit_slot(struct audit *audit, const struct memslot *slot)
 			audit_found(audit, SHADOW_BAD_SUMMARY,
 				    "gfn %#lx has %u leaves, and the set of mapped pages %s",
 				    rmap.gfn, count, count ? "misses it" : "has it");
+		audit_is_table(audit, slot, i);
 		if (count > RMAP_RECYCLE_THRESHOLD)
 			audit_found(audit, SHADOW_BAD_RMAP, "gfn %#lx is mapped %u times", rmap.gfn,
 				    count);

@@ -71,6 +71,7 @@ int gpa_to_hva_for(struct shadow *shadow, gpa_t gpa, bool write, hva_t *hva)
 
 static void memslot_free(struct memslot *slot)
 {
+	gfn_set_destroy(&slot->tables);
 	gfn_set_destroy(&slot->mapped);
 	kvfree(slot->rmap, slot->npages * sizeof(*slot->rmap));
 	kvfree(slot->zapped, slot->npages * sizeof(*slot->zapped));
@@ -97,8 +98,12 @@ static struct memslot *memslot_alloc(const struct memslot_region *region)
 		goto out_rmap;
 	if (gfn_set_init(&slot->mapped, npages))
 		goto out_zapped;
+	if (gfn_set_init(&slot->tables, npages))
+		goto out_mapped;
 	return slot;
 
+out_mapped:
+	gfn_set_destroy(&slot->mapped);
 out_zapped:
 	kvfree(slot->zapped, npages * sizeof(*slot->zapped));
 out_rmap:

@@ -107,6 +107,7 @@ void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gf
 	WRITE_ONCE(shadow->nr_pages, shadow->nr_pages + 1);
 	list_add(&sp->hash_link, shadow_page_bucket(shadow, gfn));
 	list_add(&sp->spt_link, spt_bucket(shadow, sp->spt));
+	guest_table_add(shadow, sp);
 	if (!role.direct && role.level > 1)
 		write_protect_gfn(shadow, gfn, batch);
 }

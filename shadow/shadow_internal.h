@@ -83,6 +83,7 @@ struct memslot {
 	hva_t hva;
 	struct rmap_head *rmap; /* [npages], under mmu_lock */
 	struct gfn_set mapped;	/* the pages whose rmap is not empty; mmu_lock, read without */
+	struct gfn_set tables; /* those that are tables of the guest's (guest_tables.c); mmu_lock */
 	uint8_t *zapped; /* [npages], under mmu_lock: an invalidation took its entries (refault
 			    counting) */
 };
@@ -353,6 +354,18 @@ void shadow_zap_slot(struct shadow *shadow, struct memslot *slot, bool tables);
 void shadow_zap_all_fast(struct shadow *shadow);
 /* What is obsolete goes, if it has not yet. On return no CPU uses anything of it. */
 void shadow_zap_obsolete(struct shadow *shadow);
+
+/* --- guest_tables.c: which gfns are tables of the guest's; mmu_lock
+ * -------------------------------
+ */
+
+/* @sp was published, or has left shadow_page_bucket(). */
+void guest_table_add(struct shadow *shadow, const struct shadow_page *sp);
+void guest_table_remove(struct shadow *shadow, const struct shadow_page *sp);
+/* Is @gfn one? */
+bool gfn_is_table(struct shadow *shadow, gfn_t gfn);
+/* One of the pages that make it one, or NULL. */
+struct shadow_page *guest_table_find(struct shadow *shadow, gfn_t gfn);
 
 /* --- write_protect.c: stores to guest tables; mmu_lock -------------------------------------------
  */

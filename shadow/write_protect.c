@@ -64,19 +64,16 @@ static void mark_all_unsync(struct shadow *shadow, gfn_t gfn, int max_level)
 bool gfn_may_be_written(struct shadow *shadow, gfn_t gfn, bool store)
 {
 	struct shadow_page *sp;
-	bool tables = false;
-
-	lockdep_assert_held(&shadow->mmu_lock);
+	if (likely(!gfn_is_table(shadow, gfn)))
+		return true;
 	list_for_each_entry(sp, shadow_page_bucket(shadow, gfn), hash_link) {
 		if (!is_table(sp, gfn))
 			continue;
 		if (!sp->unsync && (sp->role.level > 1 || !store))
 			return false;
-		tables = true;
 	}
 	/* Those that are unsync too: a sync that is under way must not end that (sync.c). */
-	if (tables)
-		mark_all_unsync(shadow, gfn, TABLE_LEVELS);
+	mark_all_unsync(shadow, gfn, TABLE_LEVELS);
 	return true;
 }
 

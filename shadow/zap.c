@@ -85,10 +85,12 @@ static void unlink_from_parents(struct shadow_page *sp)
 /* Rule 3. It may be done a second time, to a root that is let go of. */
 static void zapped(struct shadow *shadow, struct shadow_page *sp, struct zap_batch *batch)
 {
-	if (!sp->zapped)
-		WRITE_ONCE(shadow->nr_pages, shadow->nr_pages - 1);
-	WRITE_ONCE(sp->zapped, true);
 	list_del_init(&sp->hash_link);
+	if (!sp->zapped) {
+		WRITE_ONCE(shadow->nr_pages, shadow->nr_pages - 1);
+		guest_table_remove(shadow, sp);
+	}
+	WRITE_ONCE(sp->zapped, true);
 	list_del_init(&sp->spt_link);
 	list_del_init(&sp->link);
 	if (!sp->root_count)

@@ -180,20 +180,46 @@ TEST(audit_leaf, summary_of_mapped_pages)
 	destroy(&g);
 }
 
+/* The other one: a store to a table that it misses would go unseen. */
+TEST(audit_leaf, summary_of_guest_tables)
+{
+	struct gfn_set *tables;
+	struct guest_mem g;
+	gfn_t gfn;
+
+	fixture(&g, &config);
+	tables = &slot_of(&g, PAGE)->tables;
+	gfn = page_at(&g, 1)->gfn;
+	gfn_set_remove(tables, gfn);
+	expect_found(&g, SHADOW_BAD_SUMMARY,
+		     "is a table of the guest's, and the set of those misses");
+	gfn_set_add(tables, gfn);
+	gfn_set_add(tables, PAGE >> PAGE_SHIFT);
+	expect_found(&g, SHADOW_BAD_SUMMARY,
+		     "is no table of the guest's, and the set of those has");
+	gfn_set_remove(tables, PAGE >> PAGE_SHIFT);
+	destroy(&g);
+}
+
 /* One level of it, of those that have more than one. */
 TEST(audit_leaf, summary_that_contradicts_itself)
 {
 	const struct guest_mem_config large = {.no_identity = true, .nr_pages = 256};
-	struct gfn_set *mapped;
+	struct gfn_set *mapped, *tables;
 	struct guest_mem g;
 
 	fixture(&g, &large);
 	mapped = &slot_of(&g, PAGE)->mapped;
+	tables = &slot_of(&g, PAGE)->tables;
 	expect_ge(mapped->nr_levels, 2);
 	mapped->level[1][0] ^= 2;
 	expect_found(&g, SHADOW_BAD_SUMMARY,
 		     "summary: the set of mapped pages of slot 0 contradicts");
 	mapped->level[1][0] ^= 2;
+	tables->level[1][0] ^= 1;
+	expect_found(&g, SHADOW_BAD_SUMMARY,
+		     "summary: the set of guest tables in slot 0 contradicts");
+	tables->level[1][0] ^= 1;
 	destroy(&g);
 }
 
@@ -269,7 +295,8 @@ TEST(audit_leaf, table_that_is_not_direct)
 	sp = page_at(&g, 1);
 	sp->role.direct = 1;
 	sp->role.dirty = 1;
-	expect_found(&g, SHADOW_BAD_ROLE | SHADOW_BAD_GFN, "of the direct table");
+	expect_found(&g, SHADOW_BAD_ROLE | SHADOW_BAD_GFN | SHADOW_BAD_SUMMARY,
+		     "of the direct table");
 	sp->role.direct = 0;
 	sp->role.dirty = 0;
 	destroy(&g);

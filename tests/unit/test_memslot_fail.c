@@ -70,7 +70,7 @@ static void fails_everywhere(const struct change *change, enum shadow_zap_policy
 TEST(memslot_fail, each_change_at_each_site)
 {
 	static const struct change changes[] = {
-		{"create", SLOT_PAGES, SLOT_GFN, 0, false, 4},
+		{"create", SLOT_PAGES, SLOT_GFN, 0, false, 5},
 		{"delete", 0, SLOT_GFN, 0, true, 1},
 		{"move", SLOT_PAGES, SLOT_GFN + 2, 0, true, 2},
 		{"flags", SLOT_PAGES, SLOT_GFN, MEMSLOT_READONLY, true, 1},

@@ -34,7 +34,7 @@
  */
 #include <errno.h>
 
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 
 #include "notifier/sync/alloc.h"
 
@@ -73,6 +73,7 @@ static void memslot_free(struct memslot *slot)
 {
 	gfn_set_destroy(&slot->tables);
 	gfn_set_destroy(&slot->mapped);
+	kvfree(slot->huge, nr_huge(slot) * sizeof(*slot->huge));
 	kvfree(slot->rmap, slot->npages * sizeof(*slot->rmap));
 	kvfree(slot->zapped, slot->npages * sizeof(*slot->zapped));
 	kfree(slot);
@@ -100,8 +101,15 @@ static struct memslot *memslot_alloc(const struct memslot_region *region)
 		goto out_zapped;
 	if (gfn_set_init(&slot->tables, npages))
 		goto out_mapped;
+	if (nr_huge(slot)) {
+		slot->huge = kvcalloc(nr_huge(slot), sizeof(*slot->huge), GFP_KERNEL);
+		if (!slot->huge)
+			goto out_tables;
+	}
 	return slot;
 
+out_tables:
+	gfn_set_destroy(&slot->tables);
 out_mapped:
 	gfn_set_destroy(&slot->mapped);
 out_zapped:

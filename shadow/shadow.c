@@ -152,6 +152,7 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
 		.unsync_made = atomic64_read(&shadow->stats.unsync_made),
 		.write_protected = atomic64_read(&shadow->stats.write_protected),
 		.flooded = atomic64_read(&shadow->stats.flooded),
+		.huge_made = atomic64_read(&shadow->stats.huge_made),
 	};
 }
 

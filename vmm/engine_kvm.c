@@ -136,6 +136,7 @@ static const struct machine_ops machine_ops = {
 	.free_table = kvm_free_table,
 	.map_frame = kvm_map_frame,
 	.shootdown = kvm_shootdown,
+	.shootdown_range = kvm_shootdown_range,
 	.retire_table = kvm_retire_table,
 	.load_root = kvm_load_root,
 	.halt = kvm_halt,

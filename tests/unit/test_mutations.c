@@ -19,7 +19,7 @@
 #include "notifier/mm_internal.h"
 #include "notifier/mutations.h"
 #include "notifier/sync/util.h"
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 #include "tests/model/guest_mem.h"
 #include "tests/support/test.h"
 
@@ -27,7 +27,8 @@
 #define FILE_PAGE 8  /* from here on a file, where one is wanted */
 #define ELSEWHERE (GUEST_MEM_HVA + (1UL << 30))
 
-enum kind { NOBODY, SHADOW, MIRROR, INTERVAL, THREE, NR_KINDS };
+/* HUGE: a shadow MMU that maps all pages by one entry. */
+enum kind { NOBODY, SHADOW, HUGE, MIRROR, INTERVAL, THREE, NR_KINDS };
 
 /* ---- who watches ---- */
 
@@ -79,20 +80,35 @@ static unsigned int held_by_shadow(struct shadow *shadow, uint64_t n)
 
 	spin_lock(&shadow->mmu_lock);
 	nr = rmap_count(&slot->rmap[n]);
+	if (huge_region(slot, n))
+		nr += rmap_count(&huge_region(slot, n)->rmap);
 	spin_unlock(&shadow->mmu_lock);
 	return nr;
 }
 
+static bool is_shadow(const struct rig *rig)
+{
+	return rig->kind == SHADOW || rig->kind == HUGE;
+}
+
+/* All pages are mapped by one entry; or by none such. */
+static bool is_huge(struct rig *rig)
+{
+	struct memslot *slot = gfn_to_memslot(shadow_memslots(rig->g.shadow), 0);
+
+	return huge_mapped(huge_region(slot, 0));
+}
+
 static bool held(struct rig *rig, uint64_t n)
 {
-	if (rig->kind == SHADOW)
+	if (is_shadow(rig))
 		return held_by_shadow(rig->g.shadow, n);
 	return rig->device[n] != INVALID_PFN;
 }
 
 static bool has_secondary(const struct rig *rig)
 {
-	return rig->kind == SHADOW || rig->kind == MIRROR || rig->kind == INTERVAL;
+	return is_shadow(rig) || rig->kind == MIRROR || rig->kind == INTERVAL;
 }
 
 /* Called last of all subscribers, as it was the first to register. */
@@ -194,7 +210,7 @@ static void attach(struct rig *rig)
 		watch(rig, true);
 		watch(rig, false);
 	}
-	if (rig->kind == SHADOW)
+	if (is_shadow(rig))
 		guest_mem_attach(&rig->g);
 	if (rig->kind == MIRROR) {
 		rig->mirror.ops = &mirror_ops;
@@ -211,18 +227,23 @@ static void attach(struct rig *rig)
 /* Everything that the mutations are about is in the secondary. */
 static void fill(struct rig *rig)
 {
+	if (rig->kind == HUGE) /* accessed, dirty */
+		guest_write(&rig->g, guest_pte_gpa(&rig->g, rig->g.cr3, 0, 2),
+			    GUEST_PTE_RW | GUEST_PTE_PS | GUEST_PTE_A | GUEST_PTE_D);
 	for (uint64_t n = 0; n < PAGES; n++) {
-		if (rig->kind == SHADOW)
+		if (is_shadow(rig))
 			expect_eq(guest_load(&rig->g, 0, n * PAGE_SIZE), n + 1);
 		rig->device[n] = mm_lookup_pfn(rig->g.mm, page(n));
 		if (has_secondary(rig))
 			expect(held(rig, n));
 	}
+	if (rig->kind == HUGE)
+		expect(is_huge(rig));
 }
 
 static void detach(struct rig *rig)
 {
-	if (rig->kind == SHADOW)
+	if (is_shadow(rig))
 		guest_mem_detach(&rig->g);
 	if (rig->kind == MIRROR)
 		hmm_mirror_unregister(&rig->mirror);
@@ -589,7 +610,7 @@ static void expect_contents(struct rig *rig, const struct row *row)
 		}
 		expect_eq(mm_read(rig->g.mm, page(n), &value, sizeof(value)), 0);
 		expect_eq(value, expected);
-		if (rig->kind == SHADOW)
+		if (is_shadow(rig))
 			expect_eq(guest_load(&rig->g, 0, n * PAGE_SIZE), expected);
 	}
 }
@@ -599,7 +620,7 @@ static void expect_secondary(struct rig *rig)
 {
 	char why[256];
 
-	if (rig->kind == SHADOW && shadow_audit(rig->g.shadow, why, sizeof(why)))
+	if (is_shadow(rig) && shadow_audit(rig->g.shadow, why, sizeof(why)))
 		fail("%s", why);
 	for (uint64_t n = 0; n < PAGES && (rig->kind == MIRROR || rig->kind == INTERVAL); n++) {
 		if (held(rig, n))
@@ -628,9 +649,25 @@ static void try_nonblock(struct rig *rig)
 	}
 }
 
+/* Whose pages do not lie alike before: of two kinds, or with different rights. */
+static bool not_alike(enum mm_mutation what)
+{
+	return rows[what].before == map_file || rows[what].before == split_in_three;
+}
+
+/* In order, so that they lie alike; what is about the first of them is as for the other kinds. */
+static void touch_rest(struct rig *rig)
+{
+	for (uint64_t n = PAGES; n < rig->g.nr_pages; n++)
+		write_page(rig, n, n + 1);
+}
+
 static void begin(struct rig *rig, enum kind kind, enum mm_mutation what)
 {
-	const struct guest_mem_config config = {.audit = true, .private_ram = rows[what].private};
+	const struct guest_mem_config config = {.audit = true,
+						.private_ram = rows[what].private,
+						.no_identity = kind == HUGE,
+						.nr_pages = kind == HUGE ? 2 * HUGE_PAGES : 0};
 
 	*rig = (struct rig){.kind = kind};
 	guest_mem_init(&rig->g, &config);
@@ -638,9 +675,11 @@ static void begin(struct rig *rig, enum kind kind, enum mm_mutation what)
 		map_file(rig);
 	for (uint64_t n = 0; n < PAGES; n++)
 		write_page(rig, n, n + 1);
+	if (kind == HUGE)
+		touch_rest(rig);
 	if (rig->file) /* clean again */
 		expect_eq(address_space_sync(rig->file, 0, 4), 4);
-	else if (rows[what].before)
+	else if (rows[what].before && !(kind == HUGE && not_alike(what)))
 		rows[what].before(rig);
 	attach(rig);
 	fill(rig);
@@ -685,9 +724,17 @@ static void run(enum kind kind, enum mm_mutation what)
 	expect(mm_mutations[what].blockable);
 	begin(&rig, kind, what);
 	expect_eq(mm_has_notifiers(rig.g.mm), kind != NOBODY);
+	/* What was made ready for it may have taken the leaf already. */
+	if (kind == HUGE)
+		expect_eq(is_huge(&rig), !row->ready);
 	row->mutate(&rig);
+	if (kind == HUGE && what != MUTATION_EXIT)
+		expect(!is_huge(&rig));
 	for (int i = 0; i < rig.nr_watchers; i++) {
-		expect_windows(&rig, &rig.watcher[i], what);
+		if (kind != HUGE)
+			expect_windows(&rig, &rig.watcher[i], what);
+		else
+			expect(rig.watcher[i].nr || what == MUTATION_EXIT);
 		expect_eq(rig.watcher[i].releases, what == MUTATION_EXIT);
 	}
 	if (rig.g.mm) {
@@ -713,6 +760,15 @@ TEST(mutations, with_nobody)
 TEST(mutations, with_a_shadow_mmu)
 {
 	run_all(SHADOW);
+}
+
+/* Each takes the one leaf away, whichever pages it is about. */
+TEST(mutations, with_huge_leaves)
+{
+	for (enum mm_mutation what = 0; what < NR_MUTATIONS; what++) {
+		if (rows[what].before != map_file)
+			run(HUGE, what);
+	}
 }
 
 TEST(mutations, with_an_hmm_mirror)

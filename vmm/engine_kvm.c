@@ -221,14 +221,15 @@ static int create(struct engine **enginep, struct phys *phys, unsigned int nr_vc
 		  size_t why_len)
 {
 	struct kvm_engine *engine;
-	bool needs_quarantine;
+	bool needs_quarantine, huge;
 	int err;
 
-	err = kvm_probe_needs_quarantine(&needs_quarantine, why, why_len);
+	err = kvm_probe_tables(&needs_quarantine, &huge, why, why_len);
 	err = err ?: kvm_engine_create_untested(&engine, phys, nr_vcpus, why, why_len);
 	if (err)
 		return err;
 	engine->needs_quarantine = needs_quarantine;
+	engine->engine.machine.huge = huge;
 	*enginep = &engine->engine;
 	return 0;
 }

@@ -196,7 +196,7 @@ void kvm_exit_explain_errno(struct kvm_cpu *cpu, struct engine_exit *exit, int e
 
 /* engine_kvm_probe.c */
 int kvm_open(char *why, size_t why_len);
-int kvm_probe_needs_quarantine(bool *needed, char *why, size_t why_len);
+int kvm_probe_tables(bool *quarantine, bool *huge, char *why, size_t why_len);
 void kvm_probe(struct engine_report *report);
 
 #endif

@@ -22,6 +22,7 @@ struct run_args {
 	const char *stats_path; /* NULL: none; "-": stdout */
 	bool quiet;
 	unsigned long shadow_pages; /* 0: as many as it takes */
+	bool no_huge;
 	unsigned int broken;	    /* SHADOW_BREAK_* */
 	enum shadow_audit_level audit;
 	const char *dump_path; /* of --dump-shadow; NULL: none; "-": stdout */

@@ -218,6 +218,7 @@ json_t *stats_to_json(const struct run_stats *stats)
 	put_count(object, &ok, "unsync_made", shadow->unsync_made);
 	put_count(object, &ok, "write_protected", shadow->write_protected);
 	put_count(object, &ok, "flooded", shadow->flooded);
+	put_count(object, &ok, "huge_made", shadow->huge_made);
 	put_count(object, &ok, "quarantine_drains", stats->quarantine_drains);
 	put_count(object, &ok, "quarantined", stats->quarantined);
 	put_count(object, &ok, "warnings", stats->warnings);

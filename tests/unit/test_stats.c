@@ -67,7 +67,8 @@ static struct run_stats example(void)
 			   .synced = 211,
 			   .unsync_made = 212,
 			   .write_protected = 213,
-			   .flooded = 214},
+			   .flooded = 214,
+			   .huge_made = 216},
 		.warnings = 3,
 	};
 }
@@ -113,6 +114,7 @@ TEST(stats, every_number_has_its_key)
 		{"unsync_made", 212},
 		{"write_protected", 213},
 		{"flooded", 214},
+		{"huge_made", 216},
 		{"pages_unmapped", 20},
 		{"frames_bytes", 96 << 20},
 		{"hole_waits", 108},

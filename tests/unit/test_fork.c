@@ -222,6 +222,111 @@ TEST(fork, a_write_that_is_under_way)
 	test_phys_done(phys);
 }
 
+struct moved {
+	struct step step;
+	struct phys *phys;
+	struct mm_struct *mm;
+	unsigned int at;
+	pfn_t pfn;
+	bool moved;
+	bool reuse; /* the frame it had becomes another's */
+};
+
+#ifdef CONFIG_LOCKDEP
+static void take_this_frame(struct phys *phys, pfn_t pfn)
+{
+	pfn_t others[8];
+	unsigned int nr = 0;
+
+	while ((others[nr] = phys_alloc_zeroed(phys)) != pfn) {
+		expect(others[nr] != INVALID_PFN);
+		nr++;
+	}
+	while (nr)
+		phys_put(phys, others[--nr]);
+}
+
+/* May somebody move a page, on the thread of a fork? It has the two mmap_locks, and neither holds,
+ * nor is about to say that it holds, what he would take. */
+static bool may_move(struct moved *m)
+{
+	return !current_thread()->lockdep_busy && current_thread()->nr_held == 2 &&
+	       !READ_ONCE(frame_anon_vma(pfn_to_frame(m->phys, m->pfn))->rwsem.count) &&
+	       !READ_ONCE(m->mm->page_table_lock.raw.state);
+}
+
+static void let_go_and_move(struct step *step)
+{
+	struct moved *m = step->arg;
+
+	if (step->nr < m->at || !may_move(m))
+		return;
+	m->at = step->nr;
+	step->over = true;
+	mm_unpin_page(m->mm, m->pfn, true);
+	m->moved = migrate_frame(m->phys, m->pfn) == 0;
+	if (m->moved && m->reuse)
+		take_this_frame(m->phys, m->pfn);
+}
+
+static void step_from_here(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct moved *m = cn->arg;
+
+	/* The migration's own windows are no beginning. */
+	if (range->event == MMU_NOTIFY_PROTECTION_PAGE)
+		step_begin(&m->step);
+}
+#endif
+
+/*
+ * A page is pinned when the fork looks at it; then it is let go of, and moved at once, between any
+ * two instructions. Its frame may be free when the fork takes a reference to copy it, or another's,
+ * and then the fork has to look again.
+ */
+TEST(fork, a_pinned_page_is_let_go_of_and_moves)
+{
+#ifdef CONFIG_LOCKDEP
+	struct moved m = {.step = {.at_each = let_go_and_move, .arg = &m}};
+	struct counting_notifier cn = {.on_end = step_from_here, .arg = &m};
+	unsigned int moved = 0;
+	struct mm_struct *child;
+
+	step_skip();
+	m.phys = test_phys(8);
+	m.mm = test_mm(m.phys);
+	expect_eq(mm_mmap(m.mm, area_page(0), P, RW, NULL, 0), 0);
+	counting_register(&cn, m.mm);
+	do {
+		test_write(m.mm, area_page(0), 1);
+		expect_eq(mm_pin_page(m.mm, area_page(0), true, &m.pfn), 0);
+		m.moved = false;
+		child = test_fork(m.mm);
+		step_end();
+		expect(m.step.over);
+		test_write(m.mm, area_page(0), 2);
+		expect_eq(test_read(child, area_page(0)), 1);
+		expect_eq(test_read(m.mm, area_page(0)), 2);
+		if (m.moved && m.reuse) {
+			expect_eq(atomic_read(&pfn_to_frame(m.phys, m.pfn)->refcount), 1);
+			phys_put(m.phys, m.pfn);
+		}
+		moved += m.moved;
+		mmput(child);
+		m.reuse = !m.reuse;
+		if (m.reuse)
+			m.at += test_long() ? 1 : 9;
+		/* Until the fork has its reference. */
+	} while (m.moved || !moved);
+	expect_ge(moved, 10);
+	mmu_notifier_unregister(&cn.mn, m.mm);
+	mmput(m.mm);
+	test_phys_done(m.phys);
+#else
+	skip("which locks are held is known in debug builds");
+#endif
+}
+
 struct late_pin {
 	struct phys *phys;
 	struct mm_struct *mm, *child;

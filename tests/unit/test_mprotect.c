@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "tests/support/areas.h"
+#include "tests/support/step.h"
 
 #define P PAGE_SIZE
 
@@ -118,6 +119,61 @@ TEST(mprotect, reader_gains_reading_only)
 	mmput(child);
 	mmput(mm);
 	test_phys_done(phys);
+}
+
+struct punched {
+	struct step step;
+	struct mm_struct *mm;
+	struct address_space *mapping;
+	unsigned int at;
+};
+
+#ifdef CONFIG_LOCKDEP
+/* Whoever makes a hole takes other locks than the mmap_lock, and waits for them. */
+static void punch_here(struct step *step)
+{
+	struct punched *p = step->arg;
+
+	if (step->nr < p->at || current_thread()->lockdep_busy || current_thread()->nr_held > 1 ||
+	    READ_ONCE(p->mm->page_table_lock.raw.state) ||
+	    READ_ONCE(p->mapping->i_mmap_rwsem.count))
+		return;
+	p->at = step->nr;
+	step->over = true;
+	expect_eq(address_space_punch_hole(p->mapping, 0, 1), 0);
+}
+#endif
+
+/* The area has more rights than the entry, and the page goes while a fault is about to give them:
+ * what is no entry any more gains none. */
+TEST(mprotect, a_page_that_gains_rights_is_gone)
+{
+#ifdef CONFIG_LOCKDEP
+	struct punched p = {.step = {.at_each = punch_here, .arg = &p}};
+	struct phys *phys;
+
+	step_skip();
+	phys = test_phys(8);
+	p.mm = test_mm(phys);
+	p.mapping = test_mapping(phys, 1);
+	expect_eq(mm_mmap(p.mm, area_page(0), P, RW, p.mapping, 0), 0);
+	do {
+		test_write(p.mm, area_page(0), 77);
+		expect_eq(mm_mprotect(p.mm, area_page(0), P, MM_PROT_READ), 0);
+		expect_eq(mm_mprotect(p.mm, area_page(0), P, RW), 0);
+		step_begin(&p.step);
+		mm_fault(p.mm, area_page(0), true);
+		step_end();
+		expect_eq(test_read(p.mm, area_page(0)), p.step.over ? 0 : 77);
+		p.at += test_long() ? 1 : 5;
+	} while (p.step.over);
+	expect_ge(p.at, 100);
+	mmput(p.mm);
+	address_space_put(p.mapping);
+	test_phys_done(phys);
+#else
+	skip("which locks are held is known in debug builds");
+#endif
 }
 
 struct hammer {

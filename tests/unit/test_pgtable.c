@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "notifier/pgtable.h"
+#include "tests/support/fail_alloc.h"
 #include "tests/support/mm_fixture.h"
 #include "tests/support/test.h"
 
@@ -51,6 +52,7 @@ TEST(pgtable, lookup_makes_nothing)
 	expect(!pgtable_lookup(pt, 0x1234000 + (1UL << 21)));
 	expect(!pgtable_lookup(pt, HVA_MAX));
 	expect(!pgtable_lookup(pt, 0x1234000 + HVA_MAX));
+	expect(!pgtable_lookup(pt, 0x1234000 + (1UL << 48)));
 	expect(!pgtable_lookup(pt, ~0UL));
 	pgtable_destroy(pt);
 }
@@ -206,7 +208,11 @@ static void getter(void *arg)
 TEST(pgtable, concurrent_gets_agree)
 {
 	static struct get_race r;
+	int64_t live;
 
+	/* What all page tables have in common is made with the first. */
+	pgtable_destroy(pgtable_create());
+	live = atomic64_read(&allocs.live);
 	r.pt = pgtable_create();
 	test_threads(4, getter, &r);
 	for (unsigned int i = 0; i < RACED_ENTRIES; i++) {
@@ -216,4 +222,6 @@ TEST(pgtable, concurrent_gets_agree)
 		*r.pte[0][i] = 0;
 	}
 	pgtable_destroy(r.pt);
+	/* Nor did a table stay that came too late. */
+	expect_eq(atomic64_read(&allocs.live), live);
 }

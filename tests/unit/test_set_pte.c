@@ -2,6 +2,7 @@
 /* The door to entries: which changes need a window, and that debug builds insist on it. */
 #include "notifier/set_pte.h"
 #include "tests/support/areas.h"
+#include "tests/support/step.h"
 
 #define P PAGE_SIZE
 
@@ -24,6 +25,68 @@ TEST(set_pte, what_takes_something_needs_a_window)
 	expect(!pte_change_needs_window(PRESENT, dirty));
 	expect(!pte_change_needs_window(PRESENT | PTE_ACCESSED, PRESENT));
 	expect(!pte_change_needs_window(dirty, dirty));
+}
+
+struct touched {
+	struct step step;
+	struct mm_struct *mm;
+	pte_t *ptep;
+	unsigned int at;
+};
+
+static void touch_here(struct step *step)
+{
+	struct touched *t = step->arg;
+
+	if (step->nr < t->at)
+		return;
+	step->over = true;
+	expect(pte_touch(t->ptep, pte_load(t->ptep), false));
+}
+
+static void clear_and_set(struct touched *t)
+{
+	struct mmu_notifier_range range;
+	pte_t pte = pte_load(t->ptep);
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, t->mm, area_page(0), area_page(1));
+	mmap_read_lock(t->mm);
+	mmu_notifier_invalidate_range_start(&range);
+	spin_lock(&t->mm->page_table_lock);
+	expect(change_pte(t->mm, area_page(0), t->ptep, &pte,
+			  pte & ~(PTE_ACCESSED | PTE_SOFT_DIRTY)));
+	step_begin(&t->step);
+	clear_pte_bits(t->mm, area_page(0), t->ptep, PTE_WRITE);
+	set_pte_bits(t->mm, area_page(0), t->ptep, PTE_SOFT_DIRTY);
+	step_end();
+	spin_unlock(&t->mm->page_table_lock);
+	mmu_notifier_invalidate_range_end(&range);
+	mmap_read_unlock(t->mm);
+}
+
+/* An access sets A between any two instructions of what takes a right or gives a bit: each has its
+ * way. */
+TEST(set_pte, bits_come_and_go_under_an_access)
+{
+	struct touched t = {.step = {.at_each = touch_here, .arg = &t}};
+	struct phys *phys;
+
+	step_skip();
+	phys = test_phys(4);
+	t.mm = test_mm(phys);
+	expect_eq(mm_mmap(t.mm, area_page(0), P, RW, NULL, 0), 0);
+	do {
+		test_write(t.mm, area_page(0), 1);
+		t.ptep = pgtable_lookup(t.mm->pgtable, area_page(0));
+		expect(pte_load(t.ptep) & PTE_WRITE);
+		t.at += test_long() ? 1 : 3;
+		clear_and_set(&t);
+		expect_eq(pte_load(t.ptep) & (PTE_WRITE | PTE_SOFT_DIRTY), PTE_SOFT_DIRTY);
+		expect_eq(!!(pte_load(t.ptep) & PTE_ACCESSED), t.step.over);
+	} while (t.step.over);
+	expect_ge(t.at, 20);
+	mmput(t.mm);
+	test_phys_done(phys);
 }
 
 #ifdef CONFIG_LOCKDEP

@@ -24,9 +24,8 @@
  *     just then is accessed again, which is the truth.
  *  4. A leaf that comes while we look is missed or not; so it is by who looks a moment before.
  *  5. A huge leaf has one accessed bit for 512 pages. Whoever clears it for one of them takes the
- *     answer from the others: so these are noted in region->young, and each is told young once
- * more, by that. A page is old when it was asked for twice, with no use of any of the 512 in
- * between.
+ *     answer from the others: so these are noted in region->young, and each is told young once, by
+ *     that. So a use makes each page young once, whoever asks.
  *
  *       age                                     zap of the table, under mmu_lock
  *       ---                                     --------------------------------
@@ -110,7 +109,7 @@ static void age_rmap(struct age *age, struct rmap_head *head)
 	} while (age->full);
 }
 
-/* Pages [first, last) of @region, each 64 in a word. */
+/* What is noted of pages [first, last) of @region. */
 static void age_noted(struct age *age, struct huge_region *region, uint64_t first, uint64_t last)
 {
 	for (uint64_t n = first; n < last; n++) {

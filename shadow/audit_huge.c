@@ -17,7 +17,7 @@ static void audit_place(struct audit *audit, const struct memslot *slot, gfn_t g
 	if ((gfn | spte_pfn(spte)) & (HUGE_PAGES - 1))
 		audit_found(audit, SHADOW_BAD_HUGE, "2 MiB of gfn %#lx are mapped to frame %#lx",
 			    gfn, spte_pfn(spte));
-	if (!memslot_allows_huge(slot) || (slot->flags & MEMSLOT_READONLY))
+	if (!memslot_allows_huge(slot))
 		audit_found(audit, SHADOW_BAD_HUGE, "slot %u has no 2 MiB of gfn %#lx", slot->id,
 			    gfn);
 	else if (gfn_set_next(&slot->tables, rel_gfn, rel_gfn + HUGE_PAGES) != rel_gfn + HUGE_PAGES)

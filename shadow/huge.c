@@ -43,12 +43,12 @@
 #include "shadow/gpte.h"
 #include "shadow/huge.h"
 
-/* (1 GiB pages come here too, by the direct table of level 2 that stands below them.) */
+/* The 512 pages of @slot from @first on. */
 static bool shadow_allows(struct shadow *shadow, const struct memslot *slot, uint64_t first)
 {
 	if (!shadow->machine->huge || shadow->no_huge)
 		return false;
-	if (!memslot_allows_huge(slot) || (slot->flags & MEMSLOT_READONLY))
+	if (!memslot_allows_huge(slot))
 		return false;
 	return gfn_set_next(&slot->tables, first, first + HUGE_PAGES) == first + HUGE_PAGES;
 }
@@ -105,6 +105,7 @@ bool huge_install(struct shadow *shadow, struct shadow_page *sp, const struct hu
 		  struct rmap_desc **spare, struct zap_batch *batch, enum ret_pf *ret)
 {
 	unsigned int index = table_index(fault->walk->gva, HUGE_LEVEL);
+	/* Also of a piece of 1 GiB, whose direct table of level 2 @sp is then. */
 	gfn_t gfn = fault->walk->gfn & ~(gfn_t)(HUGE_PAGES - 1);
 	uint64_t rel_gfn = gfn - fault->slot->base_gfn;
 	spte_t *sptep = &sp->spt[index];
@@ -184,6 +185,18 @@ void huge_forbid(struct shadow *shadow, gfn_t gfn, struct zap_batch *batch)
 	}
 }
 
+/* ---- slots that change ---- */
+
+bool huge_zap(struct shadow *shadow, struct memslot *slot, uint64_t *region,
+	      struct zap_batch *batch)
+{
+	for (; *region < nr_huge(slot); ++*region) {
+		if (!zap_rmap(shadow, &slot->huge[*region].rmap, batch))
+			return false;
+	}
+	return true;
+}
+
 /* ---- rmaps ---- */
 
 void huge_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare)
@@ -191,9 +204,6 @@ void huge_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct
 	struct huge_region *region = huge_region(slot, rel_gfn);
 
 	ASSERT(region, "a huge leaf maps a region of a slot");
-	/* Nobody looks at these before the rmap is not empty. */
-	for (unsigned int i = 0; !huge_mapped(region) && i < HUGE_PAGES / 64; i++)
-		WRITE_ONCE(region->young[i], 0);
 	rmap_add(&region->rmap, sptep, spare);
 }
 

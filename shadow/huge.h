@@ -55,10 +55,12 @@ static inline void huge_overlap(const struct memslot *slot, uint64_t first, uint
 		*end = nr;
 }
 
-/* May there be a huge leaf of @slot at all? A shadowed table in the region forbids it besides. */
+/* May there be a huge leaf of @slot at all? Who makes a slot one of those that may not zaps what
+ * there is (huge_zap). */
 static inline bool memslot_allows_huge(const struct memslot *slot)
 {
-	return !((slot->hva >> PAGE_SHIFT ^ slot->base_gfn) & (HUGE_PAGES - 1));
+	return !((slot->hva >> PAGE_SHIFT ^ slot->base_gfn) & (HUGE_PAGES - 1)) &&
+	       !(slot->flags & MEMSLOT_READONLY);
 }
 
 /* A resolved fault, of which a huge page of the guest's is the whole translation. */
@@ -83,11 +85,16 @@ bool huge_forbid_fits(struct shadow *shadow, gfn_t gfn, const struct zap_batch *
 /* @gfn is a table of the guest's now: the huge leaves over it go, and none comes while it is. */
 void huge_forbid(struct shadow *shadow, gfn_t gfn, struct zap_batch *batch);
 
-/* A leaf of @gfn, in whatever table: into its rmap, and out of it. */
+/* The huge leaves of the regions of @slot from *@region on, which grows. False: the batch is full
+ * before all are gone. */
+bool huge_zap(struct shadow *shadow, struct memslot *slot, uint64_t *region,
+	      struct zap_batch *batch);
+
+/* A huge leaf whose first page is @rel_gfn: into the rmap of its region, and out of it. */
 void huge_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare);
 void huge_rmap_remove(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep);
 
-/* Has page @rel_gfn a leaf of @region to be found by? */
+/* Is there a leaf? Also without mmu_lock, as a hint. */
 static inline bool huge_mapped(const struct huge_region *region)
 {
 	return rmap_first(&region->rmap);

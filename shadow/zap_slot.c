@@ -100,10 +100,8 @@ static bool zap_some_of_slot(struct shadow *shadow, struct slot_cursor *cursor,
 	struct memslot *slot = cursor->slot;
 	unsigned int nr = 0;
 
-	for (; cursor->region < nr_huge(slot); cursor->region++) {
-		if (!zap_rmap(shadow, &slot->huge[cursor->region].rmap, batch))
-			return false;
-	}
+	if (!huge_zap(shadow, slot, &cursor->region, batch))
+		return false;
 	for (uint64_t seen = 0; cursor->rel_gfn < slot->npages; cursor->rel_gfn++) {
 		gfn_t gfn = slot->base_gfn + cursor->rel_gfn;
 		struct shadow_page *sp;

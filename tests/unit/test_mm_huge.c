@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Whether 512 pages lie in the host as one. */
+#include "notifier/mm_internal.h"
 #include "tests/support/mm_fixture.h"
 
 #define BASE 0x40000000UL
@@ -95,6 +96,23 @@ TEST(mm_huge, one_is_not_there)
 	expect_eq(mm_madvise(mm, BASE + 511 * PAGE_SIZE, PAGE_SIZE, MM_MADV_DONTNEED), 0);
 	expect(!ask(BASE, false, &pfn, &writable));
 	expect(ask(BASE + MM_HUGE_SIZE, false, &pfn, &writable));
+	end();
+}
+
+/* While a page moves its entry names the old frame, and keeps the rights. */
+TEST(mm_huge, one_is_being_moved)
+{
+	bool writable;
+	pte_t *ptep, old;
+	pfn_t pfn;
+
+	begin(true);
+	ptep = pgtable_lookup(mm->pgtable, BASE + 300 * PAGE_SIZE);
+	old = pte_load(ptep);
+	WRITE_ONCE(*ptep, (old & ~PTE_PRESENT) | PTE_MIGRATION);
+	expect(!ask(BASE, false, &pfn, &writable));
+	WRITE_ONCE(*ptep, old);
+	expect(ask(BASE, false, &pfn, &writable));
 	end();
 }
 

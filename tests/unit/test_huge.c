@@ -130,6 +130,32 @@ TEST(huge, mapped_twice)
 	huge_done(&g);
 }
 
+/* The tables that lead to one are used, when it is made: others go before them. */
+TEST(huge, its_tables_are_used)
+{
+	const struct shadow_page *sp;
+	gfn_t first = INVALID_GFN;
+	struct guest_mem g;
+	gfn_t dir;
+
+	huge_fixture(&g);
+	set_pde(&g, BIG, MIB2 | LARGE);
+	set_pde(&g, BIG + MIB2, 2 * MIB2 | LARGE);
+	set_pde(&g, 3 * BIG, 3 * MIB2 | LARGE);
+	dir = guest_pte_gpa(&g, g.cr3, BIG, 2) >> PAGE_SHIFT;
+	guest_load(&g, 0, BIG);
+	guest_load(&g, 0, 3 * BIG);
+	guest_load(&g, 0, BIG + MIB2);
+	spin_lock(&g.shadow->mmu_lock);
+	list_for_each_entry(sp, &g.shadow->pages, link) {
+		if (sp->role.level == HUGE_LEVEL && first == INVALID_GFN)
+			first = sp->gfn;
+	}
+	spin_unlock(&g.shadow->mmu_lock);
+	expect_eq(first, dir);
+	huge_done(&g);
+}
+
 /* ---- when not ---- */
 
 /* In the fixture, or a guest like it. */

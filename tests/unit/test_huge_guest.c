@@ -325,6 +325,7 @@ TEST(huge_guest, a_page_becomes_a_root)
 TEST(huge_guest, its_own_table_is_in_it)
 {
 	gpa_t table = INSIDE;
+	struct shadow_fault fault;
 	struct guest_mem g;
 
 	huge_fixture(&g);
@@ -332,6 +333,9 @@ TEST(huge_guest, its_own_table_is_in_it)
 	for (unsigned int i = 0; i < 512; i++)
 		guest_write(&g, table + i * 8, i ? 0 : MIB2 | LARGE);
 	guest_write(&g, guest_pte_gpa(&g, g.cr3, 2 * BIG, 3), table | TABLE);
+	/* Cleared is not what is linked in the same section (K-04). */
+	expect_eq(guest_fault(&g, 1, 2 * BIG + PAGE_SIZE, PFERR_WRITE, &fault), RET_PF_RETRY);
+	expect_eq(huge_leaves(&g, MIB2), 0);
 	guest_store(&g, 1, 2 * BIG + PAGE_SIZE, 4);
 	expect_eq(guest_load(&g, 0, BIG + PAGE_SIZE), 4);
 	expect_eq(huge_leaves(&g, MIB2), 0);
@@ -356,6 +360,70 @@ TEST(huge_guest, a_page_that_is_mapped_often_becomes_a_table)
 	expect_eq(guest_load(&g, 1, 4 * BIG), 3 * MIB2);
 	expect_eq(huge_leaves(&g, MIB2), 0);
 	huge_done(&g);
+}
+
+/*
+ * The same in a fault that has cleared other leaves before, since it links a table that is shared
+ * and was edited: all together they are more than a batch has room for.
+ */
+TEST(huge_guest, a_page_becomes_a_table_when_the_batch_is_half_full)
+{
+	const gva_t here = 8 * BIG, there = 9 * BIG;
+	gpa_t dir, leaves;
+	struct guest_mem g;
+
+	huge_fixture(&g);
+	shadow_set_audit(g.shadow, SHADOW_AUDIT_OFF);
+	dir = guest_new_table(&g);
+	leaves = guest_new_table(&g);
+	for (unsigned int i = 0; i < 100; i++)
+		guest_write(&g, leaves + i * 8, (3 * MIB2 + (i << PAGE_SHIFT)) | TABLE);
+	guest_write(&g, dir, leaves | TABLE);
+	guest_write(&g, dir + 8, INSIDE | TABLE);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, here, 3), dir | TABLE);
+	for (unsigned int i = 0; i < 100; i++)
+		guest_load(&g, 0, here + (i << PAGE_SHIFT));
+	for (unsigned int i = 0; i < RMAP_RECYCLE_THRESHOLD; i++) {
+		set_pde(&g, BIG + i * MIB2, MIB2 | LARGE);
+		guest_load(&g, 0, BIG + i * MIB2);
+	}
+	for (unsigned int i = 0; i < 100; i++)
+		guest_write(&g, leaves + i * 8, 0);
+	guest_write(&g, INSIDE, 3 * MIB2 | GUEST_PTE_RW);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, there, 3), dir | TABLE);
+	expect_eq(guest_load(&g, 0, there + MIB2), 3 * MIB2);
+	expect_eq(huge_leaves(&g, MIB2), 0);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, here, NULL), RET_PF_GUEST);
+	shadow_set_audit(g.shadow, SHADOW_AUDIT_SEMANTIC);
+	huge_done(&g);
+}
+
+/* ---- one host, two slots ---- */
+
+/* The guest's entry names other gfns behind our back, which are the same frames: that is another
+ * leaf, in another rmap. */
+TEST(huge_guest, the_same_frames_by_other_gfns)
+{
+	const struct memslot_region twin = {.id = 1,
+					    .base_gfn = 0x100000,
+					    .npages = HUGE_PAGES,
+					    .hva = GUEST_MEM_HVA + MIB2};
+
+	for (int write = 0; write <= 1; write++) {
+		struct shadow_fault fault;
+		struct guest_mem g;
+
+		huge_fixture(&g);
+		expect_eq(shadow_set_memslot(g.shadow, &twin), 0);
+		set_pde(&g, BIG, 0x100000000UL | LARGE);
+		expect_eq(guest_load(&g, 0, BIG), MIB2);
+		set_pde(&g, BIG, MIB2 | LARGE);
+		expect_eq(guest_fault(&g, 0, BIG, write ? PFERR_WRITE : 0, &fault), RET_PF_RETRY);
+		expect_eq(huge_leaves(&g, 0x100000000UL), 0);
+		expect_eq(guest_fault(&g, 0, BIG, write ? PFERR_WRITE : 0, &fault), RET_PF_FIXED);
+		expect_eq(huge_leaves(&g, MIB2), 1);
+		huge_done(&g);
+	}
 }
 
 /* ---- views ---- */

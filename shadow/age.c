@@ -8,8 +8,12 @@
  * leaf instead (SPTE_AGED), as the next clear_flush_young would find no accessed bit there, and
  * nothing to do: on a host that shadows our tables no use would ever be noticed again.
  *
- * Nothing is taken away in any case: the guest may use the page all along, no fault follows, and so
- * there is no window, no sequence, and no batch that anyone waits for.
+ * Where CPUs set no accessed bits (machine->no_accessed_bits) the bit that is cleared is P, and the
+ * next use a fault that sets it again, without mmu_lock (fast_fault.c). All else is the same: who
+ * remembers a leaf does not fault either.
+ *
+ * Nothing is taken away in any case: the guest may use the page all along, no fault follows but
+ * that, and so there is no window, no sequence, and no batch that anyone waits for.
  *
  * mmu_lock is not taken (K-40): who looks for old pages asks about each of them, and would be in
  * the way of every fault. What stands in for it:
@@ -55,11 +59,13 @@ struct age {
 /* What becomes of @spte. */
 static spte_t aged(const struct age *age, spte_t spte)
 {
+	const spte_t used = age->shadow->used_bit;
+
 	if (!age->clear)
 		return spte;
 	if (age->flush)
-		return spte & ~(SPTE_ACCESSED | SPTE_AGED);
-	return spte & SPTE_ACCESSED ? (spte & ~SPTE_ACCESSED) | SPTE_AGED : spte;
+		return spte & ~(used | SPTE_AGED);
+	return spte & used ? (spte & ~used) | SPTE_AGED : spte;
 }
 
 /* All leaves of a page, or of a region, name the same (spte_frames): that which was noted last, if
@@ -77,18 +83,19 @@ static bool note_frame(struct age *age, pfn_t pfn)
 static void age_one(spte_t *sptep, void *arg)
 {
 	struct age *age = arg;
+	const spte_t used = age->shadow->used_bit;
 	spte_t spte;
 
 	shadow_hook(age->shadow, SHADOW_HOOK_AGE);
 	spte = READ_ONCE(*sptep);
 	do {
-		if (age->flush && (spte & (SPTE_ACCESSED | SPTE_AGED)) &&
+		if (age->flush && (spte & (used | SPTE_AGED)) &&
 		    !note_frame(age, spte_frames(spte))) {
 			age->full = true;
 			return;
 		}
 	} while (aged(age, spte) != spte && !try_cmpxchg(sptep, &spte, aged(age, spte)));
-	if (spte & SPTE_ACCESSED)
+	if (spte & used)
 		age->young = true;
 }
 

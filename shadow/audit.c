@@ -47,6 +47,8 @@ static bool entry_sound(const struct shadow *shadow, const struct shadow_page *s
 		return true;
 	if ((spte & ours) == SPTE_PRESENT)
 		return sp->role.level == shadow->machine->levels;
+	if (spte_is_leaf(spte, sp->role.level) && shadow->used_bit == SPTE_PRESENT)
+		spte |= spte & SPTE_OURS ? SPTE_PRESENT : 0; /* it may be tracked */
 	if ((spte & (ours | SPTE_USER)) != (ours | SPTE_USER))
 		return false;
 	if (sp->role.level == 1)
@@ -129,7 +131,7 @@ static void is_writable(spte_t *sptep, void *arg)
 {
 	bool *writable = arg;
 
-	*writable |= !!(READ_ONCE(*sptep) & SPTE_WRITE);
+	*writable |= spte_writable(READ_ONCE(*sptep));
 }
 
 /* A table of the guest's that is in step: no store to it goes unseen. */

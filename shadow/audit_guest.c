@@ -54,7 +54,7 @@ static bool gives_leaf(const struct shadow_page *sp, unsigned int index, uint64_
 	if (!gpte_usable(sp, gpte) || !gpte_is_leaf(gpte, sp->role.level) ||
 	    sp->gfns[index] != gpte_gfn(gpte, sp->role.level))
 		return false;
-	return (rights & ACC_READ) && (!(spte & SPTE_WRITE) || (rights & ACC_WRITE)) &&
+	return (rights & ACC_READ) && (!spte_writable(spte) || (rights & ACC_WRITE)) &&
 	       ((spte & SPTE_NX) || (rights & ACC_EXEC));
 }
 

@@ -36,17 +36,17 @@ void audit_frame(struct audit *audit, const struct memslot *slot, gfn_t gfn, pfn
 			    "gfn %#lx is mapped to frame %#lx, but the host has it at %#lx", gfn,
 			    mapped, pfn);
 	else if (!(page.prot & MM_PROT_READ) ||
-		 ((spte & SPTE_WRITE) && !(page.prot & MM_PROT_WRITE)))
+		 (spte_writable(spte) && !(page.prot & MM_PROT_WRITE)))
 		audit_found(audit, SHADOW_BAD_HOST,
 			    "gfn %#lx can be %s, but the host's entry is %#lx", gfn,
-			    spte & SPTE_WRITE ? "written" : "read", page.entry);
+			    spte_writable(spte) ? "written" : "read", page.entry);
 }
 
 void audit_rights(struct audit *audit, const struct shadow_page *sp, gfn_t gfn, spte_t spte)
 {
 	unsigned int rights = role_rights(sp->role);
 
-	if ((spte & SPTE_WRITE) && !(rights & ACC_WRITE))
+	if (spte_writable(spte) && !(rights & ACC_WRITE))
 		audit_found(audit, SHADOW_BAD_RIGHT,
 			    "a writable leaf of gfn %#lx in a table without that right", gfn);
 	if (!(spte & SPTE_NX) && !(rights & ACC_EXEC))

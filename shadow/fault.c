@@ -181,17 +181,21 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	unsigned int index = table_index(map->walk->gva, 1);
 	gfn_t rel_gfn = map->walk->gfn - map->slot->base_gfn;
 	spte_t *sptep = &sp->spt[index];
-	spte_t old = READ_ONCE(*sptep); /* whoever asks for ages clears A, without mmu_lock */
+	spte_t old = READ_ONCE(*sptep); /* it may change without mmu_lock: spte.h, rule 5 */
 	spte_t new = make_leaf_spte(map->pfn, map->rights);
 
 	if (spte_present(old)) {
 		if (sp->gfns[index] == map->walk->gfn) {
 			if (spte_allows(old, new))
 				return RET_PF_SPURIOUS;
-			/* Rights are only gained: CPUs notice that without being told. */
+			/* Rights are only gained: CPUs notice that without being told. If it was
+			 * paused it may have become writable meanwhile (fast_fault.c), and must not
+			 * lose that in passing. */
 			if (spte_allows(new, old)) {
+				shadow_hook(shadow, SHADOW_HOOK_FAULT_BEFORE_GAIN);
+				if (!try_cmpxchg(sptep, &old, new))
+					return RET_PF_RETRY;
 				note_origin(sp, map->walk);
-				smp_store_release(sptep, new);
 				return RET_PF_FIXED;
 			}
 		}
@@ -260,6 +264,8 @@ static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, stru
 		protected = map->store;
 	}
 	ret = install_leaf(shadow, &vcpu->cache, sp, map, batch);
+	if (ret == RET_PF_FIXED)
+		shadow_prefetch(shadow, sp, table_index(map->walk->gva, 1));
 	return protected && ret != RET_PF_RETRY ? RET_PF_WRITE_PROTECTED : ret;
 }
 
@@ -335,7 +341,6 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	unsigned long seq;
 	enum ret_pf ret;
 
-	fault->hva = INVALID_HVA;
 	if (gva_reserved(vcpu->root, fault->gva))
 		return RET_PF_RESERVED;
 	if (shadow_prepare(shadow, &vcpu->cache, false))
@@ -377,6 +382,7 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 	enum ret_pf ret;
 	int id;
 
+	fault->hva = INVALID_HVA;
 	ASSERT(vcpu < shadow->nr_vcpus && shadow->vcpu[vcpu].root, "the vCPU has loaded CR3");
 	id = srcu_read_lock(&shadow->slots_srcu);
 	/* Looked at inside the section: see shadow_release(). */
@@ -384,13 +390,15 @@ enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 		ret = RET_PF_HALTED;
 	else if (shadow_leave_obsolete_root(shadow, vcpu))
 		ret = RET_PF_NO_MEMORY;
-	else
+	else if (!shadow_fast_fault(shadow, &shadow->vcpu[vcpu], fault, &ret))
 		ret = handle_fault(shadow, &shadow->vcpu[vcpu], fault);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 
 	atomic64_inc(&shadow->stats.faults);
 	if (ret == RET_PF_RETRY)
 		atomic64_inc(&shadow->stats.fault_retries);
+	if (ret == RET_PF_SPURIOUS)
+		atomic64_inc(&shadow->stats.fault_spurious);
 	if (ret == RET_PF_WRITE_PROTECTED)
 		atomic64_inc(&shadow->stats.write_protected);
 	return ret;

@@ -32,7 +32,8 @@ void line_add(struct line *line, const char *fmt, ...)
 
 void line_add_rights(struct line *line, spte_t spte)
 {
-	line_add(line, "r%c%c", spte & SPTE_WRITE ? 'w' : '-', spte & SPTE_NX ? '-' : 'x');
+	line_add(line, "r%c%c%s", spte & SPTE_WRITE ? 'w' : '-', spte & SPTE_NX ? '-' : 'x',
+		 spte_walkable(spte) ? "" : " tracked");
 }
 
 void line_add_access(struct line *line, unsigned int access)
@@ -99,7 +100,7 @@ static void add_row(struct rows *rows, const struct row *row)
 /* The page after the last one of @row, as @next, which has one? */
 static bool continues(const struct row *row, const struct row *next)
 {
-	const spte_t rights = SPTE_WRITE | SPTE_NX;
+	const spte_t rights = SPTE_WRITE | SPTE_NX | SPTE_PRESENT;
 
 	return row->pages && row->gva + (row->pages << PAGE_SHIFT) == next->gva &&
 	       row->gfn + row->pages == next->gfn && row->pfn + row->pages == next->pfn &&

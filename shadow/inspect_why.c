@@ -364,7 +364,8 @@ static void add_verdict(const struct why *why, uint32_t access, struct line *lin
 	if (ret != -EAGAIN)
 		ret = guest_walk_allows(&why->cpu, access, &why->walk, &code);
 	if (leaf_of(&why->view[0], &spte) && grants(spte, access))
-		line_add(line, "works%s",
+		line_add(line, "%s%s",
+			 spte_walkable(spte) ? "works" : "faults once: the entry is tracked",
 			 ret == -EFAULT ? ", by what the guest's tables said before" : "");
 	else if (ret == -EFAULT)
 		add_guest_fault(why, code, line);

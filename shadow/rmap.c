@@ -249,12 +249,31 @@ spte_t *rmap_first(const struct rmap_head *head)
 	return desc ? desc->sptep[0] : (spte_t *)val;
 }
 
-bool rmap_contains(const struct rmap_head *head, const spte_t *sptep)
+static bool word_contains(uintptr_t val, const spte_t *sptep)
 {
-	uintptr_t val = head_word(head);
 	struct rmap_desc *desc = word_to_chain(val);
 
 	return desc ? find(desc, sptep) != NULL : val == (uintptr_t)sptep;
+}
+
+bool rmap_contains(const struct rmap_head *head, const spte_t *sptep)
+{
+	return word_contains(head_word(head), sptep);
+}
+
+bool rmap_one_lockless(struct rmap_head *head, spte_t *sptep, void (*fn)(spte_t *sptep, void *arg),
+		       void *arg)
+{
+	uintptr_t val = lock_head(head);
+	bool there;
+
+	if (!val)
+		return false;
+	there = word_contains(val, sptep);
+	if (there)
+		fn(sptep, arg);
+	unlock_head(head, val);
+	return there;
 }
 
 unsigned int rmap_count(const struct rmap_head *head)

@@ -21,6 +21,7 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 		return -ENOMEM;
 	shadow->mm = mm;
 	shadow->machine = machine;
+	shadow->used_bit = machine->no_accessed_bits ? SPTE_PRESENT : SPTE_ACCESSED;
 	shadow->nr_vcpus = nr_vcpus;
 	shadow->page_budget = shadow->page_limit = ULONG_MAX;
 	shadow->notifier.ops = &shadow_mmu_notifier_ops;
@@ -139,6 +140,9 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
 	*stats = (struct shadow_stats){
 		.faults = atomic64_read(&shadow->stats.faults),
 		.fault_retries = atomic64_read(&shadow->stats.fault_retries),
+		.fault_spurious = atomic64_read(&shadow->stats.fault_spurious),
+		.prefetched = atomic64_read(&shadow->stats.prefetched),
+		.fast_faults = atomic64_read(&shadow->stats.fast_faults),
 		.refaults = atomic64_read(&shadow->stats.refaults),
 		.invalidations = atomic64_read(&shadow->stats.invalidations),
 		.sptes_zapped = atomic64_read(&shadow->stats.sptes_zapped),

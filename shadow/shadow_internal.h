@@ -61,6 +61,9 @@ void rmap_each(const struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg
  * found or not, and may still be zero. In a section of slots_srcu.
  */
 void rmap_each_lockless(struct rmap_head *head, void (*fn)(spte_t *sptep, void *arg), void *arg);
+/* The same for @sptep alone. False, and nothing was done: it is not there. */
+bool rmap_one_lockless(struct rmap_head *head, spte_t *sptep, void (*fn)(spte_t *sptep, void *arg),
+		       void *arg);
 bool rmap_contains(const struct rmap_head *head, const spte_t *sptep);
 unsigned int rmap_count(const struct rmap_head *head);
 
@@ -381,8 +384,10 @@ bool gfn_may_be_written(struct shadow *shadow, gfn_t gfn, bool store);
 /* No leaf of @gfn is writable any more; CPUs will have heard of that once the batch, which has
  * room, is flushed. */
 void write_protect_gfn(struct shadow *shadow, gfn_t gfn, struct zap_batch *batch);
-/* True: it was writable, and its frame must be shot down. */
+/* mmu_lock. True: it was writable, and its frame must be shot down. */
 bool leaf_lose_write(spte_t *sptep);
+/* The same, and the next store gets the right back without mmu_lock (fast_fault.c). */
+bool leaf_pause_write(spte_t *sptep);
 
 /* --- sync.c: what is shadowed becomes what the guest's tables say; mmu_lock, in a section of
  * slots_srcu --------------------------------------------------------------------------------------
@@ -400,6 +405,10 @@ bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_bat
  * step. */
 bool sync_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
 	       struct zap_batch *batch);
+/* ACC_*: what the entry @index of the guest's table of leaves that @sp shadows gives to its page,
+ * before a walk has marked it; 0: nothing. *@gpte: the entry. */
+unsigned int gpte_gives(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
+			uint64_t *gpte);
 /* Is @child, to which the entry @index of @sp links, still what the guest's entry says? */
 bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
 		  const struct shadow_page *child);
@@ -458,6 +467,25 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
  */
 bool gva_reserved(const struct shadow_page *root, gva_t gva);
 
+/* --- fast_fault.c --------------------------------------------------------------------------------
+ */
+
+struct shadow_vcpu;
+
+/* The vCPU's thread, in a section of slots_srcu: true if the fault is over, as *@ret says. */
+bool shadow_fast_fault(struct shadow *shadow, struct shadow_vcpu *vcpu, struct shadow_fault *fault,
+		       enum ret_pf *ret);
+/* What has been unlinked is touched by nobody any more who is without mmu_lock. No spinlock held.
+ */
+void shadow_wait_for_walks(struct shadow *shadow);
+
+/* --- prefetch.c: mmu_lock, in a section of slots_srcu --------------------------------------------
+ */
+
+/* The entry @index of @sp, a table of leaves, was just made: map what lies beside it and is free of
+ * cost. */
+void shadow_prefetch(struct shadow *shadow, struct shadow_page *sp, unsigned int index);
+
 /* --- shadow.c, invalidate.c ---------------------------------------------------------------------
  */
 
@@ -496,6 +524,7 @@ struct shadow_vcpu {
 		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
 	struct guest_cpu cpu; /* as root; that is of its view */
 	struct shadow_cache cache;
+	unsigned long walk; /* odd: its thread walks tables without mmu_lock (fast_fault.c) */
 };
 
 #define ANY_PCID (~0u)
@@ -568,9 +597,13 @@ void shadow_budget_grow(struct shadow *shadow);
 
 /* Points of a change of slots are hit with slots_lock held. */
 enum shadow_hook_point {
-	SHADOW_HOOK_FAULT_BEFORE_WALK,	 /* fault.c: the root is good, nothing read yet */
-	SHADOW_HOOK_WALK_BEFORE_MARK,	 /* guest_walk.c: allowed, no entry marked yet */
-	SHADOW_HOOK_FAULT_BEFORE_LOCK,	 /* fault.c: pfn in hand, mmu_lock not yet taken */
+	SHADOW_HOOK_FAULT_BEFORE_WALK, /* fault.c: the root is good, nothing read yet */
+	SHADOW_HOOK_WALK_BEFORE_MARK,  /* guest_walk.c: allowed, no entry marked yet */
+	SHADOW_HOOK_FAULT_BEFORE_LOCK, /* fault.c: pfn in hand, mmu_lock not yet taken */
+	SHADOW_HOOK_FAULT_BEFORE_GAIN, /* fault.c, mmu_lock: a leaf is to gain rights */
+	SHADOW_HOOK_FAST_PAUSED, /* fast_fault.c: so it is, its page is known, nothing locked yet */
+	SHADOW_HOOK_FAST_BEFORE_SWAP, /* judged, not yet exchanged; in a walk, so nothing may sleep
+				       */
 	SHADOW_HOOK_BATCH_BEFORE_SHOOT,	 /* tlb.c: entries cleared, CPUs not yet told */
 	SHADOW_HOOK_OPERAND_BEFORE_SWAP, /* operand.c: compared, not yet exchanged */
 	SHADOW_HOOK_SYNC_BEFORE_COMPARE, /* sync.c: tables protected and shot down */
@@ -591,6 +624,8 @@ struct shadow {
 	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
 	bool no_huge;	     /* the same */
 	enum shadow_audit_level audit;
+	unsigned int prefetch; /* entries in a group; 0: none (prefetch.c) */
+	spte_t used_bit;       /* of a leaf: set while the page has been used (spte.h, rule 6) */
 
 	struct mutex slots_lock;
 	struct srcu_struct slots_srcu;
@@ -626,6 +661,7 @@ struct shadow {
 	wait_queue_head_t batch_wait;
 
 	struct {
+		atomic64_t fault_spurious, fast_faults, prefetched;
 		atomic64_t faults, fault_retries, refaults, invalidations, sptes_zapped;
 		atomic64_t migrate_zapped, shootdowns, frames_shot, batches_waited, tables_retired;
 		atomic64_t pages_recycled;

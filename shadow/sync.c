@@ -97,18 +97,27 @@ bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned 
 	return child->role.word == role.word;
 }
 
+unsigned int gpte_gives(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
+			uint64_t *gpte)
+{
+	*gpte = read_gpte(shadow, sp, index);
+	if (!gpte_walked(sp->role, *gpte))
+		return 0;
+	return leaf_rights(sp->role, sp->role.access & gpte_access(*gpte),
+			   role_pkey(sp->role, *gpte), *gpte & GPTE_DIRTY);
+}
+
 /* What the guest's entry leaves of the rights to its page, none if it is another page. */
 static unsigned int rights_now(struct shadow *shadow, const struct shadow_page *sp,
 			       unsigned int index)
 {
-	uint64_t gpte = read_gpte(shadow, sp, index);
+	uint64_t gpte;
+	unsigned int rights = gpte_gives(shadow, sp, index, &gpte);
 	int level = sp->role.level;
 
-	if (!gpte_walked(sp->role, gpte) || !gpte_is_leaf(gpte, level) ||
-	    gpte_gfn(gpte, level) != sp->gfns[index])
+	if (!gpte_is_leaf(gpte, level) || gpte_gfn(gpte, level) != sp->gfns[index])
 		return 0;
-	return leaf_rights(sp->role, sp->role.access & gpte_access(gpte), role_pkey(sp->role, gpte),
-			   gpte & GPTE_DIRTY);
+	return rights;
 }
 
 /* The leaf is present, of a page or a huge one, and the batch not full. True: it was not in step.

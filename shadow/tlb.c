@@ -116,6 +116,9 @@ static void retire_pages(struct shadow *shadow, struct zap_batch *batch)
 	const struct machine_ops *ops = shadow->machine->ops;
 	struct shadow_page *sp, *next;
 
+	if (list_empty(&batch->retired))
+		return;
+	shadow_wait_for_walks(shadow);
 	list_for_each_entry_safe(sp, next, &batch->retired, link) {
 		list_del(&sp->link);
 		shadow_audit_retired(shadow, sp);

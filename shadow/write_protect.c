@@ -77,16 +77,26 @@ bool gfn_may_be_written(struct shadow *shadow, gfn_t gfn, bool store)
 	return true;
 }
 
-/* A right to write is taken in place: CPUs are told by a shootdown, and set A at the same time. */
-bool leaf_lose_write(spte_t *sptep)
+/* A right to write is taken in place: CPUs are told by a shootdown, and set A at the same time. The
+ * value is the leaf as it was. */
+static spte_t leaf_take(spte_t *sptep, spte_t bits)
 {
 	spte_t spte = READ_ONCE(*sptep);
 
-	if (!(spte & SPTE_WRITE))
-		return false;
-	while (!try_cmpxchg(sptep, &spte, spte & ~(SPTE_WRITE | SPTE_DIRTY)))
+	while ((spte & bits) && !try_cmpxchg(sptep, &spte, spte & ~bits))
 		;
-	return true;
+	return spte;
+}
+
+/* If it was paused, who did it may not have told the CPUs yet. */
+bool leaf_lose_write(spte_t *sptep)
+{
+	return spte_writable(leaf_take(sptep, SPTE_WRITE | SPTE_DIRTY | SPTE_MAY_WRITE));
+}
+
+bool leaf_pause_write(spte_t *sptep)
+{
+	return leaf_take(sptep, SPTE_WRITE | SPTE_DIRTY) & SPTE_WRITE;
 }
 
 static void protect_one(spte_t *sptep, void *arg)

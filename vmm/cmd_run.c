@@ -206,6 +206,7 @@ static int create_vm(struct run *run)
 		.seed = args->seed,
 		.shadow_pages = args->shadow_pages,
 		.no_huge = args->no_huge,
+		.prefetch = args->prefetch,
 		.broken = args->broken,
 		.audit = args->audit,
 		.console = run->console.stream,

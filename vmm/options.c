@@ -142,6 +142,19 @@ int parse_shadow_pages(const char *text, unsigned long *pages, char *why, size_t
 	return 0;
 }
 
+int parse_prefetch(const char *text, unsigned int *pages, char *why, size_t why_len)
+{
+	const char *s = text;
+	uint64_t value;
+
+	if (parse_digits(&s, 10, &value) || *s || value > 64 || (value & (value - 1)))
+		return why_fail(why, why_len, -EINVAL,
+				"--prefetch takes 0, or a power of two of at most 64, not '%s'",
+				text);
+	*pages = (unsigned int)value;
+	return 0;
+}
+
 /* The item of a comma list at *textp, and its length; *textp moves to the next one. */
 static const char *next_item(const char **textp, size_t *len)
 {

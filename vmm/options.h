@@ -26,6 +26,9 @@ int parse_seed(const char *text, uint64_t *seed, char *why, size_t why_len);
 /* Decimal, and as many as vm_min_shadow_pages() at least. */
 int parse_shadow_pages(const char *text, unsigned long *pages, char *why, size_t why_len);
 
+/* Decimal: 0, or a power of two of at most 64. */
+int parse_prefetch(const char *text, unsigned int *pages, char *why, size_t why_len);
+
 /*
  * "migrate,unmap=500", "all", "all=20,fork=1": a kind keeps what it was given by its name. Kinds
  * that are not mentioned keep their rate. See chaos_plan_fit().

@@ -11,7 +11,8 @@
 #include "vmm/run_args.h"
 #include "vmm/vm.h"
 
-#define DEFAULT_MEM (64UL << 20)
+#define DEFAULT_MEM	 (64UL << 20)
+#define DEFAULT_PREFETCH 8
 
 enum {
 	KEY_ENGINE = CLI_KEY_FIRST,
@@ -28,6 +29,7 @@ enum {
 	KEY_AUDIT,
 	KEY_SHADOW_PAGES,
 	KEY_NO_HUGE,
+	KEY_PREFETCH,
 	KEY_DUMP_SHADOW,
 	KEY_WHY,
 };
@@ -52,6 +54,10 @@ static const struct argp_option run_options[] = {
 	 0},
 	{"no-huge", KEY_NO_HUGE, NULL, 0,
 	 "Map large pages of the guest by entries of 4 KiB, also where one of 2 MiB would do", 0},
+	{"prefetch", KEY_PREFETCH, "N", 0,
+	 "Map up to N pages at a fault, if the guest has used them before: 0, or a power of two of "
+	 "at most 64 (default: 8)",
+	 0},
 	{"chaos", KEY_CHAOS, "KIND[=OPS_PER_SECOND],...", 0,
 	 "Move the guest's memory while it runs. Kinds: migrate, unmap, protect, fork, merge, "
 	 "swap, remap, age, balloon; all (of those that go with --ram); register",
@@ -181,6 +187,9 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 	case KEY_SHADOW_PAGES:
 		err = parse_shadow_pages(arg, &args->shadow_pages, why, sizeof(why));
 		break;
+	case KEY_PREFETCH:
+		err = parse_prefetch(arg, &args->prefetch, why, sizeof(why));
+		break;
 	case KEY_AUDIT:
 		args->audit = SHADOW_AUDIT_SEMANTIC;
 		if (!arg)
@@ -232,7 +241,7 @@ bool run_args_parse(struct run_args *args, int argc, char **argv, int *status)
 	struct run_parse run = {.args = args};
 	struct cli_parse parse = {.command = "gnomon run", .options = &run};
 
-	*args = (struct run_args){.mem_bytes = DEFAULT_MEM};
+	*args = (struct run_args){.mem_bytes = DEFAULT_MEM, .prefetch = DEFAULT_PREFETCH};
 	if (!cli_parse(&run_argp, &parse, argc, argv, status))
 		return false;
 	if (!run.has_seed) {

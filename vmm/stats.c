@@ -206,6 +206,9 @@ json_t *stats_to_json(const struct run_stats *stats)
 
 	put_count(object, &ok, "shadow_faults", shadow->faults);
 	put_count(object, &ok, "fault_retries", shadow->fault_retries);
+	put_count(object, &ok, "fault_spurious", shadow->fault_spurious);
+	put_count(object, &ok, "fast_faults", shadow->fast_faults);
+	put_count(object, &ok, "prefetched", shadow->prefetched);
 	put_count(object, &ok, "refaults", shadow->refaults);
 	put_count(object, &ok, "invalidations", shadow->invalidations);
 	put_count(object, &ok, "sptes_zapped", shadow->sptes_zapped);

@@ -174,6 +174,8 @@ static int create_shadow(struct vm *vm, char *why, size_t why_len)
 	shadow_set_audit(vm->shadow, vm->config.audit);
 	shadow_set_huge(vm->shadow, !vm->config.no_huge);
 	err = shadow_set_page_budget(vm->shadow, vm->config.shadow_pages);
+	if (!err)
+		err = shadow_set_prefetch(vm->shadow, vm->config.prefetch);
 	if (err)
 		goto destroy_shadow;
 	err = shadow_create_memslot(vm->shadow, 0, 0, vm->config.ram_bytes >> PAGE_SHIFT,

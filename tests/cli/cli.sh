@@ -202,6 +202,7 @@ part_usage() {
 	refused frames_text 64 "'lots' is no size" "$gnomon" run hello --frames lots
 	refused shadow_pages_18 64 '18 is too few: a guest needs 19' "$gnomon" run hello --shadow-pages 18
 	refused shadow_pages_text 64 "'lots' is no number" "$gnomon" run hello --shadow-pages lots
+	refused prefetch_3 64 "power of two of at most 64, not '3'" "$gnomon" run hello --prefetch 3
 	refused chaos_rate 64 'operations per second' "$gnomon" run hello --chaos migrate=0
 	refused audit_level 64 "'9' is no level of audits.*0 .off., 1" "$gnomon" run hello --audit=9
 	refused audit_level_word 64 "'9' is no level of audits" "$gnomon" run --audit 9 hello

@@ -35,6 +35,7 @@ void guest_mem_attach(struct guest_mem *g)
 	ASSERT(g->model, "out of memory");
 	model_set_reuse(g->model, g->config.reuse);
 	model_set_levels(g->model, g->config.levels);
+	model_set_accessed_bits(g->model, !g->config.no_accessed_bits);
 	if (g->config.reserve_slot)
 		ASSERT(!model_reserve_slot(g->model, g->config.reserve_slot), "a monitor");
 

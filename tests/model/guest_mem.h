@@ -32,6 +32,7 @@ struct guest_mem_config {
 	unsigned int levels;	/* of tables, the guest's and the machine's; 0: 4 */
 	unsigned int broken;	/* SHADOW_BREAK_* */
 	enum model_reuse reuse; /* of retired tables */
+	bool no_accessed_bits;	/* CPUs set none in the shadow tables */
 	bool no_identity;	/* leave the first root empty */
 	bool audit;
 	bool private_ram;

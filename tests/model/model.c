@@ -243,6 +243,11 @@ void model_set_levels(struct model_machine *m, unsigned int levels)
 	m->machine.levels = levels;
 }
 
+void model_set_accessed_bits(struct model_machine *m, bool set)
+{
+	m->machine.no_accessed_bits = !set;
+}
+
 void model_set_reuse(struct model_machine *m, enum model_reuse reuse)
 {
 	m->reuse = reuse;

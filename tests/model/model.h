@@ -88,6 +88,9 @@ static inline int model_store(struct model_machine *m, unsigned int cpu, gva_t g
 /* Of the tables; 4 unless said, or 5. Before the machine has any. */
 void model_set_levels(struct model_machine *m, unsigned int levels);
 
+/* Do its CPUs set accessed and dirty bits? They do unless said. Before shadow_create(). */
+void model_set_accessed_bits(struct model_machine *m, bool set);
+
 enum model_reuse {
 	MODEL_REUSE_FIFO, /* retired tables go back to the pool, which reuses them as late as it can
 			   */

@@ -47,7 +47,7 @@ static uint64_t read_entry(struct model_machine *m, pfn_t table, gva_t gva, int 
 	uint64_t marked;
 
 	do {
-		if (!(entry & HW_PRESENT) || !(entry & HW_USER))
+		if (!(entry & HW_PRESENT) || !(entry & HW_USER) || m->machine.no_accessed_bits)
 			return entry;
 		marked = entry | HW_ACCESSED;
 		if (dirty && is_leaf(entry, level) && (entry & HW_WRITE))
@@ -111,7 +111,7 @@ static struct tlb_leaf *walk(struct model_machine *m, struct model_cpu *cpu, gva
 		table = (entry & HW_PFN_MASK) >> PAGE_SHIFT;
 		tlb_add_dir(cpu, cpu->root, level - 1, gva, table, rights);
 	}
-	if ((entry & HW_DIRTY) && (rights & RIGHT_WRITE))
+	if (((entry & HW_DIRTY) || m->machine.no_accessed_bits) && (rights & RIGHT_WRITE))
 		rights |= RIGHT_DIRTY;
 	if ((rights & needed) != needed)
 		goto fault;

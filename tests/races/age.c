@@ -144,10 +144,13 @@ static void taker(void *arg)
 	}
 }
 
-TEST(age, beside_everything_else)
+static void beside_everything_else(bool accessed_bits)
 {
-	struct guest_mem_config config = {.nr_cpus = 1, .reuse = MODEL_REUSE_LIFO};
+	struct guest_mem_config config = {.nr_cpus = 1,
+					  .reuse = MODEL_REUSE_LIFO,
+					  .no_accessed_bits = !accessed_bits};
 	const int found = test_long() ? 2000 : 100;
+	struct shadow_stats stats;
 	struct kthread threads[3];
 	struct scene s;
 
@@ -172,5 +175,17 @@ TEST(age, beside_everything_else)
 	for (unsigned int i = 0; i < 3; i++)
 		kthread_join(&threads[i]);
 	expect_contract_kept(&s.g);
+	shadow_get_stats(s.g.shadow, &stats);
+	expect(accessed_bits || stats.fast_faults >= 10);
 	guest_mem_destroy(&s.g);
+}
+
+TEST(age, beside_everything_else)
+{
+	beside_everything_else(true);
+}
+
+TEST(age, tracked_beside_everything_else)
+{
+	beside_everything_else(false);
 }

@@ -13,9 +13,9 @@ TEST(audit, bits_that_no_entry_has)
 		int level;
 		spte_t set, clear;
 	} plants[] = {
-		{1, 0, SPTE_USER}, {1, 1UL << 7, 0},   {1, 1UL << 11, 0},
-		{1, 1UL << 52, 0}, {2, 0, SPTE_WRITE}, {2, 0, SPTE_USER},
-		{3, 1UL << 7, 0},  {3, SPTE_NX, 0},    {4, 0, SPTE_USER},
+		{1, 0, SPTE_PRESENT}, {1, 0, SPTE_USER},  {1, 1UL << 7, 0},  {1, 1UL << 53, 0},
+		{1, 1UL << 52, 0},    {2, 0, SPTE_WRITE}, {2, 0, SPTE_USER}, {3, 1UL << 7, 0},
+		{3, SPTE_NX, 0},      {4, 0, SPTE_USER},
 	};
 	struct guest_mem g;
 

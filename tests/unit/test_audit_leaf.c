@@ -46,7 +46,7 @@ TEST(audit_leaf, more_rights_than_the_host_gives)
 	expect_eq(mm_mprotect(g.mm, guest_hva(PAGE), PAGE_SIZE, MM_PROT_READ), 0);
 	expect_found(&g, SHADOW_BAD_HOST, "host: gfn 0x3 can be written");
 	expect_eq(mm_mprotect(g.mm, guest_hva(PAGE), PAGE_SIZE, MM_PROT_NONE), 0);
-	*entry_of(&g, GVA, 1) &= ~SPTE_WRITE;
+	*entry_of(&g, GVA, 1) &= ~(SPTE_WRITE | SPTE_MAY_WRITE);
 	expect_found(&g, SHADOW_BAD_HOST, "host: gfn 0x3 can be read");
 	shadow_set_break(g.shadow, 0);
 	expect_eq(mm_munmap(g.mm, guest_hva(PAGE), PAGE_SIZE), 0);

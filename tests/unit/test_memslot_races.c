@@ -141,14 +141,15 @@ TEST(memslot_races, obsolete_root)
 	}
 }
 
-/* Between the two swaps a fault on the slot is neither memory nor a device. */
+/* Between the two swaps a fault on the slot is neither memory nor a device; on a page of which no
+ * entry is left, that is. */
 static void fault_on_invalid(void *arg)
 {
 	struct guest_mem *g = arg;
 	struct shadow_fault fault;
 
-	expect_eq(guest_fault(g, 0, slot_gva(SLOT_GFN + 1), 0, &fault), RET_PF_RETRY);
-	expect_eq(guest_fault(g, 0, slot_gva(SLOT_GFN + 1), PFERR_WRITE, &fault), RET_PF_RETRY);
+	expect_eq(guest_fault(g, 0, slot_gva(SLOT_GFN + 2), 0, &fault), RET_PF_RETRY);
+	expect_eq(guest_fault(g, 0, slot_gva(SLOT_GFN + 2), PFERR_WRITE, &fault), RET_PF_RETRY);
 	/* Nor are the guest's tables there: this is no answer yet, either. */
 	expect_eq(guest_fault(g, 0, 0x20000000, 0, &fault), RET_PF_RETRY);
 	expect_eq(guest_load(g, 0, 0x5000), 5);

@@ -27,6 +27,21 @@ TEST(options, shadow_pages)
 	expect_eq(pages, 19);
 }
 
+TEST(options, prefetch)
+{
+	static const char *const bad[] = {"", "3", "128", "-8", "8x", "0x8"};
+	unsigned int pages = 8;
+	char why[256];
+
+	expect_eq(parse_prefetch("64", &pages, why, sizeof(why)), 0);
+	expect_eq(pages, 64);
+	expect_eq(parse_prefetch("0", &pages, why, sizeof(why)), 0);
+	expect_eq(pages, 0);
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		expect_eq(parse_prefetch(bad[i], &pages, why, sizeof(why)), -EINVAL);
+	expect_eq(pages, 0);
+}
+
 TEST(options, sizes)
 {
 	static const struct {

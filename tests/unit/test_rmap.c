@@ -180,6 +180,33 @@ TEST(rmap, entries_go_while_they_are_visited)
 	}
 }
 
+static void count_it(spte_t *sptep, void *arg)
+{
+	unsigned int *seen = arg;
+
+	seen[sptep - sptes]++;
+}
+
+/* One entry, if it is there; the head is left as it was. */
+TEST(rmap, one_of_them)
+{
+	for (unsigned int nr = 0; nr < MAX; nr++) {
+		unsigned int seen[MAX] = {0};
+		struct model m = {0};
+
+		for (unsigned int i = 0; i < nr; i++)
+			add(&m, i);
+		for (unsigned int i = 0; i < MAX; i++)
+			expect_eq(rmap_one_lockless(&m.head, &sptes[i], count_it, seen), i < nr);
+		for (unsigned int i = 0; i < MAX; i++)
+			expect_eq(seen[i], i < nr);
+		check(&m);
+		while (m.nr)
+			remove_one(&m, rmap_first(&m.head) - sptes);
+		rmap_desc_free(m.spare);
+	}
+}
+
 static void remove_a_stranger(void *arg)
 {
 	struct model *m = arg;

@@ -11,6 +11,8 @@
 #ifndef GNOMON_MACHINE_H
 #define GNOMON_MACHINE_H
 
+#include <stdbool.h>
+
 #include <gnomon/types.h>
 
 struct machine;
@@ -68,6 +70,11 @@ struct machine {
 	unsigned int levels;
 	/* They walk entries of level 2 that map 2 MiB, and forget them frame by frame, or whole. */
 	bool huge;
+	/*
+	 * Its CPUs set no accessed bits in these, or none that we would see. Then a page's age is
+	 * found by a leaf that is not present for a while, and the next use is a fault.
+	 */
+	bool no_accessed_bits;
 };
 
 #endif

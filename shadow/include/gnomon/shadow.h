@@ -75,6 +75,13 @@ unsigned long shadow_min_page_budget(unsigned int levels, unsigned int nr_vcpus)
 void shadow_set_huge(struct shadow *shadow, bool on);
 
 /*
+ * A fault maps, beside its own page, up to @pages - 1 neighbours that the guest has used and that
+ * the host has in memory; 0, as it is from the start: none. At any time. 0; -EINVAL unless it is a
+ * power of two of at most 64.
+ */
+int shadow_set_prefetch(struct shadow *shadow, unsigned int pages);
+
+/*
  * What one knows of the slots is good as long as this stays as it was, and was even: it is odd
  * while a change is on its way, when some readers have the old set and some the new.
  */
@@ -293,6 +300,9 @@ bool shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operan
 struct shadow_stats {
 	uint64_t faults;	 /* calls of shadow_handle_fault */
 	uint64_t fault_retries;	 /* RET_PF_RETRY among them */
+	uint64_t fault_spurious; /* RET_PF_SPURIOUS */
+	uint64_t fast_faults;	 /* RET_PF_FIXED without mmu_lock */
+	uint64_t prefetched;	 /* leaves made without a fault of their own */
 	uint64_t refaults;	 /* entries made again after an invalidation took them */
 	uint64_t invalidations;	 /* invalidate_range_start calls received */
 	uint64_t sptes_zapped;	 /* present leaves removed, for whatever reason */

@@ -122,9 +122,11 @@ bool huge_install(struct shadow *shadow, struct shadow_page *sp, const struct hu
 		if (new && sp->gfns[index] == gfn && spte_allows(old, new)) {
 			*ret = RET_PF_SPURIOUS;
 		} else if (new && sp->gfns[index] == gfn && spte_allows(new, old)) {
-			/* Rights are only gained: CPUs notice that without being told. */
+			/* Rights are only gained: CPUs notice that without being told. What was
+			 * done to it without mmu_lock is judged anew. */
+			if (!try_cmpxchg(sptep, &old, new))
+				return true;
 			note_origin(sp, index, fault->walk);
-			smp_store_release(sptep, new);
 			*ret = RET_PF_FIXED;
 		} else {
 			drop_leaf(shadow, sp, index, batch);

@@ -409,21 +409,19 @@ TEST(huge_guest, the_same_frames_by_other_gfns)
 					    .npages = HUGE_PAGES,
 					    .hva = GUEST_MEM_HVA + MIB2};
 
-	for (int write = 0; write <= 1; write++) {
-		struct shadow_fault fault;
-		struct guest_mem g;
+	struct shadow_fault fault;
+	struct guest_mem g;
 
-		huge_fixture(&g);
-		expect_eq(shadow_set_memslot(g.shadow, &twin), 0);
-		set_pde(&g, BIG, 0x100000000UL | LARGE);
-		expect_eq(guest_load(&g, 0, BIG), MIB2);
-		set_pde(&g, BIG, MIB2 | LARGE);
-		expect_eq(guest_fault(&g, 0, BIG, write ? PFERR_WRITE : 0, &fault), RET_PF_RETRY);
-		expect_eq(huge_leaves(&g, 0x100000000UL), 0);
-		expect_eq(guest_fault(&g, 0, BIG, write ? PFERR_WRITE : 0, &fault), RET_PF_FIXED);
-		expect_eq(huge_leaves(&g, MIB2), 1);
-		huge_done(&g);
-	}
+	huge_fixture(&g);
+	expect_eq(shadow_set_memslot(g.shadow, &twin), 0);
+	set_pde(&g, BIG, 0x100000000UL | LARGE);
+	expect_eq(guest_load(&g, 0, BIG), MIB2);
+	set_pde(&g, BIG, MIB2 | LARGE);
+	expect_eq(guest_fault(&g, 0, BIG, PFERR_WRITE, &fault), RET_PF_RETRY);
+	expect_eq(huge_leaves(&g, 0x100000000UL), 0);
+	expect_eq(guest_fault(&g, 0, BIG, PFERR_WRITE, &fault), RET_PF_FIXED);
+	expect_eq(huge_leaves(&g, MIB2), 1);
+	huge_done(&g);
 }
 
 /* ---- views ---- */

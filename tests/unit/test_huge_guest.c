@@ -497,6 +497,43 @@ TEST(huge_guest, ages)
 	}
 }
 
+/* Where CPUs set no accessed bits the leaf is not present for a while, all of it; one fault,
+ * without mmu_lock, gives all of it back. A store by one that may be written needs no more. */
+TEST(huge_guest, tracked)
+{
+	struct guest_mem_config config = huge_config;
+	struct guest_mem g;
+	uint64_t faults;
+
+	config.no_accessed_bits = true;
+	guest_mem_init(&g, &config);
+	touch_in_order(&g);
+	guest_mem_attach(&g);
+	map_huge(&g, MIB2);
+	for (int store = 0; store <= 1; store++) {
+		expect(ask(&g, MIB2 + PAGE_SIZE, true, true));
+		expect_eq(model_cached(g.model, HUGE_PAGES + 300), 0);
+		expect(!ask(&g, MIB2 + PAGE_SIZE, true, true));
+		expect_eq(huge_leaves(&g, MIB2), 1);
+		faults = stats_of(&g).faults;
+		for (gpa_t at = PAGE_SIZE; at < MIB2; at += PAGE_SIZE) {
+			if (store)
+				guest_store(&g, 0, BIG + at, MIB2 + at);
+			else
+				expect_eq(guest_load(&g, 0, BIG + at), MIB2 + at);
+		}
+		expect_eq(stats_of(&g).faults - faults, 1);
+		expect_eq(stats_of(&g).fast_faults, 1 + store);
+		expect_eq(stats_of(&g).huge_made, 1);
+	}
+	/* One that is tracked goes with any page of it, and so does what became of it. */
+	expect(ask(&g, MIB2 + PAGE_SIZE, true, true));
+	expect_eq(migrate_mapping_page(g.ram, HUGE_PAGES + 7), 0);
+	expect_eq(huge_leaves(&g, MIB2), 0);
+	expect_eq(guest_load(&g, 0, BIG + 7 * PAGE_SIZE), MIB2 + 7 * PAGE_SIZE);
+	huge_done(&g);
+}
+
 /* What was noted of a leaf that is gone says nothing of the next. */
 TEST(huge_guest, ages_of_a_leaf_that_came_back)
 {

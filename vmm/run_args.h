@@ -23,7 +23,7 @@ struct run_args {
 	bool quiet;
 	unsigned long shadow_pages; /* 0: as many as it takes */
 	bool no_huge;
-	unsigned int broken;	    /* SHADOW_BREAK_* */
+	unsigned int broken; /* SHADOW_BREAK_* */
 	enum shadow_audit_level audit;
 	const char *dump_path; /* of --dump-shadow; NULL: none; "-": stdout */
 	bool why;

@@ -23,8 +23,8 @@ struct run_args {
 	bool quiet;
 	unsigned long shadow_pages; /* 0: as many as it takes */
 	bool no_huge;
-	unsigned int prefetch;	    /* 0: none */
-	unsigned int broken;	    /* SHADOW_BREAK_* */
+	unsigned int prefetch; /* 0: none */
+	unsigned int broken;   /* SHADOW_BREAK_* */
 	enum shadow_audit_level audit;
 	const char *dump_path; /* of --dump-shadow; NULL: none; "-": stdout */
 	bool why;

@@ -27,6 +27,9 @@
  *     others store there under mmu_lock is never lost. What we do may be: a leaf that gains rights
  *     just then is accessed again, which is the truth.
  *  4. A leaf that comes while we look is missed or not; so it is by who looks a moment before.
+ *  5. A huge leaf has one accessed bit for 512 pages. Whoever clears it for one of them takes the
+ *     answer from the others: so these are noted in region->young, and each is told young once, by
+ *     that. So a use makes each page young once, whoever asks.
  *
  *       age                                     zap of the table, under mmu_lock
  *       ---                                     --------------------------------
@@ -38,7 +41,9 @@
  *
  * Replayed by tests/races (age).
  */
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
+
+#include "notifier/sync/util.h"
 
 #define AGE_FRAMES 64
 
@@ -63,7 +68,8 @@ static spte_t aged(const struct age *age, spte_t spte)
 	return spte & used ? (spte & ~used) | SPTE_AGED : spte;
 }
 
-/* All leaves of a page name one frame: that which was noted last, if this is not the first. */
+/* All leaves of a page, or of a region, name the same (spte_frames): that which was noted last, if
+ * this is not the first. */
 static bool note_frame(struct age *age, pfn_t pfn)
 {
 	if (age->nr_frames && age->frames[age->nr_frames - 1] == pfn)
@@ -83,7 +89,8 @@ static void age_one(spte_t *sptep, void *arg)
 	shadow_hook(age->shadow, SHADOW_HOOK_AGE);
 	spte = READ_ONCE(*sptep);
 	do {
-		if (age->flush && (spte & (used | SPTE_AGED)) && !note_frame(age, spte_pfn(spte))) {
+		if (age->flush && (spte & (used | SPTE_AGED)) &&
+		    !note_frame(age, spte_frames(spte))) {
 			age->full = true;
 			return;
 		}
@@ -98,6 +105,55 @@ static void shoot_aged(struct age *age)
 	age->nr_frames = 0;
 }
 
+/* All leaves of @head. */
+static void age_rmap(struct age *age, struct rmap_head *head)
+{
+	do {
+		age->full = false;
+		rmap_each_lockless(head, age_one, age);
+		if (age->full)
+			shoot_aged(age);
+	} while (age->full);
+}
+
+/* What is noted of pages [first, last) of @region. */
+static void age_noted(struct age *age, struct huge_region *region, uint64_t first, uint64_t last)
+{
+	for (uint64_t n = first; n < last; n++) {
+		uint64_t *word = &region->young[n / 64];
+		uint64_t bit = 1UL << (n % 64), old = READ_ONCE(*word);
+
+		age->young |= !!(old & bit);
+		while (age->clear && (old & bit) && !try_cmpxchg(word, &old, old & ~bit))
+			;
+	}
+}
+
+/* The huge leaves over pages [first, last) of @slot. */
+static void age_huge(struct age *age, struct memslot *slot, uint64_t first, uint64_t last)
+{
+	uint64_t begin, end;
+
+	huge_overlap(slot, first, last, &begin, &end);
+	for (; begin < end; begin++) {
+		struct huge_region *region = &slot->huge[begin];
+		uint64_t from = huge_first(slot) + begin * HUGE_PAGES;
+		bool young = age->young;
+
+		if (!huge_mapped(region))
+			continue;
+		age->young = false;
+		age_rmap(age, &region->rmap);
+		if (age->young && age->clear) {
+			for (unsigned int i = 0; i < HUGE_PAGES / 64; i++)
+				WRITE_ONCE(region->young[i], ~0UL);
+		}
+		age->young |= young;
+		age_noted(age, region, max(from, first) - from,
+			  min(from + HUGE_PAGES, last) - from);
+	}
+}
+
 /* What of [start, end) lies in @slot. */
 static void age_slot(struct age *age, struct memslot *slot, hva_t start, hva_t end)
 {
@@ -105,14 +161,9 @@ static void age_slot(struct age *age, struct memslot *slot, hva_t start, hva_t e
 
 	if (!memslot_overlap(slot, start, end, &first, &last))
 		return;
-	for_each_gfn(n, &slot->mapped, first, last) {
-		do {
-			age->full = false;
-			rmap_each_lockless(&slot->rmap[n], age_one, age);
-			if (age->full)
-				shoot_aged(age);
-		} while (age->full);
-	}
+	age_huge(age, slot, first, last);
+	for_each_gfn(n, &slot->mapped, first, last)
+		age_rmap(age, &slot->rmap[n]);
 }
 
 static bool age_range(struct shadow *shadow, hva_t start, hva_t end, bool clear, bool flush)

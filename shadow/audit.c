@@ -17,11 +17,12 @@
 
 #include "shadow/audit.h"
 
-static const char *const names[] = {"entry",   "link",	"role",	   "parent", "page",  "orphan",
-				    "retired", "slot",	"rmap",	   "gfn",    "frame", "host",
-				    "right",   "table", "summary", "origin", "stale", "writable"};
+static const char *const names[] = {"entry",  "link",	 "role",     "parent", "page",
+				    "orphan", "retired", "slot",     "rmap",   "gfn",
+				    "frame",  "host",	 "right",    "table",  "summary",
+				    "origin", "stale",	 "writable", "huge"};
 
-static_assert(SHADOW_BAD_WRITABLE == 1u << (sizeof(names) / sizeof(names[0]) - 1), "one each");
+static_assert(SHADOW_BAD_HUGE == 1u << (sizeof(names) / sizeof(names[0]) - 1), "one each");
 
 void audit_found(struct audit *audit, unsigned int what, const char *fmt, ...)
 {
@@ -46,12 +47,15 @@ static bool entry_sound(const struct shadow *shadow, const struct shadow_page *s
 		return true;
 	if ((spte & ours) == SPTE_PRESENT)
 		return sp->role.level == shadow->machine->levels;
-	if (sp->role.level == 1 && shadow->used_bit == SPTE_PRESENT)
+	if (spte_is_leaf(spte, sp->role.level) && shadow->used_bit == SPTE_PRESENT)
 		spte |= spte & SPTE_OURS ? SPTE_PRESENT : 0; /* it may be tracked */
 	if ((spte & (ours | SPTE_USER)) != (ours | SPTE_USER))
 		return false;
 	if (sp->role.level == 1)
 		return !(spte & ~(make_leaf_spte(spte_pfn(spte), ACC_WRITE) | SPTE_AGED | SPTE_NX));
+	if (sp->role.level == HUGE_LEVEL && (spte & SPTE_HUGE))
+		return !(spte & ~(make_leaf_spte(spte_pfn(spte), ACC_WRITE) | SPTE_AGED | SPTE_NX |
+				  SPTE_HUGE));
 	return (spte | SPTE_DIRTY) == (make_table_spte(spte_pfn(spte)) | SPTE_DIRTY);
 }
 
@@ -182,6 +186,8 @@ static void audit_page(struct audit *audit, struct shadow_page *sp)
 				    i);
 		if (sp->role.level == 1)
 			audit_leaf(audit, sp, i);
+		else if (spte_is_leaf(spte, sp->role.level))
+			audit_huge(audit, sp, i);
 		else
 			audit_link(audit, sp, i);
 	}

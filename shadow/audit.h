@@ -22,6 +22,15 @@ void audit_found(struct audit *audit, unsigned int what, const char *fmt, ...)
 void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int index);
 void audit_rmaps(struct audit *audit);
 
+/* And of what a leaf maps: @pfn, by an entry like @spte, for page @gfn of @slot; and its rights. */
+void audit_frame(struct audit *audit, const struct memslot *slot, gfn_t gfn, pfn_t pfn,
+		 spte_t spte);
+void audit_rights(struct audit *audit, const struct shadow_page *sp, gfn_t gfn, spte_t spte);
+
+/* audit_huge.c: a present huge leaf; and the rmaps of a slot's regions: how many entries. */
+void audit_huge(struct audit *audit, struct shadow_page *sp, unsigned int index);
+uint64_t audit_huge_rmaps(struct audit *audit, const struct memslot *slot);
+
 /* audit_guest.c: the same entry, and a link to @child, against the guest's. */
 void audit_leaf_guest(struct audit *audit, struct shadow_page *sp, unsigned int index);
 void audit_link_guest(struct audit *audit, struct shadow_page *sp, unsigned int index,

@@ -51,7 +51,8 @@ static bool gives_leaf(const struct shadow_page *sp, unsigned int index, uint64_
 	unsigned int rights = leaf_rights(sp->role, sp->role.access & gpte_access(gpte),
 					  pkey_of(sp, gpte), gpte & GPTE_DIRTY);
 
-	if (!gpte_usable(sp, gpte) || sp->gfns[index] != gpte_gfn(gpte, 1))
+	if (!gpte_usable(sp, gpte) || !gpte_is_leaf(gpte, sp->role.level) ||
+	    sp->gfns[index] != gpte_gfn(gpte, sp->role.level))
 		return false;
 	return (rights & ACC_READ) && (!spte_writable(spte) || (rights & ACC_WRITE)) &&
 	       ((spte & SPTE_NX) || (rights & ACC_EXEC));

@@ -20,20 +20,21 @@ static bool is_table(struct shadow *shadow, pfn_t pfn)
 	return sptep_to_sp(shadow, shadow->machine->ops->map_frame(shadow->machine, pfn));
 }
 
-static void audit_frame(struct audit *audit, const struct memslot *slot, gfn_t gfn, spte_t spte)
+void audit_frame(struct audit *audit, const struct memslot *slot, gfn_t gfn, pfn_t mapped,
+		 spte_t spte)
 {
 	struct mm_page page;
 	pfn_t pfn;
 
 	mm_lookup_page(audit->shadow->mm, memslot_hva(slot, gfn), &page);
 	pfn = page.kind == MM_PAGE_PRESENT ? page.number : INVALID_PFN;
-	if (is_table(audit->shadow, spte_pfn(spte)))
+	if (is_table(audit->shadow, mapped))
 		audit_found(audit, SHADOW_BAD_TABLE, "gfn %#lx is mapped to frame %#lx, a table",
-			    gfn, spte_pfn(spte));
-	if (pfn != spte_pfn(spte))
+			    gfn, mapped);
+	if (pfn != mapped)
 		audit_found(audit, SHADOW_BAD_FRAME,
 			    "gfn %#lx is mapped to frame %#lx, but the host has it at %#lx", gfn,
-			    spte_pfn(spte), pfn);
+			    mapped, pfn);
 	else if (!(page.prot & MM_PROT_READ) ||
 		 (spte_writable(spte) && !(page.prot & MM_PROT_WRITE)))
 		audit_found(audit, SHADOW_BAD_HOST,
@@ -41,7 +42,7 @@ static void audit_frame(struct audit *audit, const struct memslot *slot, gfn_t g
 			    spte_writable(spte) ? "written" : "read", page.entry);
 }
 
-static void audit_rights(struct audit *audit, const struct shadow_page *sp, gfn_t gfn, spte_t spte)
+void audit_rights(struct audit *audit, const struct shadow_page *sp, gfn_t gfn, spte_t spte)
 {
 	unsigned int rights = role_rights(sp->role);
 
@@ -74,7 +75,7 @@ void audit_leaf(struct audit *audit, struct shadow_page *sp, unsigned int index)
 		audit_found(audit, SHADOW_BAD_GFN,
 			    "entry %u of the direct table of gfn %#lx maps gfn %#lx", index,
 			    sp->gfn, gfn);
-	audit_frame(audit, slot, gfn, spte);
+	audit_frame(audit, slot, gfn, spte_pfn(spte), spte);
 	audit_rights(audit, sp, gfn, spte);
 	audit_leaf_guest(audit, sp, index);
 }
@@ -139,7 +140,14 @@ static uint64_t audit_slot(struct audit *audit, const struct memslot *slot)
 			rmap_each(&slot->rmap[i], audit_rmap_entry, &rmap);
 		nr += count;
 	}
-	return nr;
+	return nr + audit_huge_rmaps(audit, slot);
+}
+
+static bool is_leaf(const struct shadow_page *sp, unsigned int index)
+{
+	spte_t spte = READ_ONCE(sp->spt[index]);
+
+	return spte_present(spte) && spte_is_leaf(spte, sp->role.level);
 }
 
 static uint64_t count_leaves(struct shadow *shadow)
@@ -148,8 +156,8 @@ static uint64_t count_leaves(struct shadow *shadow)
 	uint64_t nr = 0;
 
 	list_for_each_entry(sp, &shadow->pages, link) {
-		for (unsigned int i = 0; sp->role.level == 1 && i < TABLE_ENTRIES; i++)
-			nr += spte_present(READ_ONCE(sp->spt[i]));
+		for (unsigned int i = 0; i < TABLE_ENTRIES; i++)
+			nr += is_leaf(sp, i);
 	}
 	return nr;
 }

@@ -76,6 +76,7 @@
 #include <errno.h>
 
 #include "shadow/dirty.h"
+#include "shadow/huge.h"
 
 #include <gnomon/shadow_dirty.h>
 
@@ -194,15 +195,26 @@ void dirty_log_drop(struct memslot *gone, const struct memslot *stays)
 
 #define PAGES_IN_A_ROW 1024
 
-/* mmu_lock: protect what is mapped from *@next on. False: it is enough for one section. */
-static bool protect_mapped(struct shadow *shadow, struct memslot *slot, uint64_t *next,
+/* How far the protection of what was there before has come. */
+struct log_cursor {
+	uint64_t region; /* of 2 MiB: their leaves go first, as a slot that is logged has none */
+	uint64_t next;	 /* page that may be mapped */
+};
+
+/* mmu_lock: go on. False: it is enough for one section. */
+static bool protect_mapped(struct shadow *shadow, struct memslot *slot, struct log_cursor *cursor,
 			   struct zap_batch *batch)
 {
 	unsigned int seen = 0;
 	uint64_t n;
 
-	for_each_gfn(n, &slot->mapped, *next, slot->npages) {
-		*next = n;
+	if (!huge_zap(shadow, slot, &cursor->region, batch))
+		return false;
+	/* All pages are marked, and so may be writable. */
+	if (begins_all_set(shadow))
+		return true;
+	for_each_gfn(n, &slot->mapped, cursor->next, slot->npages) {
+		cursor->next = n;
 		if (zap_batch_full(batch) || seen++ == PAGES_IN_A_ROW)
 			return false;
 		log_protect_page(shadow, slot, n, batch);
@@ -217,16 +229,14 @@ static bool protect_mapped(struct shadow *shadow, struct memslot *slot, uint64_t
 void dirty_log_begin(struct shadow *shadow, struct memslot *slot)
 {
 	struct zap_batch batch;
-	uint64_t next = 0;
+	struct log_cursor cursor = {0};
 	bool done;
 
 	lockdep_assert_held(&shadow->slots_lock);
-	if (begins_all_set(shadow))
-		return;
 	zap_batch_init(&batch);
 	do {
 		spin_lock(&shadow->mmu_lock);
-		done = protect_mapped(shadow, slot, &next, &batch);
+		done = protect_mapped(shadow, slot, &cursor, &batch);
 		zap_batch_close(shadow, &batch);
 		spin_unlock(&shadow->mmu_lock);
 		zap_batch_flush(shadow, &batch);

@@ -61,7 +61,7 @@
  * that are written to and not used (write_protect.c): it is to both as an access without a fault.
  */
 #include "shadow/dirty.h"
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 
 #define MAX_TRIES 4 /* of an exchange, before mmu_lock is the shorter way */
 
@@ -98,18 +98,25 @@ void shadow_wait_for_walks(struct shadow *shadow)
 	}
 }
 
-/* The entry of a table of leaves that the CPU would come to; NULL: it comes to none. In a walk. */
-static spte_t *find_leaf(struct shadow *shadow, const struct shadow_page *root, gva_t gva)
+/* The leaf that the CPU would come to, of a page or a huge one, or the entry of a table of leaves;
+ * NULL: it comes to none. In a walk. */
+static spte_t *find_leaf(struct shadow *shadow, const struct shadow_page *root, gva_t gva,
+			 bool *huge)
 {
 	struct machine *machine = shadow->machine;
 	spte_t *table = root->spt;
 
+	*huge = false;
 	for (int level = root->role.level; level > 1; level--) {
+		spte_t *sptep = &table[table_index(gva, level)];
 		/* Acquire: pairs with shadow_page_link(). */
-		spte_t spte = smp_load_acquire(&table[table_index(gva, level)]);
+		spte_t spte = smp_load_acquire(sptep);
 
 		if (!spte_present(spte))
 			return NULL;
+		*huge = spte_is_leaf(spte, level);
+		if (*huge)
+			return sptep;
 		table = machine->ops->map_frame(machine, spte_pfn(spte));
 	}
 	return &table[table_index(gva, 1)];
@@ -137,6 +144,7 @@ struct mend {
 	struct shadow_vcpu *vcpu;
 	const struct memslot *slot;
 	gfn_t gfn;
+	bool huge;	 /* the leaf must be one */
 	bool marked;	 /* out: it is dirty, granted or not */
 	bool paused;	 /* out: that must be known */
 	enum ret_pf ret; /* out: RET_PF_FIXED, RET_PF_SPURIOUS, or RET_PF_RETRY: not by us */
@@ -151,6 +159,10 @@ static void mend_leaf(spte_t *sptep, void *arg)
 	mend->ret = RET_PF_RETRY;
 	for (unsigned int tries = 0; tries < MAX_TRIES; tries++) {
 		spte_t new = mended(spte, mend->access);
+
+		/* A table may have been linked there meanwhile. */
+		if (mend->huge && !(spte & SPTE_HUGE))
+			return;
 
 		mend->paused = new & ~spte &SPTE_WRITE;
 		if (!new || (mend->paused && !mend->slot))
@@ -177,7 +189,7 @@ static void mend_any_leaf(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva
 	spte_t *sptep;
 
 	walk_begin(vcpu);
-	sptep = find_leaf(mend->shadow, vcpu->root, gva);
+	sptep = find_leaf(mend->shadow, vcpu->root, gva, &mend->huge);
 	if (sptep)
 		mend_leaf(sptep, mend);
 	walk_end(vcpu);
@@ -190,7 +202,7 @@ static void mend_leaf_of(struct mend *mend, gva_t gva)
 	spte_t *sptep;
 
 	walk_begin(mend->vcpu);
-	sptep = find_leaf(mend->shadow, mend->vcpu->root, gva);
+	sptep = find_leaf(mend->shadow, mend->vcpu->root, gva, &mend->huge);
 	if (sptep)
 		rmap_one_lockless(head, sptep, mend_leaf, mend);
 	walk_end(mend->vcpu);

@@ -36,7 +36,7 @@
 
 #include "shadow/dirty.h"
 #include "shadow/gpte.h"
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 
 const char *ret_pf_name(enum ret_pf ret)
 {
@@ -150,6 +150,10 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 	struct shadow_role role = child_role(sp, walk, &gfn);
 	spte_t spte = READ_ONCE(*sptep);
 
+	if (spte_present(spte) && spte_is_leaf(spte, sp->role.level)) {
+		drop_leaf(shadow, sp, table_index(walk->gva, sp->role.level), batch);
+		return NULL;
+	}
 	if (spte_present(spte)) {
 		child = spte_to_child(shadow, spte);
 		ASSERT(child, "a directory entry of ours links to a page of ours");
@@ -161,6 +165,8 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 
 	child = shadow_page_find(shadow, gfn, role);
 	if (!child) {
+		if (!huge_forbid_fits(shadow, gfn, batch))
+			return NULL;
 		child = shadow_cache_take(cache, role.level);
 		shadow_page_publish(shadow, child, gfn, role, batch);
 	} else if (!sync_child(shadow, child, batch)) {
@@ -226,6 +232,17 @@ static enum ret_pf install_leaf(struct shadow *shadow, struct shadow_cache *cach
 	return RET_PF_FIXED;
 }
 
+static bool install_huge(struct shadow *shadow, struct shadow_cache *cache, struct shadow_page *sp,
+			 const struct mapping *map, struct zap_batch *batch, enum ret_pf *ret)
+{
+	const struct huge_fault fault = {.walk = map->walk,
+					 .slot = map->slot,
+					 .pfn = map->pfn,
+					 .rights = map->rights};
+
+	return huge_install(shadow, sp, &fault, &cache->desc[0], batch, ret);
+}
+
 /* The rights to a page that is one of the guest's tables are looked at last: it may have become one
  * on the way down. */
 static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, struct mapping *map,
@@ -243,12 +260,18 @@ static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, stru
 	path[levels] = sp;
 	while (sp->role.level > 1) {
 		sp->writes = 0;
+		if (sp->role.level == HUGE_LEVEL && map->walk->level >= HUGE_LEVEL &&
+		    install_huge(shadow, &vcpu->cache, sp, map, batch, &ret)) {
+			shadow_path_used(shadow, path, levels, HUGE_LEVEL);
+			return ret;
+		}
 		sp = get_child(shadow, &vcpu->cache, sp, map->walk, batch);
-		if (!sp || zap_batch_full(batch))
+		/* What is cleared is shot down before anything takes its place (K-04). */
+		if (!sp || zap_batch_full(batch) || batch->huge_forbidden)
 			return RET_PF_RETRY;
 		path[sp->role.level] = sp;
 	}
-	shadow_path_used(shadow, path, levels);
+	shadow_path_used(shadow, path, levels, 1);
 	if ((map->rights & ACC_WRITE) && !gfn_may_be_written(shadow, map->walk->gfn, map->store)) {
 		map->rights &= ~ACC_WRITE;
 		protected = map->store;

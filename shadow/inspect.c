@@ -137,6 +137,28 @@ static void add_leaves(struct rows *rows, const struct shadow_page *sp, gva_t gv
 		add_row(rows, &run);
 }
 
+/* A huge leaf, which may follow the one of the last row. */
+static void add_huge(struct rows *rows, const struct shadow_page *sp, unsigned int index, gva_t gva)
+{
+	spte_t spte = READ_ONCE(sp->spt[index]);
+	const struct row leaf = {
+		.kind = ROW_LEAVES,
+		.role = sp->role,
+		.gva = gva,
+		.pages = table_pages(HUGE_LEVEL - 1),
+		.gfn = sp->gfns[index],
+		.pfn = spte_pfn(spte),
+		.spte = spte,
+	};
+	struct row *last = rows->nr && rows->nr <= rows->max ? &rows->row[rows->nr - 1] : NULL;
+
+	if (last && last->kind == ROW_LEAVES && last->role.word == leaf.role.word &&
+	    continues(last, &leaf))
+		last->pages += leaf.pages;
+	else
+		add_row(rows, &leaf);
+}
+
 /* Addresses above the middle have the bits above their own set. */
 static gva_t canonical(const struct shadow *shadow, gva_t gva)
 {
@@ -169,7 +191,9 @@ static void add_table(struct rows *rows, const struct shadow_page *sp, gva_t gva
 		spte_t spte = READ_ONCE(sp->spt[i]);
 		gva_t at = canonical(shadow, gva + i * step);
 
-		if (spte_present(spte)) {
+		if (spte_present(spte) && spte_is_leaf(spte, sp->role.level)) {
+			add_huge(rows, sp, i, at);
+		} else if (spte_present(spte)) {
 			add_table(rows, spte_to_child(shadow, spte), at);
 		} else if (spte & SPTE_PRESENT) {
 			row = (struct row){.kind = ROW_RESERVED,
@@ -228,6 +252,8 @@ static void format_row(struct line *line, const struct row *row, int levels)
 		line_add_view(line, row->role);
 	else
 		line_add_access(line, row->role.access);
+	if (row->kind == ROW_LEAVES && row->role.level == HUGE_LEVEL)
+		line_add(line, " 2 MiB each");
 	if (row->kind == ROW_TABLE && row->role.direct)
 		line_add(line, " direct%s", row->role.dirty ? " dirty" : "");
 	if (row->kind == ROW_TABLE && row->role.pkey)

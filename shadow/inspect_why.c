@@ -70,7 +70,7 @@ static void follow(struct why *why, struct shadow_page *sp, struct view_path *pa
 		path->at[level].spte = spte;
 		if ((spte & SPTE_PRESENT) && !spte_present(spte))
 			path->reserved = true;
-		if (!spte_present(spte) || level == 1)
+		if (!spte_present(spte) || spte_is_leaf(spte, level))
 			break;
 		sp = spte_to_child(why->shadow, spte);
 	}
@@ -282,10 +282,12 @@ static void tell_view(struct why *why, const struct view_path *path, struct line
 		line_add(line, "shadow level %d gfn %#lx frame %#lx entry %u is %#lx", level,
 			 path->at[level].gfn, path->at[level].table, table_index(why->gva, level),
 			 spte);
-		if (spte_present(spte) && level > 1)
+		if (spte_present(spte) && !spte_is_leaf(spte, level))
 			line_add(line, ", table frame %#lx", spte_pfn(spte));
 		else if (spte_present(spte)) {
 			line_add(line, ", frame %#lx ", spte_pfn(spte));
+			if (level == HUGE_LEVEL)
+				line_add(line, "and 511 more, ");
 			line_add_rights(line, spte);
 		} else if (spte & SPTE_PRESENT)
 			line_add(line, ", the machine's own");
@@ -297,8 +299,8 @@ static void tell_view(struct why *why, const struct view_path *path, struct line
 
 static bool leaf_of(const struct view_path *path, spte_t *spte)
 {
-	*spte = path->lowest == 1 ? path->at[1].spte : 0;
-	return spte_present(*spte);
+	*spte = path->at[path->lowest].spte;
+	return spte_present(*spte) && spte_is_leaf(*spte, path->lowest);
 }
 
 static bool grants(spte_t spte, uint32_t access)

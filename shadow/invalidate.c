@@ -11,7 +11,9 @@
  * Windows nest and overlap; the union of their ranges is kept, and forgotten when the last one
  * closes.
  */
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
+
+#include "notifier/sync/util.h"
 
 static void window_open(struct shadow *shadow, hva_t start, hva_t end)
 {
@@ -37,7 +39,8 @@ struct zap_cursor {
 	enum mmu_notifier_event event;
 	const struct memslots *slots;
 	unsigned int slot; /* in by_hva */
-	uint64_t rel_gfn;  /* pages of that slot before it are done */
+	uint64_t region;   /* huge regions of that slot before it are done; they come first */
+	uint64_t rel_gfn;  /* and pages */
 };
 
 static void note_zapped(struct shadow *shadow, struct memslot *slot, uint64_t rel_gfn,
@@ -48,6 +51,29 @@ static void note_zapped(struct shadow *shadow, struct memslot *slot, uint64_t re
 		atomic64_inc(&shadow->stats.migrate_zapped);
 }
 
+/* The huge leaves over pages [first, last) of @slot, each as a whole. False: the batch is full. */
+static bool zap_huge(struct shadow *shadow, struct memslot *slot, struct zap_cursor *cursor,
+		     uint64_t first, uint64_t last, struct zap_batch *batch)
+{
+	uint64_t begin, end;
+
+	huge_overlap(slot, first, last, &begin, &end);
+	for (cursor->region = max(cursor->region, begin); cursor->region < end; cursor->region++) {
+		struct huge_region *region = &slot->huge[cursor->region];
+		uint64_t from = huge_first(slot) + cursor->region * HUGE_PAGES;
+		uint64_t to = min(from + HUGE_PAGES, last);
+
+		if (!huge_mapped(region))
+			continue;
+		if (!zap_rmap(shadow, &region->rmap, batch))
+			return false;
+		/* Of the others nothing was taken that is not there to be mapped again. */
+		for (uint64_t n = max(from, first); n < to; n++)
+			note_zapped(shadow, slot, n, cursor->event);
+	}
+	return true;
+}
+
 /* Go on from @cursor until the range is done (true) or the batch is full (false). Under mmu_lock,
  * in a section of slots_srcu. */
 static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct zap_batch *batch)
@@ -56,12 +82,14 @@ static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct z
 
 	for (; cursor->slot < slots->nr;
 	     cursor->slot = memslots_next(slots, cursor->slot + 1, cursor->start, cursor->end),
-	     cursor->rel_gfn = 0) {
+	     cursor->region = cursor->rel_gfn = 0) {
 		struct memslot *slot = slots->by_hva[cursor->slot];
 		uint64_t first, last, n;
 
 		if (!memslot_overlap(slot, cursor->start, cursor->end, &first, &last))
 			continue;
+		if (!zap_huge(shadow, slot, cursor, first, last, batch))
+			return false;
 		if (first < cursor->rel_gfn)
 			first = cursor->rel_gfn;
 		for_each_gfn(n, &slot->mapped, first, last) {

@@ -37,7 +37,7 @@
 #include <errno.h>
 
 #include "shadow/dirty.h"
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 
 #include "notifier/sync/alloc.h"
 
@@ -77,6 +77,7 @@ static void memslot_free(struct memslot *slot)
 	dirty_log_drop(slot, NULL);
 	gfn_set_destroy(&slot->tables);
 	gfn_set_destroy(&slot->mapped);
+	kvfree(slot->huge, nr_huge(slot) * sizeof(*slot->huge));
 	kvfree(slot->rmap, slot->npages * sizeof(*slot->rmap));
 	kvfree(slot->zapped, slot->npages * sizeof(*slot->zapped));
 	kfree(slot);
@@ -104,10 +105,17 @@ static struct memslot *memslot_alloc(struct shadow *shadow, const struct memslot
 		goto out_zapped;
 	if (gfn_set_init(&slot->tables, npages))
 		goto out_mapped;
+	if (nr_huge(slot)) {
+		slot->huge = kvcalloc(nr_huge(slot), sizeof(*slot->huge), GFP_KERNEL);
+		if (!slot->huge)
+			goto out_tables;
+	}
 	if (dirty_log_prepare(shadow, NULL, slot))
-		goto out_tables;
+		goto out_huge;
 	return slot;
 
+out_huge:
+	kvfree(slot->huge, nr_huge(slot) * sizeof(*slot->huge));
 out_tables:
 	gfn_set_destroy(&slot->tables);
 out_mapped:

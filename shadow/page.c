@@ -10,7 +10,7 @@
  *   allocated (a vCPU's cache) -> published, linked (shadow->pages) -> zapped (a batch's retired
  * list) -> retired
  */
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 
 #include "notifier/sync/alloc.h"
 
@@ -21,7 +21,7 @@ struct shadow_page *shadow_page_alloc(struct shadow *shadow, int level)
 
 	if (!sp)
 		return NULL;
-	if (level == 1) {
+	if (level <= HUGE_LEVEL) {
 		sp->gfns = kcalloc(TABLE_ENTRIES, sizeof(*sp->gfns), GFP_KERNEL);
 		if (!sp->gfns)
 			goto out_sp;
@@ -108,6 +108,8 @@ void shadow_page_publish(struct shadow *shadow, struct shadow_page *sp, gfn_t gf
 	list_add(&sp->hash_link, shadow_page_bucket(shadow, gfn));
 	list_add(&sp->spt_link, spt_bucket(shadow, sp->spt));
 	guest_table_add(shadow, sp);
+	if (!role.direct)
+		huge_forbid(shadow, gfn, batch);
 	if (!role.direct && role.level > 1)
 		write_protect_gfn(shadow, gfn, batch);
 }

@@ -53,17 +53,18 @@ void shadow_page_used(struct shadow *shadow, struct shadow_page *sp)
 	list_move(&sp->link, &shadow->pages);
 }
 
-void shadow_path_used(struct shadow *shadow, struct shadow_page *const path[], int levels)
+void shadow_path_used(struct shadow *shadow, struct shadow_page *const path[], int levels,
+		      int lowest)
 {
 	const struct list_head *at = shadow->pages.next;
 	int level = levels;
 
 	/* Most faults follow one that took the same path: then it is in front already. */
-	for (; level >= 1 && at == &path[level]->link; level--)
+	for (; level >= lowest && at == &path[level]->link; level--)
 		at = at->next;
-	if (!level)
+	if (level < lowest)
 		return;
-	for (level = 1; level <= levels; level++)
+	for (level = lowest; level <= levels; level++)
 		shadow_page_used(shadow, path[level]);
 }
 

@@ -161,6 +161,7 @@ void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats)
 		.flooded = atomic64_read(&shadow->stats.flooded),
 		.dirty_marked = atomic64_read(&shadow->stats.dirty_marked),
 		.dirty_protected = atomic64_read(&shadow->stats.dirty_protected),
+		.huge_made = atomic64_read(&shadow->stats.huge_made),
 	};
 }
 

@@ -87,10 +87,13 @@ struct memslot {
 	struct rmap_head *rmap; /* [npages], under mmu_lock */
 	struct gfn_set mapped;	/* the pages whose rmap is not empty; mmu_lock, read without */
 	struct gfn_set tables; /* those that are tables of the guest's (guest_tables.c); mmu_lock */
+	struct huge_region *huge; /* of each whole 2 MiB of it (huge.h) */
 	uint8_t *zapped; /* [npages], under mmu_lock: an invalidation took its entries (refault
 			    counting) */
 	struct dirty_log *dirty; /* while MEMSLOT_LOG_DIRTY; NULL: not logged (dirty_log.c) */
 };
+
+struct huge_region;
 
 /* rmap.c: the same for a page of @slot, which is in slot->mapped while its rmap is not empty. */
 void gfn_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare);
@@ -248,9 +251,9 @@ struct shadow_page {
 	pfn_t table;
 	spte_t *spt; /* mapping of the table */
 	/*
-	 * Level 1 only, [TABLE_ENTRIES]: the gfn that each present entry maps, as it was when the
-	 * rmap was made (K-08). Once the page is zapped its entries are reused for the frames that
-	 * must still be shot down.
+	 * Levels 1 and 2, [TABLE_ENTRIES]: the gfn that each present leaf maps, the first one of a
+	 * huge leaf, as it was when the rmap was made (K-08). Once the page is zapped its entries
+	 * are reused for the frames that must still be shot down.
 	 */
 	uint64_t *gfns;
 	unsigned int nr_unshot; /* frames in gfns[], once zapped */
@@ -304,8 +307,9 @@ struct zap_batch {
 	uint64_t number;
 	unsigned int nr_entries; /* changed, but for those of retired pages */
 	unsigned int nr_frames;
-	pfn_t frames[ZAP_BATCH_FRAMES];
-	struct list_head retired; /* zapped shadow pages, with the frames of their leaves */
+	pfn_t frames[ZAP_BATCH_FRAMES]; /* of huge leaves: all of each (FRAMES_HUGE) */
+	bool huge_forbidden;		/* one was cleared, as a page of it is a table now */
+	struct list_head retired;	/* zapped shadow pages, with the frames of their leaves */
 };
 
 void zap_batch_init(struct zap_batch *batch);
@@ -317,7 +321,7 @@ static inline bool zap_batch_full(const struct zap_batch *batch)
 {
 	return batch->nr_frames == ZAP_BATCH_FRAMES || batch->nr_entries == ZAP_BATCH_ENTRIES;
 }
-/* mmu_lock: a leaf of @pfn was cleared, or lost a right. There is room. */
+/* mmu_lock: a leaf of @pfn (spte_frames) was cleared, or lost a right. There is room. */
 static inline void zap_batch_add(struct zap_batch *batch, pfn_t pfn)
 {
 	ASSERT(!zap_batch_full(batch), "the caller flushes a full batch first");
@@ -333,7 +337,8 @@ void zap_batch_close(struct shadow *shadow, struct zap_batch *batch);
  * too, retire the tables. The batch is empty again.
  */
 void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch);
-/* No spinlock held: no CPU remembers a translation to these frames any more. None is fine. */
+/* No spinlock held: no CPU remembers a translation to these frames any more. None is fine. The list
+ * is in any order afterwards. */
 void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr);
 
 /* zap.c, mmu_lock: clear one leaf, or a table and all that hangs below it; the batch must not be
@@ -397,6 +402,10 @@ void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct
 /* @child is to be linked, and exists: nothing below it is older than this. False: the batch is full
  * before that is so. */
 bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_batch *batch);
+/* The leaf @index of @sp, which is present, is compared; the batch has room. True: it was not in
+ * step. */
+bool sync_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
+	       struct zap_batch *batch);
 /* ACC_*: what the entry @index of the guest's table of leaves that @sp shadows gives to its page,
  * before a walk has marked it; 0: nothing. *@gpte: the entry. */
 unsigned int gpte_gives(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
@@ -578,8 +587,9 @@ int shadow_prepare(struct shadow *shadow, struct shadow_cache *cache, bool root)
 bool shadow_has_room(const struct shadow *shadow, unsigned int pages);
 /* mmu_lock: it was just used. */
 void shadow_page_used(struct shadow *shadow, struct shadow_page *sp);
-/* The same for path[levels], a root, to path[1]: each is newer than what hangs below it. */
-void shadow_path_used(struct shadow *shadow, struct shadow_page *const path[], int levels);
+/* The same for path[levels], a root, to path[lowest]: each is newer than what hangs below it. */
+void shadow_path_used(struct shadow *shadow, struct shadow_page *const path[], int levels,
+		      int lowest);
 /* mmu_lock: zap at least @pages, those not used for longest first. How many: fewer if no more can
  * go. */
 unsigned long shadow_recycle_pages(struct shadow *shadow, unsigned long pages,
@@ -618,6 +628,7 @@ struct shadow {
 	struct machine *machine;
 	struct mmu_notifier notifier;
 	unsigned int broken; /* SHADOW_BREAK_*, set before the first vCPU runs */
+	bool no_huge;	     /* the same */
 	enum shadow_audit_level audit;
 	unsigned int prefetch; /* entries in a group; 0: none (prefetch.c) */
 	spte_t used_bit;       /* of a leaf: set while the page has been used (spte.h, rule 6) */
@@ -665,6 +676,7 @@ struct shadow {
 		atomic64_t pages_recycled;
 		atomic64_t synced, unsync_made, write_protected, flooded;
 		atomic64_t dirty_marked, dirty_protected;
+		atomic64_t huge_made;
 	} stats;
 
 	/* Tests park threads here. Set while no vCPU runs. */

@@ -10,12 +10,15 @@
  *  2. Every entry has SPTE_USER: guest kernel and guest user code both run at CPL3. What the
  * guest's own U/S bit forbids is expressed by leaving entries out, of the tables of that view
  * (role.c).
- *  3. Directory entries carry all rights; what the guest's upper levels take away is in the leaf,
- * and in the role of the table that holds it: so tables reached with different rights are different
- * tables.
+ *  3. A leaf is an entry of level 1, or one of level 2 with SPTE_HUGE: that maps 512 frames which
+ * follow each other, the first one aligned (huge.c). All others are links, and carry all rights:
+ * what the guest's upper levels take away is in the leaf, and in the role of the table that holds
+ * it: so tables reached with different rights are different tables. A leaf never becomes a link,
+ * nor the reverse, but by being zero in between.
  *  4. A leaf is changed in place only to gain rights, which CPUs notice, or to lose the right to
- * write, of which they are told by a shootdown of its frame: that works also on a host that shadows
- * our tables. Anything else is: clear, shoot down, fault again. (That a page was used is no right.)
+ * write, of which they are told by a shootdown of all its frames: that works also on a host that
+ * shadows our tables. Anything else is: clear, shoot down, fault again. (That a page was used is no
+ * right.)
  *  5. Entries are stored under mmu_lock, atomically: CPUs walk them at any time. Without it only
  * leaves change, by compare-and-exchange: a CPU sets bits, an age takes that of rule 6, a fault
  * gives it back (age.c, fast_fault.c).
@@ -44,6 +47,7 @@ typedef uint64_t spte_t;
 #define SPTE_USER      (1UL << 2)
 #define SPTE_ACCESSED  (1UL << 5)
 #define SPTE_DIRTY     (1UL << 6)
+#define SPTE_HUGE      (1UL << 7)  /* level 2: a leaf. Of level 1 it would be PAT */
 #define SPTE_OURS      (1UL << 9)  /* ignored by hardware */
 #define SPTE_AGED      (1UL << 10) /* and this: the used bit was cleared, no CPU told (age.c) */
 #define SPTE_MAY_WRITE (1UL << 11) /* and this: rule 7 */
@@ -51,7 +55,7 @@ typedef uint64_t spte_t;
 #define SPTE_PFN_MASK  0x000ffffffffff000UL
 
 static_assert((SPTE_PFN_MASK & (SPTE_PRESENT | SPTE_WRITE | SPTE_USER | SPTE_ACCESSED | SPTE_DIRTY |
-				SPTE_OURS | SPTE_AGED | SPTE_MAY_WRITE | SPTE_NX)) == 0,
+				SPTE_HUGE | SPTE_OURS | SPTE_AGED | SPTE_MAY_WRITE | SPTE_NX)) == 0,
 	      "flag bits lie outside the frame number");
 static_assert(SPTE_OURS >= (1UL << 9) && SPTE_MAY_WRITE <= (1UL << 11),
 	      "bits 9 to 11 are software's at every level");
@@ -118,6 +122,25 @@ static inline bool spte_allows(spte_t spte, spte_t other)
 	if ((other & SPTE_WRITE) && !(spte & SPTE_WRITE))
 		return false;
 	return (other & SPTE_NX) || !(spte & SPTE_NX);
+}
+
+#define HUGE_LEVEL 2 /* of a table that may hold leaves with SPTE_HUGE */
+
+/* Is @spte, which is present in a table of @level, no link? */
+static inline bool spte_is_leaf(spte_t spte, int level)
+{
+	return level == 1 || (level == HUGE_LEVEL && (spte & SPTE_HUGE));
+}
+
+/*
+ * What must be shot down for a leaf: its frame, or for a huge one the first of them, marked. So
+ * lists of frames name 512 by one word (tlb.c).
+ */
+#define FRAMES_HUGE (1UL << 63)
+
+static inline pfn_t spte_frames(spte_t spte)
+{
+	return spte_pfn(spte) | (spte & SPTE_HUGE ? FRAMES_HUGE : 0);
 }
 
 #define TABLE_LEVELS  5 /* at most: machine->levels says how many there are */

@@ -113,13 +113,17 @@ static unsigned int rights_now(struct shadow *shadow, const struct shadow_page *
 {
 	uint64_t gpte;
 	unsigned int rights = gpte_gives(shadow, sp, index, &gpte);
+	int level = sp->role.level;
 
-	return gpte_gfn(gpte, 1) == sp->gfns[index] ? rights : 0;
+	if (!gpte_is_leaf(gpte, level) || gpte_gfn(gpte, level) != sp->gfns[index])
+		return 0;
+	return rights;
 }
 
-/* The leaf is present, and the batch not full. True: it was not in step. */
-static bool sync_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
-		      struct zap_batch *batch)
+/* The leaf is present, of a page or a huge one, and the batch not full. True: it was not in step.
+ */
+bool sync_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
+	       struct zap_batch *batch)
 {
 	spte_t spte = READ_ONCE(sp->spt[index]);
 	unsigned int rights = rights_now(shadow, sp, index);
@@ -130,7 +134,7 @@ static bool sync_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned in
 	}
 	if ((rights & ACC_WRITE) || !leaf_lose_write(&sp->spt[index]))
 		return false;
-	zap_batch_add(batch, spte_pfn(spte));
+	zap_batch_add(batch, spte_frames(spte));
 	return true;
 }
 
@@ -146,7 +150,7 @@ void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct
 
 		if (!spte_present(spte))
 			return;
-		if (sp->role.level == 1) {
+		if (spte_is_leaf(spte, sp->role.level)) {
 			sync_leaf(shadow, sp, index, batch);
 			return;
 		}
@@ -245,6 +249,12 @@ static bool sync_table(struct sync *sync, struct shadow_page *sp)
 
 		if (!spte_present(spte))
 			continue;
+		if (spte_is_leaf(spte, sp->role.level)) {
+			if (zap_batch_full(sync->batch))
+				return false;
+			sync_leaf(sync->shadow, sp, i, sync->batch);
+			continue;
+		}
 		child = spte_to_child(sync->shadow, spte);
 		/* Those on the way to here are above @sp, and stay. */
 		if (!link_in_step(sync->shadow, sp, i, child))

@@ -36,6 +36,7 @@ void zap_batch_init(struct zap_batch *batch)
 	batch->number = 0;
 	batch->nr_entries = 0;
 	batch->nr_frames = 0;
+	batch->huge_forbidden = false;
 }
 
 void zap_batch_close(struct shadow *shadow, struct zap_batch *batch)
@@ -65,18 +66,49 @@ static bool earlier_batches_done(struct shadow *shadow, uint64_t number)
 	return done;
 }
 
-void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr)
+static void count_shot(struct shadow *shadow, unsigned int nr, int err)
 {
 	struct machine *machine = shadow->machine;
 
-	if (!nr || (shadow->broken & SHADOW_BREAK_SHOOTDOWN))
-		return;
 	atomic64_inc(&shadow->stats.shootdowns);
 	atomic64_add(nr, &shadow->stats.frames_shot);
 	/* Once no CPU can be vouched for, none may run; with all of them stopped the promise of
 	 * rule 3 holds again. */
-	if (machine->ops->shootdown(machine, frames, nr))
+	if (err)
 		machine->ops->halt(machine, "a TLB shootdown failed");
+}
+
+/* The huge leaves among @frames; what remains comes to the front. How many? */
+static unsigned int shoot_huge(struct shadow *shadow, pfn_t *frames, unsigned int nr)
+{
+	const unsigned int pages = table_pages(HUGE_LEVEL - 1);
+	struct machine *machine = shadow->machine;
+	unsigned int others = 0;
+
+	for (unsigned int i = 0; i < nr; i++) {
+		pfn_t first = frames[i] & ~FRAMES_HUGE;
+		unsigned int run = pages;
+
+		if (!(frames[i] & FRAMES_HUGE)) {
+			frames[others++] = frames[i];
+			continue;
+		}
+		for (; i + 1 < nr && frames[i + 1] == ((first + run) | FRAMES_HUGE); i++)
+			run += pages;
+		count_shot(shadow, run, machine->ops->shootdown_range(machine, first, run));
+	}
+	return others;
+}
+
+void shadow_shoot(struct shadow *shadow, pfn_t *frames, unsigned int nr)
+{
+	struct machine *machine = shadow->machine;
+
+	if (shadow->broken & SHADOW_BREAK_SHOOTDOWN)
+		return;
+	nr = shoot_huge(shadow, frames, nr);
+	if (nr)
+		count_shot(shadow, nr, machine->ops->shootdown(machine, frames, nr));
 }
 
 static void retire_pages(struct shadow *shadow, struct zap_batch *batch)
@@ -127,5 +159,6 @@ void zap_batch_flush(struct shadow *shadow, struct zap_batch *batch)
 	retire_pages(shadow, batch);
 	batch->nr_entries = 0;
 	batch->nr_frames = 0;
+	batch->huge_forbidden = false;
 	batch->number = 0;
 }

@@ -130,7 +130,7 @@ static struct shadow_page *find_stale_child(struct shadow *shadow, struct shadow
 		spte_t spte = READ_ONCE(sp->spt[i]);
 		struct shadow_page *child;
 
-		if (!spte_present(spte))
+		if (!spte_present(spte) || spte_is_leaf(spte, sp->role.level))
 			continue;
 		child = spte_to_child(shadow, spte);
 		if (!link_in_step(shadow, sp, i, child))
@@ -139,13 +139,32 @@ static struct shadow_page *find_stale_child(struct shadow *shadow, struct shadow
 	return NULL;
 }
 
-/* Entries of a table above the leaves were written. True: something was zapped, which may have been
- * any page below this one. */
+/* The written entries that have huge leaves. False: the batch is full, and there may be more. */
+static bool huge_leaves_written(struct shadow *shadow, struct shadow_page *sp, unsigned int first,
+				unsigned int last, struct zap_batch *batch)
+{
+	for (unsigned int i = first; i <= last; i++) {
+		spte_t spte = READ_ONCE(sp->spt[i]);
+
+		if (!spte_present(spte) || !spte_is_leaf(spte, sp->role.level))
+			continue;
+		if (zap_batch_full(batch))
+			return false;
+		sync_leaf(shadow, sp, i, batch);
+	}
+	return true;
+}
+
+/* Entries of a table above the leaves were written. True: once more, as the batch is full, or a
+ * page was zapped, which may have been any below this one. */
 static bool directory_written(struct shadow *shadow, struct shadow_page *sp, unsigned int first,
 			      unsigned int last, struct zap_batch *batch)
 {
-	struct shadow_page *child = find_stale_child(shadow, sp, first, last);
+	struct shadow_page *child;
 
+	if (!huge_leaves_written(shadow, sp, first, last, batch))
+		return true;
+	child = find_stale_child(shadow, sp, first, last);
 	if (child)
 		zap_page(shadow, child, batch);
 	return child;
@@ -168,7 +187,8 @@ static bool flooded(struct shadow *shadow, struct shadow_page *sp, struct zap_ba
 	return true;
 }
 
-/* One pass; false when something was zapped, so that the list is not what it was. */
+/* One pass; false when a page was zapped, so that the list is not what it was, or the batch is
+ * full. */
 static bool gpte_written(struct shadow *shadow, gfn_t gfn, unsigned int first, unsigned int last,
 			 uint64_t pass, struct zap_batch *batch)
 {
@@ -225,8 +245,14 @@ void shadow_gpte_written(struct shadow *shadow, gpa_t gpa, size_t bytes)
 		spin_lock(&shadow->mmu_lock);
 		pass = ++shadow->sync_pass;
 		mark_all_unsync(shadow, gpa >> PAGE_SHIFT, 1);
-		while (!gpte_written(shadow, gpa >> PAGE_SHIFT, first, last, pass, &batch))
-			;
+		while (!gpte_written(shadow, gpa >> PAGE_SHIFT, first, last, pass, &batch)) {
+			if (!zap_batch_full(&batch))
+				continue;
+			zap_batch_close(shadow, &batch);
+			spin_unlock(&shadow->mmu_lock);
+			zap_batch_flush(shadow, &batch);
+			spin_lock(&shadow->mmu_lock);
+		}
 		zap_batch_close(shadow, &batch);
 		spin_unlock(&shadow->mmu_lock);
 		zap_batch_flush(shadow, &batch);

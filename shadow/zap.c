@@ -16,9 +16,9 @@
  *
  * Everything here runs under mmu_lock.
  */
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 
-/* Clear a leaf and take it out of its rmap; returns the frame that must be shot down. */
+/* Clear a leaf and take it out of its rmap; returns what must be shot down (spte_frames). */
 static pfn_t clear_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index)
 {
 	spte_t *sptep = &sp->spt[index];
@@ -27,10 +27,13 @@ static pfn_t clear_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned 
 	spte_t old;
 
 	ASSERT(slot, "a present leaf maps a page of a slot");
-	gfn_rmap_remove(slot, gfn - slot->base_gfn, sptep);
+	if (sp->role.level == 1)
+		gfn_rmap_remove(slot, gfn - slot->base_gfn, sptep);
+	else
+		huge_rmap_remove(slot, gfn - slot->base_gfn, sptep);
 	old = xchg(sptep, 0);
 	atomic64_inc(&shadow->stats.sptes_zapped);
-	return spte_pfn(old);
+	return spte_frames(old);
 }
 
 void drop_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
@@ -65,7 +68,7 @@ static void zap_children(struct shadow *shadow, struct shadow_page *sp, struct z
 
 		if (!spte_present(spte))
 			continue;
-		if (sp->role.level == 1)
+		if (spte_is_leaf(spte, sp->role.level))
 			sp->gfns[sp->nr_unshot++] = clear_leaf(shadow, sp, i);
 		else
 			zap_page(shadow, spte_to_child(shadow, spte), batch);
@@ -111,13 +114,15 @@ void zap_obsolete_page(struct shadow *shadow, struct shadow_page *sp, struct zap
 	lockdep_assert_held(&shadow->mmu_lock);
 	ASSERT(shadow_page_obsolete(shadow, sp), "what is in use is zapped whole");
 	unlink_from_parents(sp);
-	if (sp->role.level == 1)
-		zap_children(shadow, sp, batch);
-	for (unsigned int i = 0; sp->role.level > 1 && i < TABLE_ENTRIES; i++) {
+	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		spte_t spte = READ_ONCE(sp->spt[i]);
 
 		if (!spte_present(spte))
 			continue;
+		if (spte_is_leaf(spte, sp->role.level)) {
+			sp->gfns[sp->nr_unshot++] = clear_leaf(shadow, sp, i);
+			continue;
+		}
 		rmap_remove(&spte_to_child(shadow, spte)->parents, &sp->spt[i]);
 		WRITE_ONCE(sp->spt[i], 0);
 	}

@@ -30,7 +30,7 @@
  *     that for CR3; INVLPG, which cannot fail for lack of memory, finishes the zap, as does a flush
  *     whose root has become obsolete under it (root.c).
  */
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 
 static struct shadow_page *oldest_obsolete(struct shadow *shadow)
 {
@@ -87,6 +87,7 @@ void shadow_zap_all_fast(struct shadow *shadow)
 struct slot_cursor {
 	struct memslot *slot;
 	bool tables;
+	uint64_t region; /* those before it are done */
 	uint64_t rel_gfn;
 };
 
@@ -99,6 +100,8 @@ static bool zap_some_of_slot(struct shadow *shadow, struct slot_cursor *cursor,
 	struct memslot *slot = cursor->slot;
 	unsigned int nr = 0;
 
+	if (!huge_zap(shadow, slot, &cursor->region, batch))
+		return false;
 	for (uint64_t seen = 0; cursor->rel_gfn < slot->npages; cursor->rel_gfn++) {
 		gfn_t gfn = slot->base_gfn + cursor->rel_gfn;
 		struct shadow_page *sp;

@@ -50,6 +50,11 @@ static void print_engine(const char *name, const struct engine_report *report)
 	printf("  shootdown works               %s\n", yes_no(report->shootdown_works));
 	printf("  retired tables need           %s\n",
 	       report->needs_quarantine ? "quarantine" : "no quarantine");
+	printf("  entries of 2 MiB              %s\n",
+	       !report->huge_works ? "do not work"
+	       : report->host_shadows_tables || report->needs_quarantine
+		       ? "work, not used, as the host shadows our tables"
+		       : "used");
 	printf("  UMIP                          %s\n", yes_no(report->umip));
 	printf("  floor under every trap        %.1f us\n", report->trap_floor_us);
 	printf("  shootdown of one frame        %.1f us\n", report->shootdown_us);
@@ -70,11 +75,12 @@ static json_t *engine_to_json(const char *name, const struct engine_report *repo
 	if (!report->usable || !report->measured)
 		return json_pack("{s:s, s:b, s:s}", "name", name, "usable", report->usable, "why",
 				 report->why);
-	return json_pack("{s:s, s:b, s:b, s:b, s:b, s:b, s:f, s:f}", "name", name, "usable", true,
-			 "host_shadows_tables", report->host_shadows_tables, "shootdown_works",
-			 report->shootdown_works, "needs_quarantine", report->needs_quarantine,
-			 "umip", report->umip, "trap_floor_us", report->trap_floor_us,
-			 "shootdown_us", report->shootdown_us);
+	return json_pack("{s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:f, s:f}", "name", name, "usable",
+			 true, "host_shadows_tables", report->host_shadows_tables,
+			 "shootdown_works", report->shootdown_works, "needs_quarantine",
+			 report->needs_quarantine, "huge_works", report->huge_works, "umip",
+			 report->umip, "trap_floor_us", report->trap_floor_us, "shootdown_us",
+			 report->shootdown_us);
 }
 
 static int print_json(const struct engine_report *reports, const struct host_memory *host)

@@ -233,6 +233,7 @@ static int create_vm(struct run *run)
 		.swap_dir = args->swap_dir,
 		.seed = args->seed,
 		.shadow_pages = args->shadow_pages,
+		.no_huge = args->no_huge,
 		.prefetch = args->prefetch,
 		.broken = args->broken,
 		.audit = args->audit,

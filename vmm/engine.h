@@ -46,6 +46,7 @@ struct engine_report {
 	bool host_shadows_tables; /* a host write to a present entry stayed invisible to the CPU */
 	bool shootdown_works;	  /* ...until its frame was shot down */
 	bool needs_quarantine;	  /* a reused table frame showed at its old address */
+	bool huge_works;	  /* an entry of 2 MiB, and its shootdown */
 	bool umip;		  /* SGDT and its kin trap */
 	double trap_floor_us;	  /* fault -> VMM -> resume, nothing done in between; median */
 	double shootdown_us;	  /* one frame, vCPU not running; median */

@@ -136,6 +136,7 @@ static const struct machine_ops machine_ops = {
 	.free_table = kvm_free_table,
 	.map_frame = kvm_map_frame,
 	.shootdown = kvm_shootdown,
+	.shootdown_range = kvm_shootdown_range,
 	.retire_table = kvm_retire_table,
 	.load_root = kvm_load_root,
 	.halt = kvm_halt,
@@ -220,14 +221,15 @@ static int create(struct engine **enginep, struct phys *phys, unsigned int nr_vc
 		  size_t why_len)
 {
 	struct kvm_engine *engine;
-	bool needs_quarantine;
+	bool needs_quarantine, huge;
 	int err;
 
-	err = kvm_probe_needs_quarantine(&needs_quarantine, why, why_len);
+	err = kvm_probe_tables(&needs_quarantine, &huge, why, why_len);
 	err = err ?: kvm_engine_create_untested(&engine, phys, nr_vcpus, why, why_len);
 	if (err)
 		return err;
 	engine->needs_quarantine = needs_quarantine;
+	engine->engine.machine.huge = huge;
 	*enginep = &engine->engine;
 	return 0;
 }

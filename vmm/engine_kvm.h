@@ -172,6 +172,7 @@ pfn_t kvm_alloc_table(struct machine *machine, int level);
 void kvm_free_table(struct machine *machine, pfn_t table);
 void *kvm_map_frame(struct machine *machine, pfn_t pfn);
 int kvm_shootdown(struct machine *machine, pfn_t *frames, size_t nr);
+int kvm_shootdown_range(struct machine *machine, pfn_t first, size_t nr);
 void kvm_retire_table(struct machine *machine, pfn_t table);
 void kvm_halt(struct machine *machine, const char *why);
 
@@ -195,7 +196,7 @@ void kvm_exit_explain_errno(struct kvm_cpu *cpu, struct engine_exit *exit, int e
 
 /* engine_kvm_probe.c */
 int kvm_open(char *why, size_t why_len);
-int kvm_probe_needs_quarantine(bool *needed, char *why, size_t why_len);
+int kvm_probe_tables(bool *quarantine, bool *huge, char *why, size_t why_len);
 void kvm_probe(struct engine_report *report);
 
 #endif

@@ -185,6 +185,11 @@ int kvm_shootdown(struct machine *machine, pfn_t *frames, size_t nr)
 	return shoot_run(engine, first, last);
 }
 
+int kvm_shootdown_range(struct machine *machine, pfn_t first, size_t nr)
+{
+	return shoot_run(machine_to_kvm_engine(machine), first, first + nr - 1);
+}
+
 /* Quarantine. */
 
 static void drain(struct kvm_engine *engine)

@@ -31,6 +31,7 @@ enum {
 	KEY_BREAK,
 	KEY_AUDIT,
 	KEY_SHADOW_PAGES,
+	KEY_NO_HUGE,
 	KEY_PREFETCH,
 	KEY_DUMP_SHADOW,
 	KEY_WHY,
@@ -57,6 +58,8 @@ static const struct argp_option run_options[] = {
 	 "At most so many shadow page tables; the least recently used make room (default: as many "
 	 "as it takes)",
 	 0},
+	{"no-huge", KEY_NO_HUGE, NULL, 0,
+	 "Map large pages of the guest by entries of 4 KiB, also where one of 2 MiB would do", 0},
 	{"prefetch", KEY_PREFETCH, "N", 0,
 	 "Map up to N pages at a fault, if the guest has used them before: 0, or a power of two of "
 	 "at most 64 (default: 8)",
@@ -214,6 +217,9 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 		break;
 	case KEY_BREAK:
 		err = parse_break(arg, &args->broken, why, sizeof(why));
+		break;
+	case KEY_NO_HUGE:
+		args->no_huge = true;
 		break;
 	case KEY_SHADOW_PAGES:
 		err = parse_shadow_pages(arg, &args->shadow_pages, why, sizeof(why));

@@ -22,8 +22,9 @@ struct run_args {
 	const char *stats_path; /* NULL: none; "-": stdout */
 	bool quiet;
 	unsigned long shadow_pages; /* 0: as many as it takes */
-	unsigned int prefetch;	    /* 0: none */
-	unsigned int broken;	    /* SHADOW_BREAK_* */
+	bool no_huge;
+	unsigned int prefetch; /* 0: none */
+	unsigned int broken;   /* SHADOW_BREAK_* */
 	enum shadow_audit_level audit;
 	const char *dump_path; /* of --dump-shadow; NULL: none; "-": stdout */
 	bool why;

@@ -223,6 +223,7 @@ json_t *stats_to_json(const struct run_stats *stats)
 	put_count(object, &ok, "flooded", shadow->flooded);
 	put_count(object, &ok, "dirty_marked", shadow->dirty_marked);
 	put_count(object, &ok, "dirty_protected", shadow->dirty_protected);
+	put_count(object, &ok, "huge_made", shadow->huge_made);
 	put_count(object, &ok, "quarantine_drains", stats->quarantine_drains);
 	put_count(object, &ok, "quarantined", stats->quarantined);
 	put_count(object, &ok, "warnings", stats->warnings);

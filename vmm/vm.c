@@ -172,6 +172,7 @@ static int create_shadow(struct vm *vm, char *why, size_t why_len)
 		goto fail;
 	shadow_set_break(vm->shadow, vm->config.broken);
 	shadow_set_audit(vm->shadow, vm->config.audit);
+	shadow_set_huge(vm->shadow, !vm->config.no_huge);
 	err = shadow_set_page_budget(vm->shadow, vm->config.shadow_pages);
 	if (!err)
 		err = shadow_set_prefetch(vm->shadow, vm->config.prefetch);

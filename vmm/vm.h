@@ -61,6 +61,7 @@ struct vm_config {
 	const char *swap_dir;
 	uint64_t seed;
 	unsigned long shadow_pages; /* at most; 0: as many as it takes */
+	bool no_huge;		    /* shadow_set_huge() */
 	unsigned int prefetch;	    /* shadow_set_prefetch() */
 	unsigned int broken;	    /* SHADOW_BREAK_* */
 	enum shadow_audit_level audit;

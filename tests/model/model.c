@@ -10,6 +10,7 @@
 
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/lockdep.h"
+#include "notifier/sync/util.h"
 
 static struct model_machine *to_model(struct machine *machine)
 {
@@ -126,6 +127,23 @@ static int model_shootdown(struct machine *machine, pfn_t *frames, size_t nr)
 	return 0;
 }
 
+static int model_shootdown_range(struct machine *machine, pfn_t first, size_t nr)
+{
+	pfn_t frames[LARGE_PAGES];
+
+	for (size_t done = 0; done < nr; done += LARGE_PAGES) {
+		size_t some = min(nr - done, (size_t)LARGE_PAGES);
+		int err;
+
+		for (size_t i = 0; i < some; i++)
+			frames[i] = first + done + i;
+		err = model_shootdown(machine, frames, some);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
 static void model_retire_table(struct machine *machine, pfn_t table)
 {
 	struct model_machine *m = to_model(machine);
@@ -173,6 +191,7 @@ static const struct machine_ops model_ops = {
 	.free_table = model_free_table,
 	.map_frame = model_map_frame,
 	.shootdown = model_shootdown,
+	.shootdown_range = model_shootdown_range,
 	.retire_table = model_retire_table,
 	.load_root = model_load_root,
 	.halt = model_halt,
@@ -191,6 +210,7 @@ struct model_machine *model_create(struct phys *phys, unsigned int nr_cpus)
 	}
 	m->machine.ops = &model_ops;
 	m->machine.levels = 4;
+	m->machine.huge = true;
 	m->phys = phys;
 	m->monitor = INVALID_PFN;
 	m->nr_cpus = nr_cpus;

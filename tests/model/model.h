@@ -7,6 +7,7 @@
  *  1. A leaf (root, gva page -> frame, rights), from the access that walked to it until a shootdown
  *     of that frame, or until its root's table is retired. Loading another root, clearing the entry
  *     or INVLPG change nothing: the shadow MMU must say so by a shootdown.
+ *     A leaf of 2 MiB is known as 512 pieces, all by one access, and each goes for itself.
  *  2. A directory entry (root, gva prefix -> table), from the walk that read it until retire_table
  *     of the table that it names, or of its root. A walk starts at the deepest one that fits.
  *  3. Nothing that was not present, and nothing beyond the rights that the walk found. An access

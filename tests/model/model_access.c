@@ -30,6 +30,11 @@ static unsigned int index_of(gva_t gva, int level)
 	return (gva >> (PAGE_SHIFT + 9 * (level - 1))) & 511;
 }
 
+static bool is_leaf(uint64_t entry, int level)
+{
+	return level == 1 || (level == 2 && (entry & HW_LARGE));
+}
+
 /*
  * Read an entry and set its A bit, and its D bit for a store through a writable leaf: atomically,
  * as hardware does, and never on an entry that has gone meanwhile. Acquire pairs with the release
@@ -45,7 +50,7 @@ static uint64_t read_entry(struct model_machine *m, pfn_t table, gva_t gva, int 
 		if (!(entry & HW_PRESENT) || !(entry & HW_USER) || m->machine.no_accessed_bits)
 			return entry;
 		marked = entry | HW_ACCESSED;
-		if (dirty && level == 1 && (entry & HW_WRITE))
+		if (dirty && is_leaf(entry, level) && (entry & HW_WRITE))
 			marked |= HW_DIRTY;
 		if (marked == entry)
 			return entry;
@@ -88,6 +93,7 @@ static struct tlb_leaf *walk(struct model_machine *m, struct model_cpu *cpu, gva
 {
 	struct tlb_leaf *old;
 	unsigned int rights;
+	pfn_t pfn;
 	uint64_t entry;
 	pfn_t table;
 	int level;
@@ -99,9 +105,9 @@ static struct tlb_leaf *walk(struct model_machine *m, struct model_cpu *cpu, gva
 		if (!(entry & HW_PRESENT) || !(entry & HW_USER))
 			goto fault;
 		rights = narrow(rights, entry);
-		if (level == 1)
+		if (is_leaf(entry, level))
 			break;
-		ASSERT(!(entry & HW_LARGE), "nobody makes large pages");
+		ASSERT(!(entry & HW_LARGE), "nobody makes pages of 1 GiB");
 		table = (entry & HW_PFN_MASK) >> PAGE_SHIFT;
 		tlb_add_dir(cpu, cpu->root, level - 1, gva, table, rights);
 	}
@@ -110,12 +116,15 @@ static struct tlb_leaf *walk(struct model_machine *m, struct model_cpu *cpu, gva
 	if ((rights & needed) != needed)
 		goto fault;
 
-	old = tlb_find_leaf(cpu, cpu->root, gva);
-	if (old)
-		tlb_drop_leaf(old);
-	tlb_add_leaf(cpu, cpu->root, gva, (entry & HW_PFN_MASK) >> PAGE_SHIFT, table, rights);
+	pfn = (entry & HW_PFN_MASK) >> PAGE_SHIFT;
+	if (level > 1) {
+		ASSERT(pfn % LARGE_PAGES == 0, "2 MiB begin at an aligned frame, not 0x%lx", pfn);
+		pfn += (gva >> PAGE_SHIFT) % LARGE_PAGES;
+	}
+	while ((old = tlb_find_leaf(cpu, cpu->root, gva)))
+		tlb_drop_leaf(old, gva);
 	cpu->walks++;
-	return tlb_find_leaf(cpu, cpu->root, gva);
+	return tlb_add_leaf(cpu, cpu->root, gva, pfn, table, rights, level > 1);
 
 fault:
 	/* The cached leaf stays, with the rights it had: only a shootdown takes it. */
@@ -181,8 +190,8 @@ int model_access(struct model_machine *m, unsigned int nr, struct model_access *
 		goto out;
 	}
 
-	touch(phys_map(m->phys, leaf->pfn), a);
-	a->pfn = leaf->pfn;
+	a->pfn = tlb_leaf_pfn(leaf, a->gva);
+	touch(phys_map(m->phys, a->pfn), a);
 	cpu->accesses++;
 	if (m->gates && (a->gva >> PAGE_SHIFT) < m->nr_gates &&
 	    atomic_read(&m->gates[a->gva >> PAGE_SHIFT]))

@@ -31,15 +31,19 @@
 #define RIGHT_DIRTY (1u << 3)
 
 #define TLB_BUCKETS 256
+#define LARGE_PAGES 512 /* of 2 MiB: each is a piece that a CPU forgets for itself */
 
 struct tlb_leaf {
 	struct list_head by_gva; /* in cpu->leaf_by_gva, by root and gva page */
 	struct list_head by_pfn; /* in cpu->leaf_by_pfn */
 	pfn_t root;
-	gva_t page; /* gva >> PAGE_SHIFT */
-	pfn_t pfn;
+	gva_t page;  /* gva >> PAGE_SHIFT, of a large leaf the first one */
+	pfn_t pfn;   /* the same */
 	pfn_t table; /* that the entry was read from */
 	unsigned int rights;
+	unsigned int nr_gone; /* of a large leaf: pieces that were dropped */
+	bool large;
+	uint64_t gone[LARGE_PAGES / 64];
 };
 
 struct tlb_dir {
@@ -61,6 +65,7 @@ struct model_cpu {
 	pfn_t root; /* INVALID_PFN: none loaded yet */
 	struct list_head leaf_by_gva[TLB_BUCKETS];
 	struct list_head leaf_by_pfn[TLB_BUCKETS];
+	struct list_head large_by_pfn[TLB_BUCKETS]; /* by_pfn of large leaves */
 	struct list_head dirs[TLB_BUCKETS];
 	uint64_t accesses, hits, walks, faults, dropped, gate_violations;
 };
@@ -94,9 +99,12 @@ struct model_machine {
 void tlb_init(struct model_cpu *cpu);
 void tlb_destroy(struct model_cpu *cpu);
 struct tlb_leaf *tlb_find_leaf(struct model_cpu *cpu, pfn_t root, gva_t gva);
-void tlb_add_leaf(struct model_cpu *cpu, pfn_t root, gva_t gva, pfn_t pfn, pfn_t table,
-		  unsigned int rights);
-void tlb_drop_leaf(struct tlb_leaf *leaf);
+/* @pfn is that of the page of @gva, also in a large leaf. */
+struct tlb_leaf *tlb_add_leaf(struct model_cpu *cpu, pfn_t root, gva_t gva, pfn_t pfn, pfn_t table,
+			      unsigned int rights, bool large);
+/* What the CPU knows of @gva by @leaf: of a large one that piece alone. */
+void tlb_drop_leaf(struct tlb_leaf *leaf, gva_t gva);
+pfn_t tlb_leaf_pfn(const struct tlb_leaf *leaf, gva_t gva);
 unsigned int tlb_drop_pfn(struct model_cpu *cpu, pfn_t pfn);
 unsigned int tlb_count_pfn(struct model_cpu *cpu, pfn_t pfn);
 struct tlb_dir *tlb_find_dir(struct model_cpu *cpu, pfn_t root, int level, gva_t gva);

@@ -26,15 +26,42 @@ void tlb_init(struct model_cpu *cpu)
 	for (unsigned int i = 0; i < TLB_BUCKETS; i++) {
 		INIT_LIST_HEAD(&cpu->leaf_by_gva[i]);
 		INIT_LIST_HEAD(&cpu->leaf_by_pfn[i]);
+		INIT_LIST_HEAD(&cpu->large_by_pfn[i]);
 		INIT_LIST_HEAD(&cpu->dirs[i]);
 	}
 }
 
-void tlb_drop_leaf(struct tlb_leaf *leaf)
+static void free_leaf(struct tlb_leaf *leaf)
 {
 	list_del(&leaf->by_gva);
 	list_del(&leaf->by_pfn);
 	kfree(leaf);
+}
+
+static bool piece_gone(const struct tlb_leaf *leaf, unsigned int piece)
+{
+	return leaf->large && (leaf->gone[piece / 64] >> (piece % 64) & 1);
+}
+
+/* The leaf goes with its last piece. */
+static void drop_piece(struct tlb_leaf *leaf, unsigned int piece)
+{
+	leaf->gone[piece / 64] |= 1UL << (piece % 64);
+	if (++leaf->nr_gone == LARGE_PAGES)
+		free_leaf(leaf);
+}
+
+void tlb_drop_leaf(struct tlb_leaf *leaf, gva_t gva)
+{
+	if (leaf->large)
+		drop_piece(leaf, (gva >> PAGE_SHIFT) - leaf->page);
+	else
+		free_leaf(leaf);
+}
+
+pfn_t tlb_leaf_pfn(const struct tlb_leaf *leaf, gva_t gva)
+{
+	return leaf->pfn + ((gva >> PAGE_SHIFT) - leaf->page);
 }
 
 static void drop_dir(struct tlb_dir *dir)
@@ -50,49 +77,68 @@ void tlb_destroy(struct model_cpu *cpu)
 
 	for (unsigned int i = 0; i < TLB_BUCKETS; i++) {
 		list_for_each_entry_safe(leaf, next_leaf, &cpu->leaf_by_gva[i], by_gva)
-			tlb_drop_leaf(leaf);
+			free_leaf(leaf);
 		list_for_each_entry_safe(dir, next_dir, &cpu->dirs[i], link)
 			drop_dir(dir);
 	}
 }
 
+/* A leaf of each size may be known for the same address: the small one counts, as on a CPU that
+ * keeps them apart and asks there first. */
 struct tlb_leaf *tlb_find_leaf(struct model_cpu *cpu, pfn_t root, gva_t gva)
 {
-	gva_t page = gva >> PAGE_SHIFT;
+	gva_t page = gva >> PAGE_SHIFT, first = page & ~(LARGE_PAGES - 1UL);
 	struct tlb_leaf *leaf;
 
 	list_for_each_entry(leaf, &cpu->leaf_by_gva[hash(root, page)], by_gva) {
-		if (leaf->root == root && leaf->page == page)
+		if (leaf->root == root && leaf->page == page && !leaf->large)
+			return leaf;
+	}
+	list_for_each_entry(leaf, &cpu->leaf_by_gva[hash(root, first)], by_gva) {
+		if (leaf->root == root && leaf->page == first && leaf->large &&
+		    !piece_gone(leaf, page - first))
 			return leaf;
 	}
 	return NULL;
 }
 
-void tlb_add_leaf(struct model_cpu *cpu, pfn_t root, gva_t gva, pfn_t pfn, pfn_t table,
-		  unsigned int rights)
+struct tlb_leaf *tlb_add_leaf(struct model_cpu *cpu, pfn_t root, gva_t gva, pfn_t pfn, pfn_t table,
+			      unsigned int rights, bool large)
 {
-	gva_t page = gva >> PAGE_SHIFT;
+	gva_t in_page = large ? (gva >> PAGE_SHIFT) % LARGE_PAGES : 0;
 	struct tlb_leaf *leaf = kmalloc(sizeof(*leaf), GFP_ATOMIC);
 
 	BUG_ON(!leaf);
-	leaf->root = root;
-	leaf->page = page;
-	leaf->pfn = pfn;
-	leaf->table = table;
-	leaf->rights = rights;
-	list_add(&leaf->by_gva, &cpu->leaf_by_gva[hash(root, page)]);
-	list_add(&leaf->by_pfn, &cpu->leaf_by_pfn[hash(pfn, 0)]);
+	*leaf = (struct tlb_leaf){
+		.root = root,
+		.page = (gva >> PAGE_SHIFT) - in_page,
+		.pfn = pfn - in_page,
+		.table = table,
+		.rights = rights,
+		.large = large,
+	};
+	list_add(&leaf->by_gva, &cpu->leaf_by_gva[hash(root, leaf->page)]);
+	list_add(&leaf->by_pfn, large ? &cpu->large_by_pfn[hash(leaf->pfn, 0)]
+				      : &cpu->leaf_by_pfn[hash(leaf->pfn, 0)]);
+	return leaf;
 }
 
 unsigned int tlb_drop_pfn(struct model_cpu *cpu, pfn_t pfn)
 {
+	pfn_t first = pfn & ~(LARGE_PAGES - 1UL);
 	struct tlb_leaf *leaf, *next;
 	unsigned int dropped = 0;
 
 	list_for_each_entry_safe(leaf, next, &cpu->leaf_by_pfn[hash(pfn, 0)], by_pfn) {
 		if (leaf->pfn != pfn)
 			continue;
-		tlb_drop_leaf(leaf);
+		free_leaf(leaf);
+		dropped++;
+	}
+	list_for_each_entry_safe(leaf, next, &cpu->large_by_pfn[hash(first, 0)], by_pfn) {
+		if (leaf->pfn != first || piece_gone(leaf, pfn - first))
+			continue;
+		drop_piece(leaf, pfn - first);
 		dropped++;
 	}
 	return dropped;
@@ -100,11 +146,14 @@ unsigned int tlb_drop_pfn(struct model_cpu *cpu, pfn_t pfn)
 
 unsigned int tlb_count_pfn(struct model_cpu *cpu, pfn_t pfn)
 {
+	pfn_t first = pfn & ~(LARGE_PAGES - 1UL);
 	struct tlb_leaf *leaf;
 	unsigned int count = 0;
 
 	list_for_each_entry(leaf, &cpu->leaf_by_pfn[hash(pfn, 0)], by_pfn)
 		count += leaf->pfn == pfn;
+	list_for_each_entry(leaf, &cpu->large_by_pfn[hash(first, 0)], by_pfn)
+		count += leaf->pfn == first && !piece_gone(leaf, pfn - first);
 	return count;
 }
 
@@ -152,7 +201,7 @@ void tlb_retire(struct model_cpu *cpu, pfn_t table)
 	for (unsigned int i = 0; i < TLB_BUCKETS; i++) {
 		list_for_each_entry_safe(leaf, next_leaf, &cpu->leaf_by_gva[i], by_gva) {
 			if (leaf->root == table)
-				tlb_drop_leaf(leaf);
+				free_leaf(leaf);
 		}
 		list_for_each_entry_safe(dir, next_dir, &cpu->dirs[i], link) {
 			if (dir->table == table || dir->root == table)

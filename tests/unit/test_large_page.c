@@ -22,6 +22,7 @@ static const struct guest_mem_config large_config = {
 static void large_fixture(struct guest_mem *g)
 {
 	guest_mem_create(g, &large_config);
+	shadow_set_huge(g->shadow, false);
 	for (gpa_t gpa = 0; gpa < 3 * MIB2; gpa += PAGE_SIZE)
 		guest_write(g, gpa, gpa);
 }

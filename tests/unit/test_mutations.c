@@ -19,7 +19,7 @@
 #include "notifier/mm_internal.h"
 #include "notifier/mutations.h"
 #include "notifier/sync/util.h"
-#include "shadow/shadow_internal.h"
+#include "shadow/huge.h"
 #include "tests/model/guest_mem.h"
 #include "tests/support/test.h"
 
@@ -27,7 +27,8 @@
 #define FILE_PAGE 8  /* from here on a file, where one is wanted */
 #define ELSEWHERE (GUEST_MEM_HVA + (1UL << 30))
 
-enum kind { NOBODY, SHADOW, MIRROR, INTERVAL, THREE, NR_KINDS };
+/* HUGE: a shadow MMU that maps all pages by one entry. */
+enum kind { NOBODY, SHADOW, HUGE, MIRROR, INTERVAL, THREE, NR_KINDS };
 
 /* ---- who watches ---- */
 
@@ -79,20 +80,32 @@ static unsigned int held_by_shadow(struct shadow *shadow, uint64_t n)
 
 	spin_lock(&shadow->mmu_lock);
 	nr = rmap_count(&slot->rmap[n]);
+	if (huge_region(slot, n))
+		nr += rmap_count(&huge_region(slot, n)->rmap);
 	spin_unlock(&shadow->mmu_lock);
 	return nr;
 }
 
+static bool is_shadow(const struct rig *rig)
+{
+	return rig->kind == SHADOW || rig->kind == HUGE;
+}
+
+static bool is_huge(struct rig *rig)
+{
+	return huge_mapped(&gfn_to_memslot(shadow_memslots(rig->g.shadow), 0)->huge[0]);
+}
+
 static bool held(struct rig *rig, uint64_t n)
 {
-	if (rig->kind == SHADOW)
+	if (is_shadow(rig))
 		return held_by_shadow(rig->g.shadow, n);
 	return rig->device[n] != INVALID_PFN;
 }
 
 static bool has_secondary(const struct rig *rig)
 {
-	return rig->kind == SHADOW || rig->kind == MIRROR || rig->kind == INTERVAL;
+	return is_shadow(rig) || rig->kind == MIRROR || rig->kind == INTERVAL;
 }
 
 /* Called last of all subscribers, as it was the first to register. */
@@ -194,7 +207,7 @@ static void attach(struct rig *rig)
 		watch(rig, true);
 		watch(rig, false);
 	}
-	if (rig->kind == SHADOW)
+	if (is_shadow(rig))
 		guest_mem_attach(&rig->g);
 	if (rig->kind == MIRROR) {
 		rig->mirror.ops = &mirror_ops;
@@ -211,18 +224,23 @@ static void attach(struct rig *rig)
 /* Everything that the mutations are about is in the secondary. */
 static void fill(struct rig *rig)
 {
+	if (rig->kind == HUGE) /* accessed, dirty */
+		guest_write(&rig->g, guest_pte_gpa(&rig->g, rig->g.cr3, 0, 2),
+			    GUEST_PTE_RW | GUEST_PTE_PS | GUEST_PTE_A | GUEST_PTE_D);
 	for (uint64_t n = 0; n < PAGES; n++) {
-		if (rig->kind == SHADOW)
+		if (is_shadow(rig))
 			expect_eq(guest_load(&rig->g, 0, n * PAGE_SIZE), n + 1);
 		rig->device[n] = mm_lookup_pfn(rig->g.mm, page(n));
 		if (has_secondary(rig))
 			expect(held(rig, n));
 	}
+	if (rig->kind == HUGE)
+		expect(is_huge(rig));
 }
 
 static void detach(struct rig *rig)
 {
-	if (rig->kind == SHADOW)
+	if (is_shadow(rig))
 		guest_mem_detach(&rig->g);
 	if (rig->kind == MIRROR)
 		hmm_mirror_unregister(&rig->mirror);
@@ -589,7 +607,7 @@ static void expect_contents(struct rig *rig, const struct row *row)
 		}
 		expect_eq(mm_read(rig->g.mm, page(n), &value, sizeof(value)), 0);
 		expect_eq(value, expected);
-		if (rig->kind == SHADOW)
+		if (is_shadow(rig))
 			expect_eq(guest_load(&rig->g, 0, n * PAGE_SIZE), expected);
 	}
 }
@@ -599,7 +617,7 @@ static void expect_secondary(struct rig *rig)
 {
 	char why[256];
 
-	if (rig->kind == SHADOW && shadow_audit(rig->g.shadow, why, sizeof(why)))
+	if (is_shadow(rig) && shadow_audit(rig->g.shadow, why, sizeof(why)))
 		fail("%s", why);
 	for (uint64_t n = 0; n < PAGES && (rig->kind == MIRROR || rig->kind == INTERVAL); n++) {
 		if (held(rig, n))
@@ -630,7 +648,10 @@ static void try_nonblock(struct rig *rig)
 
 static void begin(struct rig *rig, enum kind kind, enum mm_mutation what)
 {
-	const struct guest_mem_config config = {.audit = true, .private_ram = rows[what].private};
+	const struct guest_mem_config config = {.audit = true,
+						.private_ram = rows[what].private,
+						.no_identity = kind == HUGE,
+						.nr_pages = kind == HUGE ? 2 * HUGE_PAGES : 0};
 
 	*rig = (struct rig){.kind = kind};
 	guest_mem_init(&rig->g, &config);
@@ -638,9 +659,11 @@ static void begin(struct rig *rig, enum kind kind, enum mm_mutation what)
 		map_file(rig);
 	for (uint64_t n = 0; n < PAGES; n++)
 		write_page(rig, n, n + 1);
+	for (uint64_t n = PAGES; kind == HUGE && n < rig->g.nr_pages; n++)
+		write_page(rig, n, n + 1);
 	if (rig->file) /* clean again */
 		expect_eq(address_space_sync(rig->file, 0, 4), 4);
-	else if (rows[what].before)
+	else if (rows[what].before && !(kind == HUGE && rows[what].before == split_in_three))
 		rows[what].before(rig);
 	attach(rig);
 	fill(rig);
@@ -685,9 +708,13 @@ static void run(enum kind kind, enum mm_mutation what)
 	expect(mm_mutations[what].blockable);
 	begin(&rig, kind, what);
 	expect_eq(mm_has_notifiers(rig.g.mm), kind != NOBODY);
+	if (kind == HUGE)
+		expect_eq(is_huge(&rig), !row->ready);
 	row->mutate(&rig);
+	expect(kind != HUGE || what == MUTATION_EXIT || !is_huge(&rig));
 	for (int i = 0; i < rig.nr_watchers; i++) {
-		expect_windows(&rig, &rig.watcher[i], what);
+		if (kind != HUGE)
+			expect_windows(&rig, &rig.watcher[i], what);
 		expect_eq(rig.watcher[i].releases, what == MUTATION_EXIT);
 	}
 	if (rig.g.mm) {
@@ -701,8 +728,11 @@ static void run(enum kind kind, enum mm_mutation what)
 
 static void run_all(enum kind kind)
 {
-	for (enum mm_mutation what = 0; what < NR_MUTATIONS; what++)
-		run(kind, what);
+	for (enum mm_mutation what = 0; what < NR_MUTATIONS; what++) {
+		/* Pages of two kinds do not lie alike. */
+		if (kind != HUGE || rows[what].before != map_file)
+			run(kind, what);
+	}
 }
 
 TEST(mutations, with_nobody)
@@ -713,6 +743,12 @@ TEST(mutations, with_nobody)
 TEST(mutations, with_a_shadow_mmu)
 {
 	run_all(SHADOW);
+}
+
+/* Each takes the one leaf away, whichever pages it is about. */
+TEST(mutations, with_huge_leaves)
+{
+	run_all(HUGE);
 }
 
 TEST(mutations, with_an_hmm_mirror)

@@ -71,8 +71,9 @@ static struct run_stats example(void)
 			   .unsync_made = 212,
 			   .write_protected = 213,
 			   .flooded = 214,
-			   .dirty_marked = 215,
-			   .dirty_protected = 216},
+			   .huge_made = 221,
+			   .dirty_marked = 222,
+			   .dirty_protected = 223},
 		.warnings = 3,
 	};
 }
@@ -121,8 +122,9 @@ TEST(stats, every_number_has_its_key)
 		{"unsync_made", 212},
 		{"write_protected", 213},
 		{"flooded", 214},
-		{"dirty_marked", 215},
-		{"dirty_protected", 216},
+		{"huge_made", 221},
+		{"dirty_marked", 222},
+		{"dirty_protected", 223},
 		{"pages_unmapped", 20},
 		{"frames_bytes", 96 << 20},
 		{"hole_waits", 108},

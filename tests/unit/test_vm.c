@@ -71,6 +71,11 @@ static int shootdown(struct machine *machine, pfn_t *frames, size_t nr)
 	return inner(machine)->ops->shootdown(inner(machine), frames, nr);
 }
 
+static int shootdown_range(struct machine *machine, pfn_t first, size_t nr)
+{
+	return inner(machine)->ops->shootdown_range(inner(machine), first, nr);
+}
+
 static void retire_table(struct machine *machine, pfn_t table)
 {
 	inner(machine)->ops->retire_table(inner(machine), table);
@@ -87,7 +92,8 @@ static void halt(struct machine *machine, const char *why)
 }
 
 static const struct machine_ops machine_ops = {
-	alloc_table, free_table, map_frame, shootdown, retire_table, load_root, halt,
+	alloc_table,	 free_table,   map_frame, shootdown,
+	shootdown_range, retire_table, load_root, halt,
 };
 
 static const struct engine_ops script_ops;

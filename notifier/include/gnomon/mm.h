@@ -244,6 +244,16 @@ int migrate_mapping_page(struct address_space *mapping, uint64_t pgoff);
 int hva_to_pfn(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn, bool *writable);
 
 /*
+ * Can the aligned 2 MiB around @hva be mapped by one entry? They can if all pages are there, in
+ * frames that follow each other from an aligned one on, *pfn, and all with the same rights. @write:
+ * the secondary wants to write; *writable: it may, and then all pages count as written. Never
+ * sleeps. The answer is good only under the lock that the caller's invalidate_range_start takes,
+ * while no window is open over any of these pages.
+ */
+#define MM_HUGE_SIZE (512 * PAGE_SIZE)
+bool hva_to_huge_pfn(struct mm_struct *mm, hva_t hva, bool write, pfn_t *pfn, bool *writable);
+
+/*
  * Host access to the memory behind an hva. Reads and writes of naturally aligned 8 bytes or less
  * are single-copy atomic; no write is ever lost in a migration's copy. All may sleep (they fault
  * pages in). 0; -EFAULT, -ENOMEM, -EIO. A call that fails half way has done the pages before the

@@ -40,6 +40,8 @@ struct machine_ops {
 	 * since it cannot vouch for any CPU.
 	 */
 	int (*shootdown)(struct machine *machine, pfn_t *frames, size_t nr);
+	/* The same for the @nr frames from @first on. */
+	int (*shootdown_range)(struct machine *machine, pfn_t first, size_t nr);
 
 	/*
 	 * @table has been unlinked from every directory, its leaves are cleared and shot down. On
@@ -66,6 +68,8 @@ struct machine {
 	/* Of the tables that its CPUs walk: 4, or 5 where they run with CR4.LA57. The guest's CPUs
 	 * have as many. */
 	unsigned int levels;
+	/* They walk entries of level 2 that map 2 MiB, and forget them frame by frame, or whole. */
+	bool huge;
 	/*
 	 * Its CPUs set no accessed bits in these, or none that we would see. Then a page's age is
 	 * found by a leaf that is not present for a while, and the next use is a fault.

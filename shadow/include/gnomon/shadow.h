@@ -73,6 +73,12 @@ int shadow_set_page_budget(struct shadow *shadow, unsigned long pages);
 unsigned long shadow_min_page_budget(unsigned int levels, unsigned int nr_vcpus);
 
 /*
+ * Entries that map 2 MiB, where the guest, the slot and the host all allow it: on by default. Off,
+ * every page has an entry of its own. Set before the first vCPU runs.
+ */
+void shadow_set_huge(struct shadow *shadow, bool on);
+
+/*
  * A fault maps, beside its own page, up to @pages - 1 neighbours that the guest has used and that
  * the host has in memory; 0, as it is from the start: none. At any time. 0; -EINVAL unless it is a
  * power of two of at most 64.
@@ -322,6 +328,7 @@ struct shadow_stats {
 	uint64_t flooded;	  /* tables let go of, since they were written to and not used */
 	uint64_t dirty_marked;	  /* marks set in logged slots, of pages that had one too */
 	uint64_t dirty_protected; /* pages that lost the right to write, to be noticed again */
+	uint64_t huge_made;	  /* entries that map 2 MiB */
 };
 void shadow_get_stats(struct shadow *shadow, struct shadow_stats *stats);
 
@@ -396,6 +403,7 @@ enum shadow_audit_level {
 #define SHADOW_BAD_ORIGIN   (1u << 15) /* more than the guest's entry gave when it was read */
 #define SHADOW_BAD_STALE    (1u << 16) /* more than it gives now; IN_SYNC only */
 #define SHADOW_BAD_WRITABLE (1u << 17) /* a leaf of a guest table that is in step */
+#define SHADOW_BAD_HUGE	    (1u << 18) /* an entry of 2 MiB where there may be none */
 
 /*
  * Takes mmu_lock; may sleep before. Returns what was found, 0 if nothing. The first is described in

@@ -27,6 +27,8 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	mutex_init(&shadow->slots_lock);
 	spin_lock_init(&shadow->mn_invalidate_lock);
 	init_waitqueue_head(&shadow->mn_wait);
+	spin_lock_init(&shadow->gpc_lock);
+	INIT_LIST_HEAD(&shadow->gpc_list);
 	spin_lock_init(&shadow->mmu_lock);
 	spin_lock_init(&shadow->batch_lock);
 	init_waitqueue_head(&shadow->batch_wait);

@@ -25,6 +25,8 @@
 #include "notifier/sync/lock.h"
 #include "notifier/sync/wait.h"
 #include "shadow/gfn_set.h"
+#include "shadow/open_ranges.h"
+#include "shadow/pfn_cache.h"
 #include "shadow/spte.h"
 
 /* --- rmap.c: which entries name a thing ---------------------------------------------------------
@@ -127,8 +129,10 @@ bool memslots_sound(const struct memslots *slots);
  */
 void memslots_swap(struct shadow *shadow, struct memslots *slots);
 /* The published set stays what it is from begin to end, until the mm is dead. */
-void mn_invalidate_begin(struct shadow *shadow);
-void mn_invalidate_end(struct shadow *shadow);
+void mn_invalidate_begin(struct shadow *shadow, hva_t start, hva_t end);
+void mn_invalidate_end(struct shadow *shadow, hva_t start, hva_t end);
+/* Is one of @hva between the two? */
+bool mn_invalidation_open(struct shadow *shadow, hva_t hva);
 /* No reader is left, and no callback comes any more. */
 void memslots_destroy(struct shadow *shadow);
 
@@ -558,6 +562,8 @@ enum shadow_hook_point {
 	SHADOW_HOOK_SLOT_BEFORE_ZAP,  /* memslot.c: the slot is INVALID, to all who look */
 	SHADOW_HOOK_SLOT_AFTER_ZAP,   /* ... and nothing maps it any more */
 	SHADOW_HOOK_ZAP_BREAK,	      /* zap_slot.c: mmu_lock dropped, not all zapped yet */
+	SHADOW_HOOK_INVALIDATE_COUNTED, /* invalidate.c: open, and nothing else done yet */
+	SHADOW_HOOK_CACHE_BEFORE_VALID, /* pfn_cache.c: a frame in hand, the cache not yet good */
 	NR_SHADOW_HOOKS,
 };
 
@@ -577,6 +583,10 @@ struct shadow {
 	spinlock_t mn_invalidate_lock;
 	unsigned long mn_active_invalidate_count; /* stored under mn_invalidate_lock */
 	wait_queue_head_t mn_wait;		  /* one waiter: it has slots_lock */
+	struct open_ranges mn_open;		  /* mn_invalidate_lock */
+
+	spinlock_t gpc_lock; /* the list of caches that are active */
+	struct list_head gpc_list;
 
 	spinlock_t mmu_lock;
 	/* Under mmu_lock; seq and in_progress are also peeked at without it, as a hint (fault.c).

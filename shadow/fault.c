@@ -264,8 +264,9 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	hva_t hva;
 	int ret;
 
-	ret = guest_walk(shadow, &vcpu->cpu, fault->gva,
-			 fault->error_code & (PFERR_WRITE | PFERR_FETCH), walk, &fault->error_code);
+	ret = guest_walk_vcpu(shadow, vcpu, fault->gva,
+			      fault->error_code & (PFERR_WRITE | PFERR_FETCH), walk,
+			      &fault->error_code);
 	fault->hva = walk->bad_hva;
 	if (ret)
 		return errno_to_ret_pf(ret);

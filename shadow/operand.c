@@ -35,7 +35,7 @@ static void split(struct shadow_operand *operand, gva_t gva, unsigned int len)
 }
 
 /* Walk for each page: only to look, or for good. */
-static int walk_parts(struct shadow *shadow, const struct shadow_vcpu *vcpu,
+static int walk_parts(struct shadow *shadow, struct shadow_vcpu *vcpu,
 		      struct shadow_operand *operand, uint32_t access, struct shadow_fault *fault)
 {
 	gva_t gva = operand->gva;
@@ -47,7 +47,7 @@ static int walk_parts(struct shadow *shadow, const struct shadow_vcpu *vcpu,
 		fault->gva = gva;
 		if (gva_reserved(vcpu->root, gva))
 			return -EACCES;
-		ret = guest_walk(shadow, &vcpu->cpu, gva, access, &walk, &fault->error_code);
+		ret = guest_walk_vcpu(shadow, vcpu, gva, access, &walk, &fault->error_code);
 		fault->hva = walk.bad_hva;
 		if (ret)
 			return ret;
@@ -101,7 +101,7 @@ static int pin_parts(struct shadow *shadow, struct shadow_operand *operand,
 int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsigned int len,
 		       uint32_t access, struct shadow_operand *operand, struct shadow_fault *fault)
 {
-	const struct shadow_vcpu *cpu = &shadow->vcpu[vcpu];
+	struct shadow_vcpu *cpu = &shadow->vcpu[vcpu];
 	int id, ret = -ENXIO;
 
 	ASSERT(len && len <= SHADOW_OPERAND_MAX, "an operand of %u bytes", len);

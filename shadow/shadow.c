@@ -40,6 +40,7 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	}
 
 	for (unsigned int i = 0; i < nr_vcpus; i++) {
+		walk_cache_init(&shadow->vcpu[i].walk_cache, shadow);
 		shadow->vcpu[i].cpu = (struct guest_cpu){
 			.cr0 = GUEST_CR0_PG | GUEST_CR0_WP,
 			.cr4 = GUEST_CR4_PAE | (machine->levels == 5 ? GUEST_CR4_LA57 : 0),
@@ -90,8 +91,10 @@ void shadow_destroy(struct shadow *shadow)
 	ASSERT(list_empty(&shadow->pages), "every shadow page hung below a root");
 	ASSERT(shadow->mn_active_invalidate_count || !shadow->invalidate_in_progress,
 	       "windows are counted");
-	for (unsigned int i = 0; i < shadow->nr_vcpus; i++)
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		walk_cache_destroy(&shadow->vcpu[i].walk_cache);
 		cache_destroy(shadow, &shadow->vcpu[i].cache);
+	}
 	cleanup_srcu_struct(&shadow->slots_srcu);
 	memslots_destroy(shadow);
 	kfree(shadow);

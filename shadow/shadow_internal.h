@@ -28,6 +28,7 @@
 #include "shadow/open_ranges.h"
 #include "shadow/pfn_cache.h"
 #include "shadow/spte.h"
+#include "shadow/walk_cache.h"
 
 /* --- rmap.c: which entries name a thing ---------------------------------------------------------
  */
@@ -386,6 +387,8 @@ bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_bat
 bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
 		  const struct shadow_page *child);
 
+struct shadow_vcpu;
+
 /* --- guest_walk.c -------------------------------------------------------------------------------
  */
 
@@ -405,6 +408,7 @@ struct guest_walk {
 	bool global;
 	bool dirty;    /* the leaf's D bit is set: it may be mapped writable */
 	hva_t bad_hva; /* of the entry that the mm did not let us read or write: with -ENXIO */
+	struct walk_cache *cache; /* of the vCPU that walks; or NULL */
 };
 
 /* Beside the PFERR bits of an access: only find out how the walk ends, and set no bit. */
@@ -417,6 +421,9 @@ struct guest_walk {
  */
 int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code);
+/* The same as @vcpu, on its thread: with its caches. */
+int guest_walk_vcpu(struct shadow *shadow, struct shadow_vcpu *vcpu, gva_t gva, uint32_t access,
+		    struct guest_walk *walk, uint32_t *error_code);
 /*
  * The same without a trace, for who only wants to know: no bit is set, no page brought in, and
  * nobody asks for rights. Of an address that is canonical. 0; -EFAULT: no page, and walk->level is
@@ -478,6 +485,7 @@ struct shadow_vcpu {
 		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
 	struct guest_cpu cpu; /* as root; that is of its view */
 	struct shadow_cache cache;
+	struct walk_cache walk_cache; /* of the guest's tables that it walks */
 };
 
 #define ANY_PCID (~0u)

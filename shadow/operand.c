@@ -6,9 +6,22 @@
  *   1. Whatever can go wrong does so before anything has been done: of an operand in two pages both
  *	are looked up before the guest sees a bit of either set, and both frames are pinned before a
  *	byte of either changes. After shadow_operand_get() nothing fails.
- *   2. What the guest or the host does to tables, slots and mappings between get and put comes too
- *	late, as for an access that a CPU has begun: it goes to the frames that were pinned, which
- *	are neither moved nor reused meanwhile (notifier/mm_access.c has that ladder).
+ *   2. What the guest or the host does to tables and mappings between get and put comes too late,
+ *as for an access that a CPU has begun: it goes to the frames that were pinned, which are neither
+ *	moved nor reused meanwhile (notifier/mm_access.c has that ladder). A change of the slots
+ *	waits: from get to put is a section of slots_srcu. A CPU's access is over once its
+ *	translation is shot down, and nothing could shoot down ours:
+ *
+ *	  operand of a store                    delete of the slot
+ *	  ------------------                    ------------------
+ *	  get: the slot is there, its frame is
+ *	    pinned
+ *	                                        publishes the set without it; waits for the section
+ *	  stores; put
+ *	                                        returns: the host may use its memory for something
+ *	                                          else, and no store of the guest's comes any more
+ *
+ *	Replayed by tests/unit/test_memslot_races.c (operand_*).
  *   3. The host's accesses are as atomic as a CPU's: a change within eight aligned bytes is one
  *	compare-and-exchange of all eight. Whoever writes next to it, or in the same bytes, a vCPU
  *or a device, loses nothing.
@@ -102,7 +115,7 @@ int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsi
 		       uint32_t access, struct shadow_operand *operand, struct shadow_fault *fault)
 {
 	struct shadow_vcpu *cpu = &shadow->vcpu[vcpu];
-	int id, ret = -ENXIO;
+	int ret = -ENXIO;
 
 	ASSERT(len && len <= SHADOW_OPERAND_MAX, "an operand of %u bytes", len);
 	operand->gva = gva;
@@ -111,7 +124,7 @@ int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsi
 	split(operand, gva, len);
 	*fault = (struct shadow_fault){.gva = gva, .hva = INVALID_HVA};
 
-	id = srcu_read_lock(&shadow->slots_srcu);
+	operand->section = srcu_read_lock(&shadow->slots_srcu);
 	/* Looked at inside the section: see shadow_release(). */
 	if (READ_ONCE(shadow->dead))
 		goto unlock;
@@ -124,7 +137,8 @@ int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsi
 	if (!ret)
 		ret = pin_parts(shadow, operand, fault);
 unlock:
-	srcu_read_unlock(&shadow->slots_srcu, id);
+	if (ret)
+		srcu_read_unlock(&shadow->slots_srcu, operand->section);
 	return ret;
 }
 
@@ -135,6 +149,7 @@ void shadow_operand_put(struct shadow *shadow, struct shadow_operand *operand)
 	for (unsigned int i = 0; operand->written && i < operand->nr_parts; i++)
 		shadow_gpte_written(shadow, operand->part[i].gpa, operand->part[i].len);
 	unpin_parts(shadow, operand, operand->nr_parts);
+	srcu_read_unlock(&shadow->slots_srcu, operand->section);
 }
 
 static char *part_contents(struct shadow *shadow, const struct shadow_operand *operand,

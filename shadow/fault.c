@@ -129,15 +129,16 @@ static void note_origin(struct shadow_page *sp, const struct guest_walk *walk)
 
 /*
  * The table that the entry of @sp for this walk must link to: the one that is linked, another that
- * exists already, or a new one from the cache. NULL: something else was linked there; it has been
- * zapped into the batch, and after the flush the access is to be tried again (K-03, K-04).
+ * exists already, or a new one from the cache. NULL: something else was linked there, and has been
+ * zapped into the batch; or too much is below the one that exists. After the flush (and sync_apart)
+ * the access is to be tried again (K-03, K-04).
  *
  * What is linked is right only if gfn and whole role are. The guest's entry may have turned from a
  * large page into another or into a table, and back, and nobody said so: a device wrote it, or the
  * host. A table that is reused for its gfn alone, or its role alone, then holds leaves of pages
  * that it says nothing of.
  */
-static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache *cache,
+static struct shadow_page *get_child(struct shadow *shadow, struct shadow_vcpu *vcpu,
 				     struct shadow_page *sp, const struct guest_walk *walk,
 				     struct zap_batch *batch)
 {
@@ -158,13 +159,13 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 
 	child = shadow_page_find(shadow, gfn, role);
 	if (!child) {
-		child = shadow_cache_take(cache, role.level);
+		child = shadow_cache_take(&vcpu->cache, role.level);
 		shadow_page_publish(shadow, child, gfn, role, batch);
-	} else if (!sync_child(shadow, child, batch)) {
+	} else if (!sync_child(shadow, child, &vcpu->late, batch)) {
 		return NULL;
 	}
 	note_origin(sp, walk);
-	shadow_page_link(child, sptep, &cache->desc[role.level]);
+	shadow_page_link(child, sptep, &vcpu->cache.desc[role.level]);
 	return child;
 }
 
@@ -226,7 +227,7 @@ static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, stru
 	path[levels] = sp;
 	while (sp->role.level > 1) {
 		sp->writes = 0;
-		sp = get_child(shadow, &vcpu->cache, sp, map->walk, batch);
+		sp = get_child(shadow, vcpu, sp, map->walk, batch);
 		if (!sp || zap_batch_full(batch))
 			return RET_PF_RETRY;
 		path[sp->role.level] = sp;
@@ -346,6 +347,8 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	zap_batch_close(shadow, &batch);
 	spin_unlock(&shadow->mmu_lock);
 	zap_batch_flush(shadow, &batch);
+	if (unlikely(vcpu->late.pending))
+		sync_apart(shadow, &vcpu->late);
 	return ret;
 }
 

@@ -380,9 +380,19 @@ bool leaf_lose_write(spte_t *sptep);
 void sync_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch);
 /* As INVLPG has it. One leaf or table goes at most; the batch has room. */
 void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct zap_batch *batch);
-/* @child is to be linked, and exists: nothing below it is older than this. False: the batch is full
- * before that is so. */
-bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_batch *batch);
+/* A table that exists, and is too much to be linked at once; its vCPU's thread. */
+struct late_link {
+	bool pending;
+	unsigned int nr_failed; /* in a row */
+	gfn_t gfn;
+	struct shadow_role role;
+};
+/* @child is to be linked, and exists: nothing below it is older than this. False: it is too much,
+ * or the batch is full: @late is pending. */
+bool sync_child(struct shadow *shadow, struct shadow_page *child, struct late_link *late,
+		struct zap_batch *batch);
+/* No lock held, in a section of slots_srcu: do most of it for @late, which is pending no more. */
+void sync_apart(struct shadow *shadow, struct late_link *late);
 /* Is @child, to which the entry @index of @sp links, still what the guest's entry says? */
 bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
 		  const struct shadow_page *child);
@@ -485,6 +495,7 @@ struct shadow_vcpu {
 		left; /* gave way, and is let go of once the CPU cannot be on it; mmu_lock */
 	struct guest_cpu cpu; /* as root; that is of its view */
 	struct shadow_cache cache;
+	struct late_link late;
 	struct walk_cache walk_cache; /* of the guest's tables that it walks */
 };
 

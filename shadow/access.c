@@ -72,7 +72,7 @@ int shadow_write_gpa(struct shadow *shadow, gpa_t gpa, const void *buf, size_t l
 	return without_retry(ret);
 }
 
-static int read_gva(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, char *at,
+static int read_gva(struct shadow *shadow, struct shadow_vcpu *vcpu, gva_t gva, char *at,
 		    size_t len, uint32_t access, struct shadow_fault *fault)
 {
 	if (fault)
@@ -85,7 +85,7 @@ static int read_gva(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gv
 		uint32_t error_code = 0;
 		int ret;
 
-		ret = guest_walk(shadow, cpu, gva, access, &walk, &error_code);
+		ret = guest_walk_vcpu(shadow, vcpu, gva, access, &walk, &error_code);
 		if (ret == -EFAULT && fault) {
 			fault->gva = gva;
 			fault->error_code = error_code;
@@ -109,7 +109,7 @@ int shadow_read_gva(struct shadow *shadow, unsigned int vcpu, gva_t gva, void *b
 		    uint32_t access, struct shadow_fault *fault)
 {
 	int id = srcu_read_lock(&shadow->slots_srcu);
-	int ret = read_gva(shadow, &shadow->vcpu[vcpu].cpu, gva, buf, len, access, fault);
+	int ret = read_gva(shadow, &shadow->vcpu[vcpu], gva, buf, len, access, fault);
 
 	srcu_read_unlock(&shadow->slots_srcu, id);
 	return ret;

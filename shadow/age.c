@@ -173,6 +173,10 @@ static bool age_range(struct shadow *shadow, hva_t start, hva_t end, bool clear,
 	struct age age = {.shadow = shadow, .clear = clear, .flush = flush};
 	unsigned int i;
 
+	/* Who reads by way of a cache leaves no mark: he is to come back, and be marked for that.
+	 */
+	if (clear)
+		gfn_to_pfn_cache_invalidate_start(shadow, start, end);
 	for_each_memslot_in(i, slots, start, end) age_slot(&age, slots->by_hva[i], start, end);
 	shoot_aged(&age);
 	srcu_read_unlock(&shadow->slots_srcu, id);

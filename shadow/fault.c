@@ -132,15 +132,16 @@ static void note_origin(struct shadow_page *sp, const struct guest_walk *walk)
 
 /*
  * The table that the entry of @sp for this walk must link to: the one that is linked, another that
- * exists already, or a new one from the cache. NULL: something else was linked there; it has been
- * zapped into the batch, and after the flush the access is to be tried again (K-03, K-04).
+ * exists already, or a new one from the cache. NULL: something else was linked there, and has been
+ * zapped into the batch; or too much is below the one that exists. After the flush (and sync_apart)
+ * the access is to be tried again (K-03, K-04).
  *
  * What is linked is right only if gfn and whole role are. The guest's entry may have turned from a
  * large page into another or into a table, and back, and nobody said so: a device wrote it, or the
  * host. A table that is reused for its gfn alone, or its role alone, then holds leaves of pages
  * that it says nothing of.
  */
-static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache *cache,
+static struct shadow_page *get_child(struct shadow *shadow, struct shadow_vcpu *vcpu,
 				     struct shadow_page *sp, const struct guest_walk *walk,
 				     struct zap_batch *batch)
 {
@@ -167,13 +168,13 @@ static struct shadow_page *get_child(struct shadow *shadow, struct shadow_cache 
 	if (!child) {
 		if (!huge_forbid_fits(shadow, gfn, batch))
 			return NULL;
-		child = shadow_cache_take(cache, role.level);
+		child = shadow_cache_take(&vcpu->cache, role.level);
 		shadow_page_publish(shadow, child, gfn, role, batch);
-	} else if (!sync_child(shadow, child, batch)) {
+	} else if (!sync_child(shadow, child, &vcpu->late, batch)) {
 		return NULL;
 	}
 	note_origin(sp, walk);
-	shadow_page_link(child, sptep, &cache->desc[role.level]);
+	shadow_page_link(child, sptep, &vcpu->cache.desc[role.level]);
 	return child;
 }
 
@@ -265,7 +266,7 @@ static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, stru
 			shadow_path_used(shadow, path, levels, HUGE_LEVEL);
 			return ret;
 		}
-		sp = get_child(shadow, &vcpu->cache, sp, map->walk, batch);
+		sp = get_child(shadow, vcpu, sp, map->walk, batch);
 		/* What is cleared is shot down before anything takes its place (K-04). */
 		if (!sp || zap_batch_full(batch) || batch->huge_forbidden)
 			return RET_PF_RETRY;
@@ -306,8 +307,9 @@ static enum ret_pf resolve(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	hva_t hva;
 	int ret;
 
-	ret = guest_walk(shadow, &vcpu->cpu, fault->gva,
-			 fault->error_code & (PFERR_WRITE | PFERR_FETCH), walk, &fault->error_code);
+	ret = guest_walk_vcpu(shadow, vcpu, fault->gva,
+			      fault->error_code & (PFERR_WRITE | PFERR_FETCH), walk,
+			      &fault->error_code);
 	fault->hva = walk->bad_hva;
 	if (ret)
 		return errno_to_ret_pf(ret);
@@ -391,6 +393,8 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 	spin_unlock(&shadow->mmu_lock);
 	shadow_hook(shadow, SHADOW_HOOK_FAULT_AFTER_LOCK);
 	zap_batch_flush(shadow, &batch);
+	if (unlikely(vcpu->late.pending))
+		sync_apart(shadow, &vcpu->late);
 	return ret;
 }
 

@@ -67,7 +67,9 @@ static int set_accessed_dirty(struct shadow *shadow, struct guest_walk *walk, in
 	if (new == old || (slot->flags & MEMSLOT_READONLY))
 		return 0;
 	hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
-	ret = mm_cmpxchg64(shadow->mm, hva, &old, new);
+	ret = walk_cache_cmpxchg(walk, level, old, new);
+	if (ret == -EAGAIN)
+		ret = mm_cmpxchg64(shadow->mm, hva, &old, new);
 	if (!ret) {
 		walk->gpte[level] = new;
 		mark_page_dirty_in_slot(shadow, NULL, slot, walk->table_gfn[level]);
@@ -87,14 +89,27 @@ static void read_leaf(const struct guest_cpu *cpu, struct guest_walk *walk, int 
 	walk->pcid = guest_pcid(cpu);
 }
 
-/* Who only looks brings no page in: -EAGAIN where that would be needed. */
-static int read_gpte(struct shadow *shadow, hva_t hva, bool look, struct guest_walk *walk,
-		     uint64_t *gpte)
+/* Into walk->gpte[]. Who only looks brings no page in: -EAGAIN where that would be needed. */
+static int read_gpte(struct shadow *shadow, bool look, struct guest_walk *walk, int level)
 {
-	if (!look)
-		return mm_error(walk, hva, mm_read(shadow->mm, hva, gpte, sizeof(*gpte)));
-	walk->bad_hva = mm_read64_atomic(shadow->mm, hva, gpte) ? hva : INVALID_HVA;
-	return walk->bad_hva == INVALID_HVA ? 0 : -EAGAIN;
+	const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
+	uint64_t *gpte = &walk->gpte[level];
+	hva_t hva;
+	int ret;
+
+	if (!slot)
+		return -EFAULT; /* a table where no memory is: reads as not present */
+	if (slot->flags & MEMSLOT_INVALID)
+		return -EAGAIN; /* or so it will be, unless the slot is only moved */
+	hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
+	if (look) {
+		walk->bad_hva = mm_read64_atomic(shadow->mm, hva, gpte) ? hva : INVALID_HVA;
+		return walk->bad_hva == INVALID_HVA ? 0 : -EAGAIN;
+	}
+	ret = mm_error(walk, hva, mm_read(shadow->mm, hva, gpte, sizeof(*gpte)));
+	if (!ret)
+		walk_cache_missed(walk, level);
+	return ret;
 }
 
 /* Read the entries from the root to the leaf: is there a translation? 0; -EFAULT with *error_code:
@@ -103,25 +118,18 @@ static int read_gptes(struct shadow *shadow, const struct guest_cpu *cpu, bool l
 		      struct guest_walk *walk, uint32_t *error_code)
 {
 	unsigned int left = ACC_ALL;
+	int cached;
 
 	walk->levels = cpu->cr4 & GUEST_CR4_LA57 ? 5 : 4;
 	walk->reached = walk->levels + 1;
 	walk->table_gfn[walk->levels] = guest_root_gfn(cpu);
+	cached = walk_cache_read(walk, walk->gpte);
 	for (int level = walk->levels;; level--) {
-		const struct memslot *slot = gpa_to_memslot(shadow, gpte_gpa(walk, level));
-		uint64_t gpte;
-		hva_t hva;
-		int ret;
+		int ret = level < cached ? read_gpte(shadow, look, walk, level) : 0;
+		uint64_t gpte = walk->gpte[level];
 
-		if (!slot)
-			return -EFAULT; /* a table where no memory is: reads as not present */
-		if (slot->flags & MEMSLOT_INVALID)
-			return -EAGAIN; /* or so it will be, unless the slot is only moved */
-		hva = memslot_gpa_hva(slot, gpte_gpa(walk, level));
-		ret = read_gpte(shadow, hva, look, walk, &gpte);
 		if (ret)
 			return ret;
-		walk->gpte[level] = gpte;
 		walk->reached = level;
 		if (!(gpte & GPTE_PRESENT))
 			return -EFAULT;
@@ -184,8 +192,8 @@ static int walk_once(struct shadow *shadow, const struct guest_cpu *cpu, uint32_
 	return 0;
 }
 
-int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
-	       struct guest_walk *walk, uint32_t *error_code)
+static int do_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
+		   struct guest_walk *walk, uint32_t *error_code)
 {
 	walk->gva = gva;
 	walk->bad_hva = INVALID_HVA;
@@ -202,11 +210,26 @@ int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, ui
 	return -EAGAIN;
 }
 
+int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
+	       struct guest_walk *walk, uint32_t *error_code)
+{
+	walk->cache = NULL;
+	return do_walk(shadow, cpu, gva, access, walk, error_code);
+}
+
+int guest_walk_vcpu(struct shadow *shadow, struct shadow_vcpu *vcpu, gva_t gva, uint32_t access,
+		    struct guest_walk *walk, uint32_t *error_code)
+{
+	walk->cache = &vcpu->walk_cache;
+	return do_walk(shadow, &vcpu->cpu, gva, access, walk, error_code);
+}
+
 int guest_walk_look(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva,
 		    struct guest_walk *walk, uint32_t *error_code)
 {
 	int ret;
 
+	walk->cache = NULL;
 	walk->gva = gva;
 	walk->bad_hva = INVALID_HVA;
 	walk->level = 0;
@@ -224,6 +247,14 @@ int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct
 	return walk->level ? check_rights(cpu, access, walk, error_code) : -EFAULT;
 }
 
+static bool reread_gpte(struct shadow *shadow, const struct guest_walk *walk, int level,
+			uint64_t *gpte)
+{
+	hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
+
+	return hva != INVALID_HVA && !mm_read64_atomic(shadow->mm, hva, gpte);
+}
+
 /*
  * The host may have moved a table's page, or the guest edited an entry, since the walk (K-13). A
  * and D bits set meanwhile change nothing that a shadow entry depends on, except a D bit that was
@@ -231,12 +262,14 @@ int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct
  */
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 {
+	uint64_t gptes[TABLE_LEVELS + 1];
+	int cached = walk_cache_read(walk, gptes);
+
 	lockdep_assert_held(&shadow->mmu_lock);
 	for (int level = walk->levels; level >= walk->level; level--) {
-		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
-		uint64_t gpte;
+		uint64_t gpte = gptes[level];
 
-		if (hva == INVALID_HVA || mm_read64_atomic(shadow->mm, hva, &gpte))
+		if (level < cached && !reread_gpte(shadow, walk, level, &gpte))
 			return false;
 		if ((gpte | GPTE_ACCESSED | GPTE_DIRTY) !=
 		    (walk->gpte[level] | GPTE_ACCESSED | GPTE_DIRTY))

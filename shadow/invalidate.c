@@ -147,7 +147,9 @@ static int shadow_invalidate_range_start(struct mmu_notifier *subscription,
 
 	atomic64_inc(&shadow->stats.invalidations);
 	id = srcu_read_lock(&shadow->slots_srcu);
-	mn_invalidate_begin(shadow);
+	mn_invalidate_begin(shadow, range->start, range->end);
+	shadow_hook(shadow, SHADOW_HOOK_INVALIDATE_COUNTED);
+	gfn_to_pfn_cache_invalidate_start(shadow, range->start, range->end);
 	/* Is it any business of ours? The same answer as at the end (memslot_gate.c). */
 	slots = shadow_memslots(shadow);
 	first = memslots_next(slots, 0, range->start, range->end);
@@ -183,7 +185,7 @@ static void shadow_invalidate_range_end(struct mmu_notifier *subscription,
 
 	if (memslots_next(slots, 0, range->start, range->end) < slots->nr)
 		window_close(shadow);
-	mn_invalidate_end(shadow);
+	mn_invalidate_end(shadow, range->start, range->end);
 	srcu_read_unlock(&shadow->slots_srcu, id);
 }
 

@@ -30,14 +30,15 @@
 
 #include "notifier/sync/lockdep.h"
 
-void mn_invalidate_begin(struct shadow *shadow)
+void mn_invalidate_begin(struct shadow *shadow, hva_t start, hva_t end)
 {
 	spin_lock(&shadow->mn_invalidate_lock);
+	open_ranges_add(&shadow->mn_open, start, end);
 	WRITE_ONCE(shadow->mn_active_invalidate_count, shadow->mn_active_invalidate_count + 1);
 	spin_unlock(&shadow->mn_invalidate_lock);
 }
 
-void mn_invalidate_end(struct shadow *shadow)
+void mn_invalidate_end(struct shadow *shadow, hva_t start, hva_t end)
 {
 	bool last = false;
 
@@ -46,12 +47,23 @@ void mn_invalidate_end(struct shadow *shadow)
 		unsigned long nr = shadow->mn_active_invalidate_count;
 
 		ASSERT(nr, "each end has its start");
+		open_ranges_remove(&shadow->mn_open, start, end);
 		WRITE_ONCE(shadow->mn_active_invalidate_count, nr - 1);
 		last = nr == 1;
 	}
 	spin_unlock(&shadow->mn_invalidate_lock);
 	if (last)
 		wake_up_all(&shadow->mn_wait);
+}
+
+bool mn_invalidation_open(struct shadow *shadow, hva_t hva)
+{
+	bool open;
+
+	spin_lock(&shadow->mn_invalidate_lock);
+	open = open_ranges_cover(&shadow->mn_open, hva);
+	spin_unlock(&shadow->mn_invalidate_lock);
+	return open;
 }
 
 static bool gate_open(struct shadow *shadow)

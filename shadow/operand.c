@@ -6,9 +6,22 @@
  *   1. Whatever can go wrong does so before anything has been done: of an operand in two pages both
  *	are looked up before the guest sees a bit of either set, and both frames are pinned before a
  *	byte of either changes. After shadow_operand_get() nothing fails.
- *   2. What the guest or the host does to tables, slots and mappings between get and put comes too
- *	late, as for an access that a CPU has begun: it goes to the frames that were pinned, which
- *	are neither moved nor reused meanwhile (notifier/mm_access.c has that ladder).
+ *   2. What the guest or the host does to tables and mappings between get and put comes too late,
+ *as for an access that a CPU has begun: it goes to the frames that were pinned, which are neither
+ *	moved nor reused meanwhile (notifier/mm_access.c has that ladder). A change of the slots
+ *	waits: from get to put is a section of slots_srcu. A CPU's access is over once its
+ *	translation is shot down, and nothing could shoot down ours:
+ *
+ *	  operand of a store                    delete of the slot
+ *	  ------------------                    ------------------
+ *	  get: the slot is there, its frame is
+ *	    pinned
+ *	                                        publishes the set without it; waits for the section
+ *	  stores; put
+ *	                                        returns: the host may use its memory for something
+ *	                                          else, and no store of the guest's comes any more
+ *
+ *	Replayed by tests/unit/test_memslot_races.c (operand_*).
  *   3. The host's accesses are as atomic as a CPU's: a change within eight aligned bytes is one
  *	compare-and-exchange of all eight. Whoever writes next to it, or in the same bytes, a vCPU
  *or a device, loses nothing.
@@ -36,7 +49,7 @@ static void split(struct shadow_operand *operand, gva_t gva, unsigned int len)
 }
 
 /* Walk for each page: only to look, or for good. */
-static int walk_parts(struct shadow *shadow, const struct shadow_vcpu *vcpu,
+static int walk_parts(struct shadow *shadow, struct shadow_vcpu *vcpu,
 		      struct shadow_operand *operand, uint32_t access, struct shadow_fault *fault)
 {
 	gva_t gva = operand->gva;
@@ -48,7 +61,7 @@ static int walk_parts(struct shadow *shadow, const struct shadow_vcpu *vcpu,
 		fault->gva = gva;
 		if (gva_reserved(vcpu->root, gva))
 			return -EACCES;
-		ret = guest_walk(shadow, &vcpu->cpu, gva, access, &walk, &fault->error_code);
+		ret = guest_walk_vcpu(shadow, vcpu, gva, access, &walk, &fault->error_code);
 		fault->hva = walk.bad_hva;
 		if (ret)
 			return ret;
@@ -108,8 +121,8 @@ static int pin_parts(struct shadow *shadow, struct shadow_operand *operand,
 int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsigned int len,
 		       uint32_t access, struct shadow_operand *operand, struct shadow_fault *fault)
 {
-	const struct shadow_vcpu *cpu = &shadow->vcpu[vcpu];
-	int id, ret = -ENXIO;
+	struct shadow_vcpu *cpu = &shadow->vcpu[vcpu];
+	int ret = -ENXIO;
 
 	ASSERT(len && len <= SHADOW_OPERAND_MAX, "an operand of %u bytes", len);
 	operand->gva = gva;
@@ -118,7 +131,7 @@ int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsi
 	split(operand, gva, len);
 	*fault = (struct shadow_fault){.gva = gva, .hva = INVALID_HVA};
 
-	id = srcu_read_lock(&shadow->slots_srcu);
+	operand->section = srcu_read_lock(&shadow->slots_srcu);
 	/* Looked at inside the section: see shadow_release(). */
 	if (READ_ONCE(shadow->dead))
 		goto unlock;
@@ -131,7 +144,8 @@ int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsi
 	if (!ret)
 		ret = pin_parts(shadow, operand, fault);
 unlock:
-	srcu_read_unlock(&shadow->slots_srcu, id);
+	if (ret)
+		srcu_read_unlock(&shadow->slots_srcu, operand->section);
 	return ret;
 }
 
@@ -154,6 +168,7 @@ void shadow_operand_put(struct shadow *shadow, struct shadow_operand *operand)
 	for (unsigned int i = 0; operand->written && i < operand->nr_parts; i++)
 		shadow_gpte_written(shadow, operand->part[i].gpa, operand->part[i].len);
 	unpin_parts(shadow, operand, operand->nr_parts);
+	srcu_read_unlock(&shadow->slots_srcu, operand->section);
 }
 
 static char *part_contents(struct shadow *shadow, const struct shadow_operand *operand,

@@ -59,6 +59,7 @@ void shadow_path_used(struct shadow *shadow, struct shadow_page *const path[], i
 	const struct list_head *at = shadow->pages.next;
 	int level = levels;
 
+	lockdep_assert_held(&shadow->mmu_lock);
 	/* Most faults follow one that took the same path: then it is in front already. */
 	for (; level >= lowest && at == &path[level]->link; level--)
 		at = at->next;

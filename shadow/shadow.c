@@ -29,6 +29,8 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	mutex_init(&shadow->slots_lock);
 	spin_lock_init(&shadow->mn_invalidate_lock);
 	init_waitqueue_head(&shadow->mn_wait);
+	spin_lock_init(&shadow->gpc_lock);
+	INIT_LIST_HEAD(&shadow->gpc_list);
 	spin_lock_init(&shadow->mmu_lock);
 	spin_lock_init(&shadow->batch_lock);
 	init_waitqueue_head(&shadow->batch_wait);
@@ -41,6 +43,7 @@ int shadow_create(struct shadow **shadowp, struct mm_struct *mm, struct machine 
 	}
 
 	for (unsigned int i = 0; i < nr_vcpus; i++) {
+		walk_cache_init(&shadow->vcpu[i].walk_cache, shadow);
 		shadow->vcpu[i].cpu = (struct guest_cpu){
 			.cr0 = GUEST_CR0_PG | GUEST_CR0_WP,
 			.cr4 = GUEST_CR4_PAE | (machine->levels == 5 ? GUEST_CR4_LA57 : 0),
@@ -91,8 +94,10 @@ void shadow_destroy(struct shadow *shadow)
 	ASSERT(list_empty(&shadow->pages), "every shadow page hung below a root");
 	ASSERT(shadow->mn_active_invalidate_count || !shadow->invalidate_in_progress,
 	       "windows are counted");
-	for (unsigned int i = 0; i < shadow->nr_vcpus; i++)
+	for (unsigned int i = 0; i < shadow->nr_vcpus; i++) {
+		walk_cache_destroy(&shadow->vcpu[i].walk_cache);
 		cache_destroy(shadow, &shadow->vcpu[i].cache);
+	}
 	cleanup_srcu_struct(&shadow->slots_srcu);
 	memslots_destroy(shadow);
 	dirty_rings_destroy(shadow);

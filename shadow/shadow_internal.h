@@ -25,7 +25,10 @@
 #include "notifier/sync/lock.h"
 #include "notifier/sync/wait.h"
 #include "shadow/gfn_set.h"
+#include "shadow/open_ranges.h"
+#include "shadow/pfn_cache.h"
 #include "shadow/spte.h"
+#include "shadow/walk_cache.h"
 
 /* --- rmap.c: which entries name a thing ---------------------------------------------------------
  */
@@ -135,8 +138,10 @@ bool memslots_sound(const struct memslots *slots);
  */
 void memslots_swap(struct shadow *shadow, struct memslots *slots);
 /* The published set stays what it is from begin to end, until the mm is dead. */
-void mn_invalidate_begin(struct shadow *shadow);
-void mn_invalidate_end(struct shadow *shadow);
+void mn_invalidate_begin(struct shadow *shadow, hva_t start, hva_t end);
+void mn_invalidate_end(struct shadow *shadow, hva_t start, hva_t end);
+/* Is one of @hva between the two? */
+bool mn_invalidation_open(struct shadow *shadow, hva_t hva);
 /* No reader is left, and no callback comes any more. */
 void memslots_destroy(struct shadow *shadow);
 
@@ -399,9 +404,19 @@ bool leaf_pause_write(spte_t *sptep);
 void sync_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch *batch);
 /* As INVLPG has it. One leaf or table goes at most; the batch has room. */
 void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct zap_batch *batch);
-/* @child is to be linked, and exists: nothing below it is older than this. False: the batch is full
- * before that is so. */
-bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_batch *batch);
+/* A table that exists, and is too much to be linked at once; its vCPU's thread. */
+struct late_link {
+	bool pending;
+	unsigned int nr_failed; /* in a row */
+	gfn_t gfn;
+	struct shadow_role role;
+};
+/* @child is to be linked, and exists: nothing below it is older than this. False: it is too much,
+ * or the batch is full: @late is pending. */
+bool sync_child(struct shadow *shadow, struct shadow_page *child, struct late_link *late,
+		struct zap_batch *batch);
+/* No lock held, in a section of slots_srcu: do most of it for @late, which is pending no more. */
+void sync_apart(struct shadow *shadow, struct late_link *late);
 /* The leaf @index of @sp, which is present, is compared; the batch has room. True: it was not in
  * step. */
 bool sync_leaf(struct shadow *shadow, struct shadow_page *sp, unsigned int index,
@@ -413,6 +428,8 @@ unsigned int gpte_gives(struct shadow *shadow, const struct shadow_page *sp, uns
 /* Is @child, to which the entry @index of @sp links, still what the guest's entry says? */
 bool link_in_step(struct shadow *shadow, const struct shadow_page *sp, unsigned int index,
 		  const struct shadow_page *child);
+
+struct shadow_vcpu;
 
 /* --- guest_walk.c -------------------------------------------------------------------------------
  */
@@ -433,6 +450,7 @@ struct guest_walk {
 	bool global;
 	bool dirty;    /* the leaf's D bit is set: it may be mapped writable */
 	hva_t bad_hva; /* of the entry that the mm did not let us read or write: with -ENXIO */
+	struct walk_cache *cache; /* of the vCPU that walks; or NULL */
 };
 
 /* Beside the PFERR bits of an access: only find out how the walk ends, and set no bit. */
@@ -445,6 +463,9 @@ struct guest_walk {
  */
 int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code);
+/* The same as @vcpu, on its thread: with its caches. */
+int guest_walk_vcpu(struct shadow *shadow, struct shadow_vcpu *vcpu, gva_t gva, uint32_t access,
+		    struct guest_walk *walk, uint32_t *error_code);
 /*
  * The same without a trace, for who only wants to know: no bit is set, no page brought in, and
  * nobody asks for rights. Of an address that is canonical. 0; -EFAULT: no page, and walk->level is
@@ -527,6 +548,8 @@ struct shadow_vcpu {
 	struct shadow_cache cache;
 	unsigned long walk;	 /* odd: its thread walks tables without mmu_lock (fast_fault.c) */
 	struct dirty_ring *ring; /* NULL: there are none (dirty_ring.c) */
+	struct late_link late;
+	struct walk_cache walk_cache; /* of the guest's tables that it walks */
 };
 
 #define ANY_PCID (~0u)
@@ -620,6 +643,8 @@ enum shadow_hook_point {
 	SHADOW_HOOK_DIRTY_TAKEN, /* dirty_log.c: marks taken, nothing protected yet; nothing may
 				    sleep */
 	SHADOW_HOOK_DIRTY_BREAK, /* ... and dirty_ring.c: a piece is shot down, mmu_lock dropped */
+	SHADOW_HOOK_INVALIDATE_COUNTED, /* invalidate.c: open, and nothing else done yet */
+	SHADOW_HOOK_CACHE_BEFORE_VALID, /* pfn_cache.c: a frame in hand, the cache not yet good */
 	NR_SHADOW_HOOKS,
 };
 
@@ -645,6 +670,10 @@ struct shadow {
 	spinlock_t mn_invalidate_lock;
 	unsigned long mn_active_invalidate_count; /* stored under mn_invalidate_lock */
 	wait_queue_head_t mn_wait;		  /* one waiter: it has slots_lock */
+	struct open_ranges mn_open;		  /* mn_invalidate_lock */
+
+	spinlock_t gpc_lock; /* the list of caches that are active */
+	struct list_head gpc_list;
 
 	spinlock_t mmu_lock;
 	/* Under mmu_lock; seq and in_progress are also peeked at without it, as a hint (fault.c).

@@ -43,10 +43,14 @@
  *
  * A table may come below a root after the root was synced, when a fault links one that exists: what
  * is unsync of that, and below it, is compared first, since the vCPU's flush was for all addresses.
- * No mark goes then.
+ * No mark goes then. All of it is compared in the section of mmu_lock that links it: what was
+ * compared in an earlier one may be stale by now, for another vCPU on the same root, which has
+ * flushed in between, and did not find the table below its root. So that the section is not as long
+ * as there are tables, the fault gives up when there are more than TABLES_IN_A_ROW, syncs them
+ * where they are, with breaks and marks as for a root, and begins anew: then they are in step, but
+ * for those that have been stored to since. Should these be too many as well, and again, twice as
+ * many are compared in a row each time, so that the fault comes to an end.
  */
-#include <limits.h>
-
 #include "shadow/gpte.h"
 #include "shadow/shadow_internal.h"
 
@@ -171,6 +175,7 @@ void sync_gva(struct shadow *shadow, struct shadow_page *root, gva_t gva, struct
 
 /* Compared without a break: then others may have mmu_lock. */
 #define TABLES_IN_A_ROW 16
+#define MAX_DOUBLED	20 /* more tables than there are frames */
 
 enum sync_part {
 	SYNC_PROTECT, /* links are compared; what is unsync is write-protected */
@@ -305,17 +310,54 @@ void sync_root(struct shadow *shadow, struct shadow_page *root, struct zap_batch
 	sync_part(&sync, root, SYNC_COMPARE);
 }
 
-bool sync_child(struct shadow *shadow, struct shadow_page *child, struct zap_batch *batch)
+bool sync_child(struct shadow *shadow, struct shadow_page *child, struct late_link *late,
+		struct zap_batch *batch)
 {
 	struct sync sync = {
 		.shadow = shadow,
 		.batch = batch,
 		.part = SYNC_COMPARE,
 		.pass = ++shadow->sync_pass,
-		/* No break: the fault has no lock to drop, and would begin anew. */
-		.in_a_row = UINT_MAX,
+		.in_a_row = TABLES_IN_A_ROW << late->nr_failed,
 	};
 
 	lockdep_assert_held(&shadow->mmu_lock);
-	return child->role.direct || sync_table(&sync, child);
+	if (child->role.direct || sync_table(&sync, child)) {
+		late->nr_failed = 0;
+		return true;
+	}
+	late->gfn = child->gfn;
+	late->role = child->role;
+	late->pending = true;
+	if (late->nr_failed < MAX_DOUBLED)
+		late->nr_failed++;
+	return false;
+}
+
+void sync_apart(struct shadow *shadow, struct late_link *late)
+{
+	struct zap_batch batch;
+	struct sync sync = {
+		.shadow = shadow,
+		.batch = &batch,
+		.in_a_row = TABLES_IN_A_ROW,
+	};
+
+	late->pending = false;
+	zap_batch_init(&batch);
+	spin_lock(&shadow->mmu_lock);
+	sync.id = ++shadow->sync_pass;
+	for (sync.part = SYNC_PROTECT; sync.part <= SYNC_COMPARE; sync.part++) {
+		struct shadow_page *sp;
+
+		sync.pass = ++shadow->sync_pass;
+		/* Nobody keeps it: it may go, and another come, whenever mmu_lock is dropped. */
+		while ((sp = shadow_page_find(shadow, late->gfn, late->role)) &&
+		       !sync_table(&sync, sp))
+			flush_and_go_on(&sync);
+		flush_and_go_on(&sync);
+	}
+	zap_batch_close(shadow, &batch);
+	spin_unlock(&shadow->mmu_lock);
+	zap_batch_flush(shadow, &batch);
 }

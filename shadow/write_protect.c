@@ -3,7 +3,8 @@
  * Stores to the guest's page tables (K-10, K-11, K-43): which of them we are told of.
  *
  * A gfn is a *table* while a shadow page that is not direct has it. Such a page is in step or
- * unsync, and no leaf that maps its gfn is writable while it is in step:
+ * unsync, and no leaf that maps its gfn is writable while it is in step (leaves of another gfn that
+ * shows the same memory may be, as in Linux: docs/mmu.md has what the guest sees then):
  *
  *   level > 1  in step from the beginning. A store faults, as RET_PF_WRITE_PROTECTED; whoever
  *		carries it out says so here (shadow_gpte_written), and what was linked at that entry

@@ -47,6 +47,7 @@ bool zap_rmap(struct shadow *shadow, struct rmap_head *head, struct zap_batch *b
 {
 	spte_t *sptep;
 
+	lockdep_assert_held(&shadow->mmu_lock);
 	/* The first again and again: it is found, and removed, without a search. */
 	while ((sptep = rmap_first(head))) {
 		struct shadow_page *sp = sptep_to_sp(shadow, sptep);

@@ -44,6 +44,56 @@ TEST(fault, fixed_then_spurious)
 	guest_mem_destroy(&g);
 }
 
+/*
+ * R-12, CVE-2026-23401: the host rewrites a shadowed entry of the guest's, with no word, from a
+ * page of a slot to where no memory is. There is no leaf for what is no memory, so the fault that
+ * finds out makes nothing; the one that finds a page there again must take the old leaf out of the
+ * rmap of its page first. If it does not, the slot goes and its rmap with it, and names an entry
+ * that maps a page of another: without any audit, that ends in a BUG or in freed memory.
+ */
+TEST(fault, becomes_a_device_behind_our_back)
+{
+	const gva_t gva = 0x10000000;
+	const hva_t hva = 0x6000000000;
+	const struct memslot_region gone = {.id = 1};
+	const uint64_t nowhere = 0x7000000000, word = 17;
+	struct guest_mem g;
+	gpa_t pte;
+
+	for (enum shadow_zap_policy policy = SHADOW_ZAP_ALL; policy <= SHADOW_ZAP_SLOT; policy++) {
+		guest_mem_create(&g, &config);
+		shadow_set_audit(g.shadow, SHADOW_AUDIT_OFF);
+		shadow_set_zap_policy(g.shadow, policy);
+		expect_eq(mm_mmap(g.mm, hva, PAGE_SIZE, MM_PROT_READ | MM_PROT_WRITE, NULL, 0), 0);
+		expect_eq(mm_write(g.mm, hva, &word, sizeof(word)), 0);
+		expect_eq(shadow_create_memslot(g.shadow, 1, 0x1000, 1, hva), 0);
+		guest_write(&g, PAGE, 3);
+		guest_map(&g, g.cr3, gva, 0x1000UL << PAGE_SHIFT, GUEST_PTE_RW);
+		pte = guest_pte_gpa(&g, g.cr3, gva, 1);
+		expect_eq(guest_load(&g, 0, gva), word);
+
+		guest_write(&g, pte, nowhere | GUEST_PTE_RW);
+		expect_eq(guest_try(&g, 0, MODEL_STORE, gva, NULL), RET_PF_EMULATE);
+		guest_write(&g, pte, PAGE | GUEST_PTE_RW);
+		guest_store(&g, 0, gva, 4);
+		expect_eq(guest_read(&g, PAGE), 4);
+
+		expect_eq(mm_migrate_range(g.mm, hva, PAGE_SIZE), 1);
+		expect_eq(guest_load(&g, 0, gva), 4);
+		expect_eq(shadow_set_memslot(g.shadow, &gone), 0);
+		expect_eq(guest_load(&g, 0, gva), 4);
+		expect_eq(mm_migrate_range(g.mm, guest_hva(PAGE), PAGE_SIZE), 1);
+		expect_eq(guest_load(&g, 0, gva), 4);
+
+		/* And what the guest flushes is a device, at once. */
+		guest_write(&g, pte, nowhere | GUEST_PTE_RW | GUEST_PTE_A | GUEST_PTE_D);
+		shadow_invlpg(g.shadow, 0, gva);
+		expect_eq(guest_try(&g, 0, MODEL_LOAD, gva, NULL), RET_PF_EMULATE);
+		expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+		destroy(&g);
+	}
+}
+
 /* One fault for each page, and none afterwards. */
 TEST(fault, counts_are_exact)
 {

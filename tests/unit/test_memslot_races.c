@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include "notifier/sync/thread.h"
+#include "tests/support/asleep.h"
 #include "tests/support/memslot_fixture.h"
 #include "tests/support/park.h"
 
@@ -176,6 +178,74 @@ TEST(memslot_races, invalid_slot)
 		expect_eq(delete_slot(&g, SLOT), 0);
 		memslot_fixture_done(&g);
 	}
+}
+
+/* ---- a store that is carried out ---- */
+
+struct change {
+	struct guest_mem *g;
+	unsigned int flags;
+	bool gone;
+	atomic_t tid, over;
+	int ret;
+};
+
+static void run_change(void *arg)
+{
+	struct change *c = arg;
+
+	atomic_set_release(&c->tid, gettid());
+	c->ret = c->gone ? delete_slot(c->g, SLOT)
+			 : set_slot(c->g, SLOT, SLOT_GFN, SLOT_PAGES, SLOT_HVA, c->flags);
+	atomic_set_release(&c->over, 1);
+}
+
+/* Between its get and its put the slot is changed: that has not returned before the store is done,
+ * and so none comes after it. */
+static void store_meets(struct change change, enum shadow_zap_policy policy)
+{
+	struct shadow_operand operand;
+	struct shadow_fault fault;
+	struct kthread changer;
+	struct guest_mem g;
+	uint64_t word = 0;
+
+	memslot_fixture(&g, &config);
+	expect_eq(place(&g, SLOT_GFN), 0);
+	shadow_set_zap_policy(g.shadow, policy);
+	change.g = &g;
+	expect_eq(shadow_operand_get(g.shadow, 0, slot_gva(SLOT_GFN), 8, PFERR_WRITE, &operand,
+				     &fault),
+		  0);
+	expect_eq(kthread_run(&changer, "changer", run_change, &change), 0);
+	while (!atomic_read_acquire(&change.tid))
+		sched_yield();
+	while (!is_asleep(atomic_read(&change.tid)) && !atomic_read_acquire(&change.over))
+		sched_yield();
+	expect(!atomic_read_acquire(&change.over));
+	shadow_operand_write(g.shadow, &operand, 4711);
+	expect(!atomic_read_acquire(&change.over));
+	shadow_operand_put(g.shadow, &operand);
+	kthread_join(&changer);
+	expect_eq(change.ret, 0);
+	expect_eq(mm_read(g.mm, SLOT_HVA, &word, sizeof(word)), 0);
+	expect_eq(word, 4711);
+	expect_eq(shadow_operand_get(g.shadow, 0, slot_gva(SLOT_GFN), 8, PFERR_WRITE, &operand,
+				     &fault),
+		  -ENXIO);
+	memslot_fixture_done(&g);
+}
+
+TEST(memslot_races, operand_meets_a_delete)
+{
+	enum shadow_zap_policy policy;
+
+	for_each_policy(policy) store_meets((struct change){.gone = true}, policy);
+}
+
+TEST(memslot_races, operand_meets_read_only)
+{
+	store_meets((struct change){.flags = MEMSLOT_READONLY}, SHADOW_ZAP_ALL);
 }
 
 /* ---- vCPUs that run ---- */

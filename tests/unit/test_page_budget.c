@@ -458,6 +458,55 @@ static void zap_unlocked(void *arg)
 	zap_page(g->shadow, g->shadow->vcpu[0].root, &batch);
 }
 
+static void zap_obsolete_unlocked(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	g->shadow->gen++;
+	zap_any_page(g->shadow, g->shadow->vcpu[0].root, &batch);
+}
+
+/* Of a page that nobody maps, so that there is nothing to clear. */
+static void zap_rmap_unlocked(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct rmap_head head = {0};
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	zap_rmap(g->shadow, &head, &batch);
+}
+
+static void drop_unlocked(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	drop_leaf(g->shadow, g->shadow->vcpu[0].root, 0, &batch);
+}
+
+/* It is in front already. */
+static void path_used_unlocked(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct shadow_page *path[2] = {NULL, list_first_entry(&g->shadow->pages, struct shadow_page,
+							      link)};
+
+	shadow_path_used(g->shadow, path, 1);
+}
+
+static void close_unlocked(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	zap_batch_close(g->shadow, &batch);
+}
+
 static void put_unlocked(void *arg)
 {
 	struct guest_mem *g = arg;
@@ -469,15 +518,31 @@ static void put_unlocked(void *arg)
 
 TEST(page_budget, each_step_asserts_the_lock)
 {
-	static void (*const steps[])(void *arg) = {recycle_unlocked, use_unlocked, forget_unlocked,
-						   ask_unlocked,     zap_unlocked, put_unlocked};
+	static const struct {
+		void (*fn)(void *arg);
+		const char *by; /* who notices */
+	} steps[] = {
+		{recycle_unlocked, "shadow_recycle_pages"},
+		{use_unlocked, "shadow_page_used"},
+		{path_used_unlocked, "shadow_path_used"},
+		{forget_unlocked, "root_cache_forget"},
+		{ask_unlocked, "root_in_use"},
+		{zap_unlocked, "zap_page"},
+		{zap_obsolete_unlocked, "zap_obsolete_page"},
+		{zap_rmap_unlocked, "zap_rmap"},
+		{drop_unlocked, "drop_leaf"},
+		{close_unlocked, "zap_batch_close"},
+		{put_unlocked, "root_put"},
+	};
 	struct guest_mem g;
 
 #ifndef CONFIG_LOCKDEP
 	skip("built without CONFIG_LOCKDEP");
 #endif
 	fixture(&g);
-	for (unsigned int i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
-		expect_bug(steps[i], &g, "mmu_lock");
+	for (unsigned int i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		expect_bug(steps[i].fn, &g, "mmu_lock");
+		expect_bug(steps[i].fn, &g, steps[i].by);
+	}
 	destroy(&g);
 }

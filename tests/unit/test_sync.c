@@ -445,6 +445,149 @@ TEST(sync, linked_after_the_flush)
 		link_after_the_flush(level);
 }
 
+#define TABLES 40 /* of leaves, with a page each */
+
+static gva_t table_gva(unsigned int i)
+{
+	return GVA + i * MIB2;
+}
+
+/* The tables are below the root of CPU 1, out of step, and stale; CPU 0 has flushed before it comes
+ * to them. */
+struct late_scene {
+	struct guest_mem g;
+	uint64_t other, seen, longest;
+	unsigned int breaks, stores;
+};
+
+static void edit_tables(struct late_scene *s, gpa_t page)
+{
+	for (unsigned int i = 0; i < TABLES; i++)
+		set_leaf(&s->g, table_gva(i), page | LEAF);
+}
+
+static void late_scene_init(struct late_scene *s)
+{
+	struct guest_mem *g = &s->g;
+
+	*s = (struct late_scene){0};
+	fixture(g);
+	for (unsigned int i = 1; i < TABLES; i++)
+		guest_map(g, g->cr3, table_gva(i), P1, LEAF);
+	s->other = guest_new_table(g);
+	guest_write(g, guest_pte_gpa(g, s->other, GVA, 4),
+		    guest_read(g, guest_pte_gpa(g, g->cr3, GVA, 4)));
+	expect_eq(shadow_load_cr3(g->shadow, 1, s->other), 0);
+	for (unsigned int i = 0; i < TABLES; i++)
+		expect_eq(guest_load(g, 1, table_gva(i)), 1);
+	edit_tables(s, P2);
+	reload(g, 0);
+}
+
+static void note_tables(struct late_scene *s)
+{
+	uint64_t synced = stats_of(&s->g).synced;
+
+	if (synced - s->seen > s->longest)
+		s->longest = synced - s->seen;
+	s->seen = synced;
+}
+
+/* mmu_lock was dropped. */
+static void at_break(void *arg)
+{
+	struct late_scene *s = arg;
+
+	s->breaks++;
+	note_tables(s);
+	if (s->stores) {
+		s->stores--;
+		edit_tables(s, s->stores % 2 ? P1 : P2);
+	}
+}
+
+/* CPU 0 touches the page until it is there: how often does it fault? */
+static unsigned int link_tables(struct late_scene *s)
+{
+	struct shadow_fault fault;
+	unsigned int faults = 1;
+
+	s->seen = stats_of(&s->g).synced;
+	shadow_set_hook(s->g.shadow, SHADOW_HOOK_SYNC_BEFORE_COMPARE, at_break, s);
+	for (; guest_fault(&s->g, 0, table_gva(0), 0, &fault) == RET_PF_RETRY; faults++) {
+		note_tables(s);
+		expect(faults < 100);
+	}
+	note_tables(s);
+	shadow_set_hook(s->g.shadow, SHADOW_HOOK_SYNC_BEFORE_COMPARE, NULL, NULL);
+	return faults;
+}
+
+static void expect_pages(struct late_scene *s, unsigned int cpu, uint64_t value)
+{
+	for (unsigned int i = 0; i < TABLES; i++)
+		expect_eq(guest_load(&s->g, cpu, table_gva(i)), value);
+}
+
+/* There are more of them than are compared in one section of mmu_lock. */
+TEST(sync, many_tables_linked_after_the_flush)
+{
+	struct late_scene s;
+
+	late_scene_init(&s);
+	expect_eq(link_tables(&s), 2);
+	expect(s.longest <= 16);
+	expect_ge(s.breaks, TABLES / 16);
+	expect_pages(&s, 0, 2);
+	/* What is in step now is linked elsewhere at once. */
+	guest_write(&s.g, guest_pte_gpa(&s.g, s.g.cr3, GVA, 4), 0);
+	reload(&s.g, 0);
+	guest_write(&s.g, guest_pte_gpa(&s.g, s.g.cr3, GVA, 4),
+		    guest_read(&s.g, guest_pte_gpa(&s.g, s.other, GVA, 4)));
+	expect_eq(link_tables(&s), 1);
+	destroy(&s.g);
+}
+
+/* They are stored to all the time, and never come into step. The fault ends all the same. */
+TEST(sync, many_tables_that_are_stored_to)
+{
+	struct late_scene s;
+
+	late_scene_init(&s);
+	s.stores = 1000;
+	expect_eq(link_tables(&s), 3);
+	expect_ge(s.breaks, 2 * TABLES / 16);
+	expect_pages(&s, 0, s.stores % 2 ? 1 : 2);
+	destroy(&s.g);
+}
+
+/*
+ *   CPU 0                                   CPU 2, on the same root
+ *   -----                                   -----
+ *   comes to the tables: they are too many,
+ *     and are synced where they are
+ *                                           the guest edits an entry, CPU 2 loads CR3: the tables
+ *                                             are not below its root
+ *   comes to them again: links
+ *                                           touches the page: it must be the new one
+ */
+TEST(sync, flushed_by_another_before_the_link)
+{
+	struct shadow_fault fault;
+	struct late_scene s;
+
+	late_scene_init(&s);
+	expect_eq(shadow_load_cr3(s.g.shadow, 2, s.g.cr3), 0);
+	expect_eq(guest_fault(&s.g, 0, table_gva(0), 0, &fault), RET_PF_RETRY);
+	expect_pages(&s, 1, 2);
+	set_leaf(&s.g, table_gva(5), P1 | LEAF);
+	reload(&s.g, 2);
+	expect(guest_fault(&s.g, 0, table_gva(0), 0, &fault) <= RET_PF_SPURIOUS);
+	expect_eq(guest_load(&s.g, 2, table_gva(5)), 1);
+	expect_eq(guest_load(&s.g, 2, table_gva(6)), 2);
+	destroy(&s.g);
+}
+
 /* The same where more goes than a batch holds. */
 TEST(sync, many_leaves_linked_after_the_flush)
 {

@@ -470,3 +470,74 @@ TEST(write_protect, flooded_root_that_is_kept)
 	expect_eq(guest_load(&g, 0, GVA), 1);
 	destroy(&g);
 }
+
+/* ---- the same memory under two gfns ---- */
+
+#define ALIAS_GFN 0x100000UL
+
+/* A store goes by ALIAS_GFN, which is no table, to @level's entry for GVA, and does not fault. */
+static void store_by_alias(struct guest_mem *g, int level, uint64_t value)
+{
+	gpa_t pte = guest_pte_gpa(g, g->cr3, GVA, level);
+	gva_t at = WINDOW + (16 + level) * PAGE_SIZE;
+
+	guest_map(g, g->cr3, at, (ALIAS_GFN << PAGE_SHIFT) + (pte & PAGE_MASK), GUEST_PTE_RW);
+	guest_store(g, 0, at + (pte & ~PAGE_MASK), value);
+	expect_eq(guest_read(g, pte), value);
+	expect_eq(stats_of(g).write_protected, 0);
+}
+
+static void alias_fixture(struct guest_mem *g)
+{
+	fixture(g);
+	expect_eq(shadow_create_memslot(g->shadow, 1, ALIAS_GFN, g->nr_pages, GUEST_MEM_HVA), 0);
+	expect_eq(guest_load(g, 0, GVA), 1);
+	/* Twice: the table of leaves is in step, and protected. */
+	reload(g, 0);
+	reload(g, 0);
+	expect_eq(guest_load(g, 0, GVA), 1);
+}
+
+/* Links are looked at in each flush, protected or not. */
+TEST(write_protect, alias_of_a_table_above_the_leaves)
+{
+	for (int level = 2; level <= 4; level++) {
+		struct guest_mem g;
+
+		alias_fixture(&g);
+		store_by_alias(&g, level, 0);
+		reload(&g, 0);
+		expect_eq(guest_try(&g, 0, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
+		destroy(&g);
+	}
+}
+
+/*
+ * Of leaves a flush is not enough: until the address is invalidated the guest has the page before
+ * the edit, or the one after it. Never another: it is a leaf like others, and goes with its page.
+ */
+TEST(write_protect, alias_of_a_table_of_leaves)
+{
+	struct guest_mem g;
+	uint64_t value;
+
+	alias_fixture(&g);
+	store_by_alias(&g, 1, P2 | GUEST_PTE_RW | GUEST_PTE_A | GUEST_PTE_D);
+	reload(&g, 0);
+	value = guest_load(&g, 0, GVA);
+	expect(value == 1 || value == 2);
+	expect_eq(mm_migrate_range(g.mm, guest_hva(P1), PAGE_SIZE), 1);
+	value = guest_load(&g, 0, GVA);
+	expect(value == 1 || value == 2);
+	expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+	shadow_invlpg(g.shadow, 0, GVA);
+	expect_eq(guest_load(&g, 0, GVA), 2);
+
+	/* Who knows that it is a table can say so, and then a flush is enough. */
+	store_by_alias(&g, 1, P1 | GUEST_PTE_RW | GUEST_PTE_A | GUEST_PTE_D);
+	shadow_gpte_written(g.shadow, guest_pte_gpa(&g, g.cr3, GVA, 1), 8);
+	reload(&g, 0);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	expect_eq(shadow_audit_at(g.shadow, SHADOW_AUDIT_IN_SYNC, NULL, 0), 0);
+	destroy(&g);
+}

@@ -268,8 +268,9 @@ void shadow_unprotect_gpa(struct shadow *shadow, gpa_t gpa);
  * The memory operand, of up to eight bytes, of an instruction that the caller carries out for
  * @vcpu. First it is walked for @access (PFERR_WRITE, or 0 to read) and its frames are pinned:
  * whatever goes wrong does so here, when nothing has been done. Then it is read and written, as
- * often as need be; then it is put, soon, for the host cannot move what is pinned. With the put the
- * shadow MMU knows of the guest's tables in it, as by shadow_gpte_written().
+ * often as need be; then it is put, soon and on the same thread, for the host cannot move what is
+ * pinned, and a change of the slots waits (so no slot is changed in between by who has it). With
+ * the put the shadow MMU knows of the guest's tables in it, as by shadow_gpte_written().
  *
  * shadow_operand_get: 0, or as shadow_read_gva says it, all in @fault (of -ENXIO also the gpa);
  * or -EACCES: the machine's own part of the address space.
@@ -280,6 +281,7 @@ struct shadow_operand {
 	gva_t gva;
 	unsigned int len;
 	bool write, written;
+	int section;	       /* of the slots: they stay as they are */
 	unsigned int nr_parts; /* the pages that it lies in */
 	struct {
 		gpa_t gpa;

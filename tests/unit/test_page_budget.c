@@ -522,7 +522,7 @@ static void path_used_unlocked(void *arg)
 	struct shadow_page *path[2] = {NULL, list_first_entry(&g->shadow->pages, struct shadow_page,
 							      link)};
 
-	shadow_path_used(g->shadow, path, 1);
+	shadow_path_used(g->shadow, path, 1, 1);
 }
 
 static void close_unlocked(void *arg)

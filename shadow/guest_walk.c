@@ -223,14 +223,17 @@ int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct
 
 /*
  * The host may have moved a table's page, or the guest edited an entry, since the walk (K-13). A
- * and D bits set meanwhile change nothing that a shadow entry depends on, except a D bit that was
- * cleared: then the entry must not be writable.
+ * and D bits set meanwhile change nothing that a shadow entry depends on. One that was cleared
+ * does: without D the entry must not be writable, and without A there must be none, so that the
+ * next walk comes to set it. For another CPU may have flushed meanwhile, and its next access must
+ * walk.
  */
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
 	for (int level = walk->levels; level >= walk->level; level--) {
 		hva_t hva = gpa_to_hva(shadow, gpte_gpa(walk, level));
+		uint64_t may_not_go = GPTE_ACCESSED | (level == walk->level ? GPTE_DIRTY : 0);
 		uint64_t gpte;
 
 		if (hva == INVALID_HVA || mm_read64_atomic(shadow->mm, hva, &gpte))
@@ -238,8 +241,7 @@ bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk)
 		if ((gpte | GPTE_ACCESSED | GPTE_DIRTY) !=
 		    (walk->gpte[level] | GPTE_ACCESSED | GPTE_DIRTY))
 			return false;
-		if (level == walk->level && (walk->gpte[level] & GPTE_DIRTY) &&
-		    !(gpte & GPTE_DIRTY))
+		if (walk->gpte[level] & ~gpte & may_not_go)
 			return false;
 	}
 	return true;

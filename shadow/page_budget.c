@@ -114,6 +114,29 @@ static unsigned long recycle(struct shadow *shadow, unsigned long pages)
 	return done;
 }
 
+/*
+ * No room, and nothing that can go; seen in one section, for others make room as well:
+ *
+ *   fault                              delete of a slot
+ *   -----                              ----------------
+ *   finds no room
+ *                                      zaps everything
+ *   recycles: there is nothing
+ *   there is room now
+ *     (without a second look: the guest is out of memory)
+ *
+ * Replayed by tests/unit/test_page_budget.c (room_that_others_made).
+ */
+static bool no_room_to_make(struct shadow *shadow, unsigned int pages)
+{
+	bool none;
+
+	spin_lock(&shadow->mmu_lock);
+	none = !shadow_has_room(shadow, pages) && !least_recently_used(shadow);
+	spin_unlock(&shadow->mmu_lock);
+	return none;
+}
+
 /* 0, or -ENOSPC: nothing is left that can go. */
 static int make_room(struct shadow *shadow, unsigned int pages)
 {
@@ -123,7 +146,8 @@ static int make_room(struct shadow *shadow, unsigned int pages)
 		unsigned long more =
 			min(READ_ONCE(shadow->page_budget) / 8, (unsigned long)RECYCLE_AT_ONCE);
 
-		if (!recycle(shadow, pages + more))
+		shadow_hook(shadow, SHADOW_HOOK_NO_ROOM);
+		if (!recycle(shadow, pages + more) && no_room_to_make(shadow, pages))
 			return -ENOSPC;
 	}
 	return 0;

@@ -558,6 +558,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_SLOT_BEFORE_ZAP,  /* memslot.c: the slot is INVALID, to all who look */
 	SHADOW_HOOK_SLOT_AFTER_ZAP,   /* ... and nothing maps it any more */
 	SHADOW_HOOK_ZAP_BREAK,	      /* zap_slot.c: mmu_lock dropped, not all zapped yet */
+	SHADOW_HOOK_NO_ROOM,	      /* page_budget.c: something must be recycled */
 	NR_SHADOW_HOOKS,
 };
 

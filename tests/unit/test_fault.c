@@ -453,6 +453,27 @@ TEST(fault, accessed_and_dirty_under_the_fault)
 	guest_mem_destroy(&g);
 }
 
+/* Whoever cleared A, and flushed, is told by it of the next access: also of one that was under way.
+ */
+TEST(fault, accessed_goes_under_the_fault)
+{
+	for (int level = 1; level <= 4; level++) {
+		struct guest_mem g;
+		struct table_edit edit;
+
+		guest_mem_create(&g, &config);
+		edit = (struct table_edit){.g = &g,
+					   .pte = guest_pte_gpa(&g, g.cr3, PAGE, level),
+					   .times = 1};
+		edit.value = guest_read(&g, edit.pte) & ~GUEST_PTE_A;
+		shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, hook_edit_table, &edit);
+		expect_eq(fault_at(&g, PAGE, 0), RET_PF_RETRY);
+		expect_eq(guest_try(&g, 0, MODEL_LOAD, PAGE, NULL), RET_PF_FIXED);
+		expect_eq(guest_read(&g, edit.pte) & GUEST_PTE_A, GUEST_PTE_A);
+		guest_mem_destroy(&g);
+	}
+}
+
 /* The host moves the guest's tables about: they are ordinary memory. */
 TEST(fault, guest_tables_migrate)
 {

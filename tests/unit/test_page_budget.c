@@ -165,6 +165,33 @@ TEST(page_budget, kept_by_a_root_that_is_ready)
 	destroy(&g);
 }
 
+static void zap_all(void *arg)
+{
+	struct guest_mem *g = arg;
+
+	shadow_zap_all_fast(g->shadow);
+}
+
+/*
+ * There is no room, and nothing to recycle either: since others have zapped everything in between,
+ * as the delete of a slot does. That is no lack of memory.
+ */
+TEST(page_budget, room_that_others_made)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	fixture(&g);
+	expect_eq(shadow_set_page_budget(g.shadow, shadow_min_page_budget(4, 2)), 0);
+	for (unsigned int i = 1; shadow_has_room(g.shadow, 3); i++)
+		expect_eq(guest_load(&g, 1, region(i)), i);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_NO_ROOM, zap_all, &g);
+	expect_eq(guest_fault(&g, 0, region(0), 0, &fault), RET_PF_RETRY);
+	expect_eq(stats_of(&g).pages_recycled, 0);
+	expect_eq(guest_load(&g, 0, region(0)), 0);
+	destroy(&g);
+}
+
 /* A smaller budget holds at once. */
 TEST(page_budget, lowered)
 {

@@ -7,6 +7,9 @@
  * The oracle is the architecture's: of the translations of a PCID that a CPU has flushed, it sees
  * none again. So a load finds the stamp of its own page, from an edit that is no older than the
  * last flush.
+ *
+ * The tables are edited by words to the shadow MMU (guest_map). tests/coherence edits them as a
+ * guest does, by stores that fault and are protected against.
  */
 #include "shadow/shadow_internal.h"
 

@@ -237,6 +237,7 @@ static int run(const struct bench *b)
 {
 	unsigned int disturbed[b->nr_variants];
 	bool chosen[b->nr_variants];
+	const char *missing;
 	double(*ns)[opt.reps];
 	int err;
 
@@ -247,10 +248,17 @@ static int run(const struct bench *b)
 			b->name, b->threads, b->cpus);
 		return 0;
 	}
+	missing = b->missing ? b->missing(b) : NULL;
+	if (missing) {
+		fprintf(stderr, "bench: %s, threads %u: left out: %s\n", b->name, b->threads,
+			missing);
+		return 0;
+	}
 	ns = calloc(b->nr_variants, sizeof(*ns));
 	if (!ns)
 		return fail(b, NULL, -ENOMEM);
 	memset(disturbed, 0, sizeof(disturbed));
+	progress(b, 0);
 	err = b->setup ? b->setup(b) : 0;
 	if (err) {
 		free(ns);

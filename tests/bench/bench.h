@@ -49,6 +49,8 @@ struct bench {
 	const struct bench_variant *variants;
 	size_t nr_variants;
 
+	/* What it needs and this machine has not, in a line; NULL: nothing. May itself be NULL. */
+	const char *(*missing)(const struct bench *b);
 	/* What all samples share; either may be NULL. 0 or -errno. */
 	int (*setup)(const struct bench *b);
 	void (*teardown)(const struct bench *b);

@@ -83,4 +83,30 @@ struct shadow_spread {
 int shadow_memory_sample(const struct bench *b, const struct bench_variant *v, uint64_t n,
 			 struct bench_sample *s);
 
+/*
+ * shadow_kvm.c: a guest that runs, on the kvm engine. v->arg says what of a first touch is
+ * measured.
+ */
+enum shadow_kvm_op {
+	SHADOW_KVM_TOUCH,     /* a page that host memory has */
+	SHADOW_KVM_TOUCH_NEW, /* one that it has to make */
+	SHADOW_KVM_TRAP,
+	SHADOW_KVM_REFAULT,
+	SHADOW_KVM_BOTH, /* as many of the one, and of the other */
+};
+
+#define SHADOW_KVM_MAX 1024 /* pages of a sample */
+
+const char *shadow_kvm_missing(const struct bench *b);
+/* Does the host make tables of its own from ours? Once shadow_kvm_missing() was asked. */
+bool shadow_kvm_shadowed(void);
+int shadow_kvm_setup(const struct bench *b);
+void shadow_kvm_teardown(const struct bench *b);
+int shadow_kvm_touch_sample(const struct bench *b, const struct bench_variant *v, uint64_t n,
+			    struct bench_sample *s);
+/* b->arg is which walk: an enum walk_job. */
+int shadow_kvm_walk_setup(const struct bench *b);
+int shadow_kvm_walk_sample(const struct bench *b, const struct bench_variant *v, uint64_t n,
+			   struct bench_sample *s);
+
 #endif

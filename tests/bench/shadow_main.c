@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the shadow MMU costs, without hardware: its entry points are called as a machine would call
- * them, and the model machine below it has nothing to forget. ./dev bench shadow.
+ * What the shadow MMU costs. Without hardware its entry points are called as a machine would call
+ * them, and the model machine below it has nothing to forget; with /dev/kvm there is a guest that
+ * runs. ./dev bench shadow.
  *
- * A file for each kind of guest: shadow_model.c for these. What needs a processor's own faults
- * belongs to another file, with its lines here.
+ * A file for each kind of guest: shadow_model.c, shadow_kvm.c.
  */
 #include <string.h>
 
 #include "tests/bench/shadow.h"
+#include "tests/bench/walk.h"
 
 #define MANY (1ULL << 30)
 
@@ -54,6 +55,40 @@ static const struct bench_variant wide[] = {
 	{"1G", "64K", &(const uint64_t){SHADOW_WIDE_PAGES}},
 };
 
+#define KVM(name, op)                                             \
+	{                                                         \
+		name, "trap+refault", &(const enum shadow_kvm_op) \
+		{                                                 \
+			op                                        \
+		}                                                 \
+	}
+
+static const struct bench_variant touch[] = {
+	KVM("touch", SHADOW_KVM_TOUCH),	      KVM("touch-new", SHADOW_KVM_TOUCH_NEW),
+	KVM("trap", SHADOW_KVM_TRAP),	      KVM("refault", SHADOW_KVM_REFAULT),
+	KVM("trap+refault", SHADOW_KVM_BOTH),
+};
+
+static const struct bench_variant walk[] = {
+	{"guest", "native", NULL},
+	{"native", "native", NULL},
+	{"anonymous", "native", NULL},
+};
+
+/* No guest can be had for less than a trap, and a fault of the host's own. */
+static double goal_of_touch(const struct bench *b, const struct bench_variant *v)
+{
+	(void)b;
+	return strncmp(v->name, "touch", 5) == 0 ? 1.2 : 0;
+}
+
+/* Of the speed 0.95. With nested paging each miss of a TLB is dearer, which is none of ours. */
+static double goal_of_walk(const struct bench *b, const struct bench_variant *v)
+{
+	(void)b;
+	return strcmp(v->name, "guest") == 0 && shadow_kvm_shadowed() ? 1 / 0.95 : 0;
+}
+
 static double goal_of_wide(const struct bench *b, const struct bench_variant *v)
 {
 	(void)b;
@@ -84,6 +119,15 @@ static double goal_of_memory(const struct bench *b, const struct bench_variant *
 		.unit = 1, .max = MANY, .arg = &(const struct shadow_size){SOME},                 \
 		.variants = vcpus, .nr_variants = ARRAY_SIZE(vcpus), .setup = shadow_vcpus_setup, \
 		.teardown = shadow_vcpus_teardown, .sample = shadow_vcpus_sample,                 \
+	}
+
+#define WALK(bench_name, about, job, passes)                                                  \
+	{                                                                                     \
+		.name = bench_name, .what = about, .threads = 1, .unit = passes, .max = MANY, \
+		.arg = &(const enum walk_job){job}, .variants = walk,                         \
+		.nr_variants = ARRAY_SIZE(walk), .missing = shadow_kvm_missing,               \
+		.setup = shadow_kvm_walk_setup, .teardown = shadow_kvm_teardown,              \
+		.sample = shadow_kvm_walk_sample, .goal = goal_of_walk,                       \
 	}
 
 static const struct bench benches[] = {
@@ -117,6 +161,23 @@ static const struct bench benches[] = {
 		.sample = shadow_memory_sample,
 		.goal = goal_of_memory,
 	},
+	{
+		.name = "shadow_touch",
+		.what = "on the kvm engine, by the page: a first touch, and what it is made of",
+		.threads = 1,
+		.unit = 256,
+		.max = SHADOW_KVM_MAX,
+		.variants = touch,
+		.nr_variants = ARRAY_SIZE(touch),
+		.missing = shadow_kvm_missing,
+		.setup = shadow_kvm_setup,
+		.teardown = shadow_kvm_teardown,
+		.sample = shadow_kvm_touch_sample,
+		.goal = goal_of_touch,
+	},
+	WALK("shadow_walk", "a word of each line of 256 MiB, all of it touched before", WALK_LINES,
+	     4),
+	WALK("shadow_walk_pages", "a word of each of its pages, in no order", WALK_PAGES, 32),
 	BY_VCPUS(1, "a fault, an edit of the entry and its INVLPG, on one vCPU"),
 	BY_VCPUS(2, "the same, on two at the same time"),
 	BY_VCPUS(4, "the same, on four"),

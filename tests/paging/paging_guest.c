@@ -2,7 +2,11 @@
 /* The cases in a guest of the shadow MMU (paging_guest.h). */
 #include "tests/paging/paging_guest.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "shadow/shadow_internal.h"
 
 #define PAGE	 0x3000ul /* a 4 KiB page; larger ones begin at 0 */
 #define NR_PAGES 1100	  /* a 1 GiB page is used up to 0x3c4fff */
@@ -90,6 +94,57 @@ uint32_t paging_guest_access(const struct sdm_access *access)
 	return (access->kind == SDM_WRITE ? PFERR_WRITE : 0) |
 	       (access->kind == SDM_FETCH ? PFERR_FETCH : 0) |
 	       (access->mode == SDM_IMPLICIT ? PFERR_IMPLICIT : 0);
+}
+
+static int walk(struct shadow *shadow, const struct guest_cpu *cpu, const struct paging_case *c,
+		struct guest_walk *w, uint32_t *error_code)
+{
+	int id = srcu_read_lock(&shadow->slots_srcu);
+	int ret = guest_walk(shadow, cpu, c->access.address, paging_guest_access(&c->access), w,
+			     error_code);
+
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return ret;
+}
+
+/* A walk that ended well, against the translation. */
+static bool page_differs(const struct paging_case *c, const struct sdm_result *manual,
+			 const struct guest_walk *w, char *what, size_t size)
+{
+	uint64_t leaf = c->entry[manual->leaf] | manual->sets[manual->leaf];
+
+	if (w->gfn == manual->physical >> PAGE_SHIFT && w->level == manual->leaf &&
+	    w->table_gfn[c->top] == sdm_root(&c->cpu) >> PAGE_SHIFT &&
+	    w->dirty == !!(leaf & SDM_D) && w->pkey == manual->key &&
+	    w->pcid == sdm_pcid(&c->cpu) && w->global == manual->global)
+		return false;
+	snprintf(what, size, "done at gfn 0x%lx, level %d, key %u, PCID %u%s%s", w->gfn, w->level,
+		 w->pkey, w->pcid, w->global ? ", global" : "", w->dirty ? ", dirty" : "");
+	return true;
+}
+
+bool paging_walk_differs(struct shadow *shadow, const struct paging_case *c,
+			 const struct sdm_result *manual, char *what, size_t size)
+{
+	struct guest_cpu cpu = paging_guest_cpu(c);
+	struct guest_walk w = {0};
+	uint32_t code = 0;
+	int ret;
+
+	/* Nobody walks for such an address: who acts for the CPU asks first. */
+	if (guest_canonical(&cpu, c->access.address) != (manual->outcome != SDM_NOT_CANONICAL)) {
+		snprintf(what, size, "canonical or not");
+		return true;
+	}
+	if (manual->outcome == SDM_NOT_CANONICAL)
+		return false;
+	ret = walk(shadow, &cpu, c, &w, &code);
+	if (!ret && manual->outcome == SDM_DONE)
+		return page_differs(c, manual, &w, what, size);
+	if (ret == -EFAULT && manual->outcome == SDM_PAGE_FAULT && code == manual->error_code)
+		return false;
+	snprintf(what, size, "%s %d, error code 0x%x", ret ? strerror(-ret) : "done", ret, code);
+	return true;
 }
 
 bool paging_marks_differ(const struct paging_case *c, const struct sdm_result *manual,

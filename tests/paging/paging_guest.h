@@ -31,6 +31,13 @@ struct guest_cpu paging_guest_cpu(const struct paging_case *c);
 uint32_t paging_guest_access(const struct sdm_access *access); /* PFERR_* */
 
 /*
+ * The access as a walk of the guest's tables, against what the manual says of it: a line in @what
+ * and true, if it ended otherwise, or in another page. Marks are another question.
+ */
+bool paging_walk_differs(struct shadow *shadow, const struct paging_case *c,
+			 const struct sdm_result *manual, char *what, size_t size);
+
+/*
  * What the access did to the entries against what the manual says: a line in @what and true, if
  * that is something else. *marked: it faulted, and set accessed flags on its way.
  */

@@ -3,11 +3,8 @@
  * The shadow MMU's walk of guest tables against the manual: every case, with the same outcome, the
  * same error code, the same page, and the same flags set in every entry. No difference is allowed.
  */
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
-#include "shadow/shadow_internal.h"
 #include "tests/paging/paging_guest.h"
 #include "tests/support/test.h"
 
@@ -23,58 +20,6 @@ struct counts {
 	uint64_t of_leaf[SDM_LEVELS], leaf_differs[SDM_LEVELS];
 	uint64_t marked; /* faults that left accessed flags behind */
 };
-
-static int walk(struct paging_guest *g, const struct guest_cpu *cpu, const struct paging_case *c,
-		struct guest_walk *w, uint32_t *error_code)
-{
-	struct shadow *shadow = g->mem.shadow;
-	int id = srcu_read_lock(&shadow->slots_srcu);
-	int ret = guest_walk(shadow, cpu, c->access.address, paging_guest_access(&c->access), w,
-			     error_code);
-
-	srcu_read_unlock(&shadow->slots_srcu, id);
-	return ret;
-}
-
-/* A walk that ended well, against the translation. */
-static bool page_differs(const struct paging_case *c, const struct sdm_result *manual,
-			 const struct guest_walk *w, char *what, size_t size)
-{
-	uint64_t leaf = c->entry[manual->leaf] | manual->sets[manual->leaf];
-
-	if (w->gfn == manual->physical >> PAGE_SHIFT && w->level == manual->leaf &&
-	    w->table_gfn[c->top] == sdm_root(&c->cpu) >> PAGE_SHIFT &&
-	    w->dirty == !!(leaf & SDM_D) && w->pkey == manual->key &&
-	    w->pcid == sdm_pcid(&c->cpu) && w->global == manual->global)
-		return false;
-	snprintf(what, size, "done at gfn 0x%lx, level %d, key %u, PCID %u%s%s", w->gfn, w->level,
-		 w->pkey, w->pcid, w->global ? ", global" : "", w->dirty ? ", dirty" : "");
-	return true;
-}
-
-static bool outcome_differs(struct paging_guest *g, const struct paging_case *c,
-			    const struct sdm_result *manual, char *what, size_t size)
-{
-	struct guest_cpu cpu = paging_guest_cpu(c);
-	struct guest_walk w = {0};
-	uint32_t code = 0;
-	int ret;
-
-	/* Nobody walks for such an address: who acts for the CPU asks first. */
-	if (guest_canonical(&cpu, c->access.address) != (manual->outcome != SDM_NOT_CANONICAL)) {
-		snprintf(what, size, "canonical or not");
-		return true;
-	}
-	if (manual->outcome == SDM_NOT_CANONICAL)
-		return false;
-	ret = walk(g, &cpu, c, &w, &code);
-	if (!ret && manual->outcome == SDM_DONE)
-		return page_differs(c, manual, &w, what, size);
-	if (ret == -EFAULT && manual->outcome == SDM_PAGE_FAULT && code == manual->error_code)
-		return false;
-	snprintf(what, size, "%s %d, error code 0x%x", ret ? strerror(-ret) : "done", ret, code);
-	return true;
-}
 
 #define MAX_SHOWN 20
 
@@ -102,7 +47,7 @@ static void run_case(struct paging_guest *g, struct counts *n, struct paging_cas
 	n->done += manual.outcome == SDM_DONE;
 	n->faults += manual.outcome == SDM_PAGE_FAULT;
 	n->not_canonical += manual.outcome == SDM_NOT_CANONICAL;
-	if (outcome_differs(g, c, &manual, what, sizeof(what)) ||
+	if (paging_walk_differs(g->mem.shadow, c, &manual, what, sizeof(what)) ||
 	    (paging_guest_entries(g, c, after),
 	     paging_marks_differ(c, &manual, after, &marked, what, sizeof(what)))) {
 		n->leaf_differs[c->leaf]++;

@@ -29,8 +29,6 @@ void mark_page_dirty_in_slot(struct shadow *shadow, struct shadow_vcpu *vcpu,
 			     const struct memslot *slot, gfn_t gfn);
 /* The same of whatever slot has @gfn, for memory that was written by no CPU. */
 void mark_page_dirty(struct shadow *shadow, gfn_t gfn);
-/* And of a page of slot @id, wherever that is now. */
-void mark_slot_page_dirty(struct shadow *shadow, unsigned int id, uint64_t rel_gfn);
 
 /* mmu_lock: no leaf of the page may be stored through, once the batch, which has room, is
  * flushed. */

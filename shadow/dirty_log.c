@@ -114,14 +114,6 @@ void mark_page_dirty(struct shadow *shadow, gfn_t gfn)
 		mark_page_dirty_in_slot(shadow, NULL, slot, gfn);
 }
 
-void mark_slot_page_dirty(struct shadow *shadow, unsigned int id, uint64_t rel_gfn)
-{
-	const struct memslot *slot = shadow_memslots(shadow)->by_id[id];
-
-	if (slot && rel_gfn < slot->npages)
-		mark_page_dirty_in_slot(shadow, NULL, slot, slot->base_gfn + rel_gfn);
-}
-
 /* ---- rights ---- */
 
 static void protect_one(spte_t *sptep, void *arg)

@@ -216,7 +216,7 @@ static void resume_leaf(struct mend *mend, struct shadow_vcpu *vcpu, gva_t gva)
 	struct memslot *slot;
 	uint32_t error_code;
 
-	if (guest_walk(shadow, &vcpu->cpu, gva, mend->access, &walk, &error_code))
+	if (guest_walk_vcpu(shadow, vcpu, gva, mend->access, &walk, &error_code))
 		return;
 	slot = gfn_to_memslot(shadow_memslots(shadow), walk.gfn);
 	shadow_hook(shadow, SHADOW_HOOK_FAST_PAUSED);

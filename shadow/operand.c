@@ -29,7 +29,6 @@
 #include <errno.h>
 
 #include "notifier/contents.h"
-#include "shadow/dirty.h"
 #include "shadow/shadow_internal.h"
 
 #define WORD_SIZE sizeof(uint64_t)
@@ -81,16 +80,11 @@ static int pin_part(struct shadow *shadow, struct shadow_operand *operand, unsig
 		    struct shadow_fault *fault)
 {
 	gpa_t gpa = operand->part[i].gpa;
-	const struct memslot *slot;
 	hva_t hva;
 	int ret = gpa_to_hva_for(shadow, gpa, operand->write, &hva);
 
 	if (ret)
 		return ret;
-	/* In one section: at most it has become INVALID, where it was. */
-	slot = gpa_to_memslot(shadow, gpa);
-	operand->part[i].slot = slot->id;
-	operand->part[i].page = (gpa >> PAGE_SHIFT) - slot->base_gfn;
 	ret = mm_pin_page(shadow->mm, hva, operand->write, &operand->part[i].pfn);
 	if (ret == -EFAULT) {
 		fault->hva = hva;
@@ -149,22 +143,10 @@ unlock:
 	return ret;
 }
 
-/* Of the slot that was written to, wherever it has been moved to since. */
-static void mark_parts_dirty(struct shadow *shadow, const struct shadow_operand *operand)
-{
-	int id = srcu_read_lock(&shadow->slots_srcu);
-
-	for (unsigned int i = 0; i < operand->nr_parts; i++)
-		mark_slot_page_dirty(shadow, operand->part[i].slot, operand->part[i].page);
-	srcu_read_unlock(&shadow->slots_srcu, id);
-}
-
 /* What was written may have been the guest's tables: the shadow MMU hears of it before the
  * instruction is over. */
 void shadow_operand_put(struct shadow *shadow, struct shadow_operand *operand)
 {
-	if (operand->written)
-		mark_parts_dirty(shadow, operand);
 	for (unsigned int i = 0; operand->written && i < operand->nr_parts; i++)
 		shadow_gpte_written(shadow, operand->part[i].gpa, operand->part[i].len);
 	unpin_parts(shadow, operand, operand->nr_parts);

@@ -645,7 +645,7 @@ enum shadow_hook_point {
 	SHADOW_HOOK_DIRTY_BREAK, /* ... and dirty_ring.c: a piece is shot down, mmu_lock dropped */
 	SHADOW_HOOK_INVALIDATE_COUNTED, /* invalidate.c: open, and nothing else done yet */
 	SHADOW_HOOK_CACHE_BEFORE_VALID, /* pfn_cache.c: a frame in hand, the cache not yet good */
-	SHADOW_HOOK_NO_ROOM,	      /* page_budget.c: something must be recycled */
+	SHADOW_HOOK_NO_ROOM,		/* page_budget.c: something must be recycled */
 	NR_SHADOW_HOOKS,
 };
 

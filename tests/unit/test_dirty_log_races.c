@@ -255,33 +255,9 @@ TEST(dirty_log_races, operand_under_a_harvest)
 	expect_eq(shadow_operand_get(s.g.shadow, 0, slot_gva(SLOT_GFN + 2), 8, PFERR_WRITE,
 				     &operand, &fault),
 		  0);
-	harvest(&s.g, SLOT);
-	shadow_operand_write(s.g.shadow, &operand, 1);
-	shadow_operand_put(s.g.shadow, &operand);
-	expect_eq(harvest(&s.g, SLOT), page_bit(2));
-	memslot_fixture_done(&s.g);
-}
-
-/*
- * An operand is looked up, then its slot moves: it is written where it was, to a page that is the
- * slot's still.
- *
- * Red where put marks by the gpa alone.
- */
-TEST(dirty_log_races, operand_of_a_slot_that_moves)
-{
-	struct shadow_operand operand;
-	struct shadow_fault fault;
-	struct scene s;
-
-	scene_init(&s);
-	harvest(&s.g, SLOT);
-	expect_eq(shadow_operand_get(s.g.shadow, 0, slot_gva(SLOT_GFN + 2), 8, PFERR_WRITE,
-				     &operand, &fault),
-		  0);
-	expect_eq(set_slot(&s.g, SLOT, SLOT_GFN + SLOT_PAGES, SLOT_PAGES, SLOT_HVA,
-			   MEMSLOT_LOG_DIRTY),
-		  0);
+	/* By another: who has an operand is in a section of the slots. */
+	expect_eq(kthread_run(&s.thread, "harvest", run_harvest, &s), 0);
+	kthread_join(&s.thread);
 	shadow_operand_write(s.g.shadow, &operand, 1);
 	shadow_operand_put(s.g.shadow, &operand);
 	expect_eq(harvest(&s.g, SLOT), page_bit(2));

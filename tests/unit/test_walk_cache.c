@@ -31,12 +31,15 @@ static void fixture(struct guest_mem *g, const struct guest_mem_config *config)
 	}
 }
 
-/* A walk with nothing after it. */
+/* By the vCPU's thread, with nothing after it. */
 static void walk(struct guest_mem *g, gva_t gva, uint32_t access)
 {
-	struct shadow_fault fault;
+	int id = srcu_read_lock(&g->shadow->slots_srcu);
+	struct guest_walk scratch;
+	uint32_t code;
 
-	expect_eq(guest_fault(g, 0, gva, access, &fault) == RET_PF_GUEST, false);
+	expect_eq(guest_walk_vcpu(g->shadow, &g->shadow->vcpu[0], gva, access, &scratch, &code), 0);
+	srcu_read_unlock(&g->shadow->slots_srcu, id);
 }
 
 static gfn_t table_gfn(struct guest_mem *g, int level)

@@ -287,8 +287,6 @@ struct shadow_operand {
 		gpa_t gpa;
 		pfn_t pfn;
 		unsigned int len;
-		unsigned int slot; /* where the page was found; and which of its pages it is */
-		uint64_t page;
 	} part[2];
 };
 

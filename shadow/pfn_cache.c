@@ -85,9 +85,10 @@ static unsigned long begin(struct gfn_to_pfn_cache *gpc, gfn_t gfn, hva_t uhva, 
 	gpc->valid = false;
 	gpc->gfn = gfn;
 	gpc->generation = generation;
-	/* Before the look for open invalidations. Pairs with the look of
+	/* Before the look for open invalidations, and a release: who does not find his page here
+	 * any more sees what was stored to it by way of the cache. Pairs with the look of
 	 * gfn_to_pfn_cache_invalidate_start(). */
-	WRITE_ONCE(gpc->uhva, uhva);
+	smp_store_release(&gpc->uhva, uhva);
 	seq = gpc->invalidate_seq;
 	spin_unlock(gpc->lock);
 	return seq;
@@ -178,7 +179,7 @@ void gfn_to_pfn_cache_invalidate_start(struct shadow *shadow, hva_t start, hva_t
 
 	spin_lock(&shadow->gpc_lock);
 	list_for_each_entry(gpc, &shadow->gpc_list, list) {
-		hva_t uhva = READ_ONCE(gpc->uhva); /* pairs with begin() */
+		hva_t uhva = smp_load_acquire(&gpc->uhva); /* pairs with begin() */
 
 		if (uhva < start || uhva >= end)
 			continue;

@@ -13,6 +13,7 @@
 
 #include <gnomon/log.h>
 #include <gnomon/phys.h>
+#include <gnomon/swap.h>
 
 #include "notifier/frame.h"
 #include "tests/support/fail_alloc.h"
@@ -230,6 +231,20 @@ TEST(phys, destroy_reports_leaks)
 	expect_str_contains(warnings[0], "3 frames are still in use, the first is 0x2");
 }
 
+TEST(phys, destroy_turns_swap_off)
+{
+	int64_t live = atomic64_read(&allocs.live);
+	struct phys *phys = test_phys(8);
+	int fd = dup(STDOUT_FILENO);
+
+	close(fd);
+	expect_eq(phys_swap_on(phys, "/tmp", 4), 0);
+	phys_destroy(phys);
+	expect_eq(atomic64_read(&allocs.live), live);
+	expect_eq(dup(STDOUT_FILENO), fd - 1); /* that of the pool is free, too */
+	close(fd - 1);
+}
+
 static void write_while_free(void *arg)
 {
 	struct phys *phys = arg;
@@ -289,6 +304,11 @@ static void gain_while_frozen(void *arg)
 	frame_ref_unfreeze(frame, 1);
 }
 
+static void frame_beyond(void *arg)
+{
+	frame_locked(pfn_to_frame(arg, 1));
+}
+
 TEST(phys, misuse_is_a_bug)
 {
 	struct phys *phys = test_phys(1);
@@ -296,6 +316,7 @@ TEST(phys, misuse_is_a_bug)
 	expect_bug(put_twice, phys, "put more often than it was got");
 	expect_bug(get_free, phys, "those who have a reference");
 	expect_bug(map_beyond, phys, "frame 0x1 is one of the pool's 0x1");
+	expect_bug(frame_beyond, phys, "pfn_to_frame(): frame 0x1 is one of the pool's 0x1");
 	expect_bug(unlock_unlocked, phys, "locked by the caller");
 	expect_bug(gain_while_frozen, phys, "gained 1 references");
 	test_phys_done(phys);

@@ -5,12 +5,13 @@
  *
  * All of these must allow it:
  *
- *   the guest   the entry of its that says so maps 2 MiB, or 1 GiB of which this is an aligned
- * piece the slot    has all of it, and gfn and hva agree in their low bits; it is not read-only the
- * tables  none of the pages is shadowed as a table of the guest's: a store to one must be seen the
- * host    has all pages there, in frames that follow each other from an aligned one on, with the
- * same rights (hva_to_huge_pfn) the links   nothing is linked at that entry: a direct table, once
- * it is there, stays until it goes for a reason of its own (below)
+ *   the guest   one entry of its maps 2 MiB, or 1 GiB of which this is an aligned piece
+ *   the slot    has all of it; gfn and hva agree in their low bits; not read-only, not logged
+ *   the tables  no page of it is shadowed as a table of the guest's: a store to one must be seen
+ *   the host    has all pages, in frames that follow each other from an aligned one on, with the
+ *		 same rights (hva_to_huge_pfn)
+ *   the links   nothing is linked at that entry: a direct table, once it is there, stays until it
+ *		 goes for a reason of its own (below)
  *
  * Rules:
  *  1. A huge leaf is in the rmap of its region, and in that of no page. Whoever asks who maps a

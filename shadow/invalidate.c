@@ -2,11 +2,14 @@
 /*
  * The shadow MMU as a client of the host's mmu notifiers (K-14).
  *
- * start: opens (or widens) the window, clears every entry that maps a page of the range, shoots
- * them down, and returns only when no CPU can reach an old frame of the range (I1). While the
- * window is open the fault path installs nothing in it. end:   closes the window and moves the
- * sequence on, so that a fault which looked before start throws its answer away. Where the range
- * meets no slot neither takes mmu_lock.
+ *   start  ends the caches of its pages' frames (pfn_cache.c), opens (or widens) the window, clears
+ *	    every entry that maps a page of the range, shoots them down, and returns only when no
+ *	    CPU can reach an old frame of the range (I1). While the window is open the fault path
+ *	    installs nothing in it.
+ *   end    closes the window and moves the sequence on, so that a fault which looked before start
+ *	    throws its answer away.
+ *
+ * Where the range meets no slot neither takes mmu_lock.
  *
  * Windows nest and overlap; the union of their ranges is kept, and forgotten when the last one
  * closes.

@@ -5,12 +5,20 @@
  * Locks, outermost first (docs/locking.md):
  *
  *   slots_lock -> (mm's locks, when the host mm calls us) -> mmu_lock -> batch_lock
+ *                                                                     -> an rmap's head
+ *                                                                     -> walk_cache->lock
+ *                                                         -> gpc_lock -> walk_cache->lock
  *                                                         -> mn_invalidate_lock
+ *   slots_srcu -> gpc->refresh_lock -> (mm's locks)
  *
- *   slots_lock  mutex: who changes memslots. Readers of the slots are in a section of slots_srcu.
- *   mn_invalidate_lock  spinlock: how many invalidations are open; held to publish a set of slots.
- *   mmu_lock    spinlock: shadow pages, entries, rmaps, the invalidation window. Nothing sleeps or
- * allocates under it. batch_lock  spinlock: the list of zap batches that are not shot down yet.
+ *   slots_lock (mutex): who changes memslots, takes a dirty log, or resets rings. Readers of the
+ *     slots are in a section of slots_srcu.
+ *   mn_invalidate_lock: which invalidations are open; held to publish a set of slots.
+ *   mmu_lock: shadow pages, entries, rmaps, the invalidation window. Nothing sleeps or allocates
+ *     under it.
+ *   batch_lock: the list of zap batches that are not shot down yet.
+ *   an rmap's head (a bit of it, rmap.c): who is in one without mmu_lock.
+ *   gpc_lock, gpc->refresh_lock (mutex), walk_cache->lock: caches of frames (pfn_cache.h).
  */
 #ifndef SHADOW_INTERNAL_H
 #define SHADOW_INTERNAL_H

@@ -351,9 +351,9 @@ void shadow_set_break(struct shadow *shadow, unsigned int what);
 typedef void (*shadow_emit_t)(void *arg, const char *line);
 
 /*
- * The shadow tables as a tree: each root that a vCPU runs on, its view, the tables below it, and
- * what they map; leaves that follow each other, with the same rights and to frames that follow each
- * other, are one line. 0; -ENOMEM, and nothing was told.
+ * The shadow tables as a tree: each root that a vCPU runs on or keeps, its view, the tables below
+ * it, and what they map; leaves that follow each other, with the same rights and to frames that
+ * follow each other, are one line. 0; -ENOMEM, and nothing was told.
  */
 int shadow_dump(struct shadow *shadow, shadow_emit_t emit, void *arg);
 

@@ -15,6 +15,7 @@
 
 #include "notifier/sync/thread.h"
 #include "tests/model/guest_mem.h"
+#include "tests/support/mm_fixture.h"
 #include "tests/support/test.h"
 
 #define MAX_CPUS	     4
@@ -256,7 +257,7 @@ static void world_destroy(struct world *w)
 /* One thread, all CPUs in turn, an audit after each change. */
 static void in_turn(uint64_t seed, unsigned int nr_cpus, bool small)
 {
-	unsigned int steps = test_long() ? 40000 : 3000;
+	unsigned int steps = test_long() ? 40000 : (unsigned int)test_volume(3000);
 	uint64_t loads = 0, stale = 0;
 	struct actor a[MAX_CPUS];
 	struct shadow_stats stats;

@@ -94,6 +94,35 @@ TEST(fault, becomes_a_device_behind_our_back)
 	}
 }
 
+/*
+ * The entry names another page of the guest's, which is the same memory, and a store finds less
+ * than it needs: the leaf is none of that page until it has gone and come back. Else it outlives
+ * its slot.
+ */
+TEST(fault, gains_no_right_as_a_leaf_of_another_page)
+{
+	const gva_t gva = 0x10000000;
+	const gfn_t alias = 0x100000;
+	const struct memslot_region gone = {.id = 1};
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	shadow_set_audit(g.shadow, SHADOW_AUDIT_OFF);
+	shadow_set_zap_policy(g.shadow, SHADOW_ZAP_SLOT);
+	expect_eq(shadow_create_memslot(g.shadow, 1, alias, g.nr_pages, GUEST_MEM_HVA), 0);
+	guest_write(&g, PAGE, 3);
+	guest_map(&g, g.cr3, gva, PAGE, GUEST_PTE_RW);
+	expect_eq(guest_load(&g, 0, gva), 3); /* clean, so without the right to store */
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, gva, 1),
+		    (alias << PAGE_SHIFT) + PAGE + GUEST_PTE_RW);
+	guest_store(&g, 0, gva, 4);
+	expect_eq(guest_read(&g, PAGE), 4);
+	expect_eq(shadow_set_memslot(g.shadow, &gone), 0);
+	expect_eq(guest_try(&g, 0, MODEL_LOAD, gva, NULL), RET_PF_EMULATE);
+	expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+	destroy(&g);
+}
+
 /* One fault for each page, and none afterwards. */
 TEST(fault, counts_are_exact)
 {

@@ -48,6 +48,7 @@ void mm_lookup_page(struct mm_struct *mm, hva_t hva, struct mm_page *page)
 	page->prot = (pte & PTE_READ ? MM_PROT_READ : 0) | (pte & PTE_WRITE ? MM_PROT_WRITE : 0);
 	page->accessed = pte & PTE_ACCESSED;
 	page->dirty = pte & PTE_DIRTY;
+	page->soft_dirty = pte & PTE_SOFT_DIRTY;
 }
 
 bool mm_lookup_area(struct mm_struct *mm, hva_t hva, struct mm_area *area)

@@ -10,6 +10,12 @@
 #include "shadow/audit.h"
 #include "shadow/huge.h"
 
+/* While a slot becomes one that may have none (memslot.c) those that it has are on their way out. */
+static bool may_have_huge(const struct shadow *shadow, const struct memslot *slot)
+{
+	return memslot_allows_huge(slot) || slot == READ_ONCE(shadow->narrowed);
+}
+
 static void audit_place(struct audit *audit, const struct memslot *slot, gfn_t gfn, spte_t spte)
 {
 	uint64_t rel_gfn = gfn - slot->base_gfn;
@@ -17,7 +23,7 @@ static void audit_place(struct audit *audit, const struct memslot *slot, gfn_t g
 	if ((gfn | spte_pfn(spte)) & (HUGE_PAGES - 1))
 		audit_found(audit, SHADOW_BAD_HUGE, "2 MiB of gfn %#lx are mapped to frame %#lx",
 			    gfn, spte_pfn(spte));
-	if (!memslot_allows_huge(slot))
+	if (!may_have_huge(audit->shadow, slot))
 		audit_found(audit, SHADOW_BAD_HUGE, "slot %u has no 2 MiB of gfn %#lx", slot->id,
 			    gfn);
 	else if (gfn_set_next(&slot->tables, rel_gfn, rel_gfn + HUGE_PAGES) != rel_gfn + HUGE_PAGES)

@@ -179,6 +179,7 @@ static int change_flags(struct shadow *shadow, struct memslot *old, unsigned int
 
 	if (!new)
 		return -ENOMEM;
+	WRITE_ONCE(shadow->narrowed, new);
 	replace(shadow, old, new);
 	/* From RAM to ROM its leaves go, as they may be writable. From ROM to RAM what was made of
 	 * tables in it: no walk has set A and D there, and what is in step is not walked again. */
@@ -186,6 +187,8 @@ static int change_flags(struct shadow *shadow, struct memslot *old, unsigned int
 		shadow_zap_slot(shadow, new, !(flags & MEMSLOT_READONLY));
 	if (slot_is_logged(new) && !slot_is_logged(old))
 		dirty_log_begin(shadow, new);
+	/* Under mmu_lock, who sees this finds nothing of what went under it before. */
+	WRITE_ONCE(shadow->narrowed, NULL);
 	memslot_discard(old, new);
 	return 0;
 }

@@ -188,11 +188,17 @@ int shadow_prepare(struct shadow *shadow, struct shadow_cache *cache, bool root)
 
 int shadow_set_page_budget(struct shadow *shadow, unsigned long pages)
 {
+	int id, ret;
+
 	if (pages && pages < least_budget(shadow))
 		return -EINVAL;
 	spin_lock(&shadow->mmu_lock);
 	WRITE_ONCE(shadow->page_limit, pages ?: ULONG_MAX);
 	WRITE_ONCE(shadow->page_budget, shadow->page_limit);
 	spin_unlock(&shadow->mmu_lock);
-	return make_room(shadow, 0);
+	/* Any thread may come here, while the slots change: what is zapped is looked up in them. */
+	id = srcu_read_lock(&shadow->slots_srcu);
+	ret = make_room(shadow, 0);
+	srcu_read_unlock(&shadow->slots_srcu, id);
+	return ret;
 }

@@ -26,7 +26,9 @@
  *                                                ^ forbidden: the store is lost
  *
  *     Replayed by tests/unit/test_prefetch.c (clean_in_the_host). To make it dirty would have the
- *     host write pages that nobody wrote.
+ *     host write pages that nobody wrote. The same for the host's other mark, by which it tells
+ *     what was written since somebody asked: an entry may have its right back, and not that
+ *     (not_written_since_the_host_asked).
  *  5. for a right to write: the slot is not logged, or the page would be dirty there (dirty_log.c).
  *  6. for a right to write: the page is no table of the guest's. A table comes out of step for a
  *     store, and not for none (write_protect.c).
@@ -76,6 +78,8 @@ static bool in_window(const struct shadow *shadow, hva_t hva)
 static bool write_is_free(struct shadow *shadow, const struct memslot *slot, gfn_t gfn,
 			  const struct mm_page *page)
 {
+	if (!page->soft_dirty)
+		return false;
 	return (page->prot & MM_PROT_WRITE) && page->dirty && !(slot->flags & MEMSLOT_READONLY) &&
 	       !slot_is_logged(slot) && !gfn_is_table(shadow, gfn);
 }

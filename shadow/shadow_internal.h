@@ -671,6 +671,9 @@ struct shadow {
 	struct srcu_struct slots_srcu;
 	struct memslots *slots; /* stored under slots_lock, loaded in a section of slots_srcu */
 	struct memslots *memslots[2];	   /* the published one, and one for the next change */
+	/* The copy of a slot that forbids what its leaves may still have, until they are zapped;
+	 * stored under slots_lock. For audits. */
+	const struct memslot *narrowed;
 	enum shadow_zap_policy zap_policy; /* slots_lock */
 	unsigned int dirty_mode;	   /* SHADOW_DIRTY_*; slots_lock */
 	struct dirty_ring *rings; /* [nr_vcpus + 1], or NULL; stored under slots_lock, once */

@@ -56,7 +56,10 @@ TEST(mm_lookup, a_page_and_its_rights)
 	expect_eq(seen.kind, MM_PAGE_PRESENT);
 	expect_eq(seen.number, pfn);
 	expect_eq(seen.prot, RW);
-	expect(seen.accessed && seen.dirty);
+	expect(seen.accessed && seen.dirty && seen.soft_dirty);
+	mm_clear_soft_dirty(mm);
+	expect(look(page(1)).dirty && !look(page(1)).soft_dirty);
+	test_write(mm, page(1), 7);
 
 	expect_eq(mm_fork(mm, &child), 0);
 	expect_eq(look(page(1)).prot, MM_PROT_READ);

@@ -213,6 +213,28 @@ TEST(page_budget, lowered)
 	destroy(&g);
 }
 
+static void expect_section(void *arg)
+{
+	struct guest_mem *g = arg;
+
+	expect(srcu_read_lock_held(&g->shadow->slots_srcu));
+}
+
+/* Leaves are taken out of the rmaps of their slots, and any thread may lower the budget: also while
+ * the slots change. */
+TEST(page_budget, lowered_in_a_section)
+{
+	struct guest_mem g;
+
+	fixture(&g);
+	for (unsigned int i = 0; i < NR_REGIONS; i++)
+		expect_eq(guest_load(&g, 0, region(i)), i);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_NO_ROOM, expect_section, &g);
+	expect_eq(shadow_set_page_budget(g.shadow, shadow_min_page_budget(4, 2)), 0);
+	expect_ge(stats_of(&g).pages_recycled, 1);
+	destroy(&g);
+}
+
 /* What a fault has passed through goes last. */
 TEST(page_budget, least_recently_used_first)
 {

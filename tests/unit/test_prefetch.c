@@ -165,6 +165,36 @@ TEST(prefetch, clean_in_the_host)
 	done(&g);
 }
 
+/* The same of the other mark: the host has asked what is written, and the page got its right back
+ * by a read. It is dirty as before, and the next store is news. */
+TEST(prefetch, not_written_since_the_host_asked)
+{
+	struct guest_mem_config shared = config;
+	const unsigned int rw = MM_PROT_READ | MM_PROT_WRITE;
+	uint64_t written = 0;
+	struct mm_page host;
+	struct guest_mem g;
+
+	shared.private_ram = false;
+	guest_mem_create(&g, &shared);
+	expect_eq(shadow_set_prefetch(g.shadow, GROUP), 0);
+	use(&g, 0);
+	use(&g, 1);
+	mm_clear_soft_dirty(g.mm);
+	expect_eq(mm_mprotect(g.mm, guest_hva(page(1)), PAGE_SIZE, 0), 0);
+	expect_eq(mm_mprotect(g.mm, guest_hva(page(1)), PAGE_SIZE, rw), 0);
+	expect_eq(guest_read(&g, page(1)), 1);
+	mm_lookup_page(g.mm, guest_hva(page(1)), &host);
+	expect((host.prot & MM_PROT_WRITE) && host.dirty);
+	expect_eq(mm_test_soft_dirty(g.mm, guest_hva(page(1)), PAGE_SIZE, &written), 0);
+
+	guest_load(&g, 0, page(0));
+	expect_eq(stats_of(&g).prefetched, 1);
+	guest_store(&g, 0, page(1), 9);
+	expect_eq(mm_test_soft_dirty(g.mm, guest_hva(page(1)), PAGE_SIZE, &written), 1);
+	done(&g);
+}
+
 /* Rule 6. It is out of step for now; but not for this. */
 TEST(prefetch, a_table)
 {

@@ -292,6 +292,7 @@ struct mm_page {
 	uint64_t entry;	      /* all of it, as it is in the table */
 	unsigned int prot;    /* MM_PROT_*: what it grants now. The rest for PRESENT only */
 	bool accessed, dirty; /* since somebody took the bit away */
+	bool soft_dirty;      /* since mm_clear_soft_dirty() */
 };
 
 /* The entry of @hva this instant. Never sleeps. */

@@ -6,7 +6,7 @@
  */
 #include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
-#include "tests/support/test.h"
+#include "tests/support/step.h"
 
 #define PAGE  0x3000UL
 #define ALIAS 0x10000000UL
@@ -165,4 +165,49 @@ TEST(age, all_mappings_of_a_page)
 TEST(age, ranges)
 {
 	for_each_kind(config) ranges(config);
+}
+
+struct taken {
+	struct step step;
+	spte_t *sptep;
+	unsigned int at;
+};
+
+static void take_write(struct step *step)
+{
+	struct taken *t = step->arg;
+
+	if (step->nr < t->at)
+		return;
+	step->over = true;
+	leaf_lose_write(t->sptep);
+}
+
+/* Who has mmu_lock takes the right to write, between any two instructions of a question that takes
+ * no lock of his: it stays taken. */
+TEST(age, a_right_that_is_taken_meanwhile)
+{
+	struct taken t = {.step = {.at_each = take_write, .arg = &t}};
+	const struct guest_mem_config config = {.audit = false};
+	struct memslot *slot;
+	struct guest_mem g;
+
+	step_skip();
+	guest_mem_create(&g, &config);
+	slot = g.shadow->slots->by_id[0];
+	do {
+		guest_store(&g, 0, PAGE, 1);
+		t.sptep = rmap_first(&slot->rmap[PAGE >> PAGE_SHIFT]);
+		expect(t.sptep && (READ_ONCE(*t.sptep) & SPTE_WRITE));
+		t.at += test_long() ? 1 : 23;
+		step_begin(&t.step);
+		clear(&g, PAGE);
+		step_end();
+		if (t.step.over)
+			expect(!spte_writable(READ_ONCE(*t.sptep)));
+		/* The CPU is told, so that the next store gets the right back. */
+		clear_flush(&g, PAGE);
+	} while (t.step.over);
+	expect_ge(t.at, 100);
+	guest_mem_destroy(&g);
 }

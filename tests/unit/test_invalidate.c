@@ -10,7 +10,7 @@
 #include "shadow/shadow_internal.h"
 #include "tests/support/guest_fixture.h"
 #include "tests/support/park.h"
-#include "tests/support/test.h"
+#include "tests/support/step.h"
 
 static const struct guest_mem_config config = {.audit = true, .nr_cpus = 2};
 
@@ -38,6 +38,108 @@ TEST(invalidate, takes_what_the_range_maps)
 	stats = stats_of(&g);
 	expect_eq(stats.faults, 8 + 3);
 	expect_eq(stats.refaults, 3);
+	destroy(&g);
+}
+
+/* ---- a table goes while a leaf of it is not shot down yet ---- */
+
+#define GVA 0x10000000UL
+
+struct unlinked {
+	struct guest_mem g;
+	struct park park;
+	atomic_t times;
+};
+
+static void park_the_first(void *arg)
+{
+	struct unlinked *u = arg;
+
+	if (!atomic_fetch_add(1, &u->times))
+		park_enter(&u->park);
+}
+
+static void run_window(void *arg)
+{
+	struct unlinked *u = arg;
+
+	expect_eq(mm_migrate_range(u->g.mm, guest_hva(PAGE_SIZE), PAGE_SIZE), 1);
+}
+
+static void run_unlink(void *arg)
+{
+	struct unlinked *u = arg;
+
+	guest_write(&u->g, guest_pte_gpa(&u->g, u->g.cr3, GVA, 2), 0);
+	shadow_invlpg(u->g.shadow, 0, GVA);
+}
+
+/* tlb.c, rule 3: a CPU that walks to the table may still use the leaf, so the table stays until
+ * whoever cleared that has told it. */
+TEST(invalidate, a_table_waits_for_who_cleared_its_leaf)
+{
+	struct kthread window, unlink;
+	struct unlinked u = {0};
+
+	guest_mem_create(&u.g, &config);
+	park_init(&u.park);
+	guest_map(&u.g, u.g.cr3, GVA, PAGE_SIZE, GUEST_PTE_RW);
+	guest_store(&u.g, 0, GVA, 1);
+	shadow_set_hook(u.g.shadow, SHADOW_HOOK_BATCH_BEFORE_SHOOT, park_the_first, &u);
+	expect_eq(kthread_run(&window, "window", run_window, &u), 0);
+	park_wait(&u.park, 1);
+	expect_eq(kthread_run(&unlink, "unlink", run_unlink, &u), 0);
+	while (!stats_of(&u.g).batches_waited)
+		sched_yield();
+	expect_eq(stats_of(&u.g).tables_retired, 0);
+	park_release(&u.park);
+	kthread_join(&window);
+	kthread_join(&unlink);
+	expect_eq(stats_of(&u.g).tables_retired, 1);
+	destroy(&u.g);
+}
+
+/* ---- what a fault that began before may find at the end of a window ---- */
+
+struct end {
+	struct step step;
+	struct shadow *shadow;
+	unsigned long seq;
+	unsigned int looks, bad;
+};
+
+static void look_as_a_fault(struct step *step)
+{
+	struct end *end = step->arg;
+
+	/* It would be waiting for the lock. */
+	if (READ_ONCE(end->shadow->mmu_lock.raw.state))
+		return;
+	end->looks++;
+	end->bad += !end->shadow->invalidate_in_progress && end->shadow->invalidate_seq == end->seq;
+}
+
+/* At no instruction is the window gone, and the sequence as it was: a fault that looked the page up
+ * before would enter it. */
+TEST(invalidate, the_sequence_moves_before_the_window_closes)
+{
+	struct end end = {.step = {.at_each = look_as_a_fault, .arg = &end}};
+	struct mmu_notifier_range range;
+	struct guest_mem g;
+
+	step_skip();
+	guest_mem_create(&g, &config);
+	end.shadow = g.shadow;
+	end.seq = g.shadow->invalidate_seq;
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, g.mm, guest_hva(0),
+				guest_hva(PAGE_SIZE));
+	mmu_notifier_invalidate_range_start(&range);
+	step_begin(&end.step);
+	mmu_notifier_invalidate_range_end(&range);
+	step_end();
+	expect_ge(end.looks, 50);
+	expect_eq(end.bad, 0);
+	expect_eq(g.shadow->invalidate_seq, end.seq + 1);
 	destroy(&g);
 }
 

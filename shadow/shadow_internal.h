@@ -670,7 +670,7 @@ struct shadow {
 	struct mutex slots_lock;
 	struct srcu_struct slots_srcu;
 	struct memslots *slots; /* stored under slots_lock, loaded in a section of slots_srcu */
-	struct memslots *memslots[2];	   /* the published one, and one for the next change */
+	struct memslots *memslots[2]; /* the published one, and one for the next change */
 	/* The copy of a slot that forbids what its leaves may still have, until they are zapped;
 	 * stored under slots_lock. For audits. */
 	const struct memslot *narrowed;

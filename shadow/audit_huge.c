@@ -10,8 +10,7 @@
 #include "shadow/audit.h"
 #include "shadow/huge.h"
 
-/* While a slot becomes one that may have none (memslot.c) those that it has are on their way out.
- */
+/* While a slot becomes one that may have none (memslot.c) those that it has are about to go. */
 static bool may_have_huge(const struct shadow *shadow, const struct memslot *slot)
 {
 	return memslot_allows_huge(slot) || slot == READ_ONCE(shadow->narrowed);

@@ -50,6 +50,13 @@ void dirty_log_begin(struct shadow *shadow, struct memslot *slot);
 
 struct dirty_ring;
 
+/* NULL: there are none, or not yet. Acquire: one that is found is whole. Pairs with
+ * shadow_enable_dirty_rings(). */
+static inline struct dirty_ring *vcpu_ring(const struct shadow_vcpu *vcpu)
+{
+	return smp_load_acquire(&vcpu->ring);
+}
+
 void dirty_ring_push(struct dirty_ring *ring, unsigned int slot, uint64_t rel_gfn);
 /* The vCPU's thread: is there no room for what a fault may push? */
 bool dirty_ring_full(const struct dirty_ring *ring);

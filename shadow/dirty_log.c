@@ -92,12 +92,14 @@ void mark_page_dirty_in_slot(struct shadow *shadow, struct shadow_vcpu *vcpu,
 {
 	struct dirty_log *log = slot->dirty;
 	uint64_t rel_gfn = gfn - slot->base_gfn;
+	struct dirty_ring *ring;
 
 	if (likely(!log))
 		return;
 	atomic64_inc(&shadow->stats.dirty_marked);
-	if (vcpu && vcpu->ring) {
-		dirty_ring_push(vcpu->ring, slot->id, rel_gfn);
+	ring = vcpu ? vcpu_ring(vcpu) : NULL;
+	if (ring) {
+		dirty_ring_push(ring, slot->id, rel_gfn);
 		return;
 	}
 	atomic64_fetch_or((int64_t)(1UL << rel_gfn % WORD_BITS), &log->bits[rel_gfn / WORD_BITS]);

@@ -128,7 +128,7 @@ int shadow_enable_dirty_rings(struct shadow *shadow, unsigned int entries)
 	if (rings) {
 		shadow->rings = rings;
 		for (unsigned int i = 0; i < shadow->nr_vcpus; i++)
-			WRITE_ONCE(shadow->vcpu[i].ring, &rings[i]);
+			smp_store_release(&shadow->vcpu[i].ring, &rings[i]); /* vcpu_ring() */
 	} else if (!ret) {
 		ret = -ENOMEM;
 	}
@@ -259,7 +259,7 @@ long shadow_reset_dirty_rings(struct shadow *shadow)
 void shadow_wait_dirty_ring(struct shadow *shadow, unsigned int vcpu, bool (*give_up)(void *arg),
 			    void *arg)
 {
-	const struct dirty_ring *ring = shadow->vcpu[vcpu].ring;
+	const struct dirty_ring *ring = vcpu_ring(&shadow->vcpu[vcpu]);
 
 	if (ring)
 		wait_event(shadow->ring_wait, !dirty_ring_full(ring) || give_up(arg));

@@ -401,17 +401,18 @@ static enum ret_pf handle_fault(struct shadow *shadow, struct shadow_vcpu *vcpu,
 enum ret_pf shadow_handle_fault(struct shadow *shadow, unsigned int vcpu,
 				struct shadow_fault *fault)
 {
+	const struct dirty_ring *ring;
 	enum ret_pf ret;
 	int id;
 
 	fault->hva = INVALID_HVA;
 	ASSERT(vcpu < shadow->nr_vcpus && shadow->vcpu[vcpu].root, "the vCPU has loaded CR3");
 	id = srcu_read_lock(&shadow->slots_srcu);
+	ring = vcpu_ring(&shadow->vcpu[vcpu]);
 	/* Looked at inside the section: see shadow_release(). */
 	if (READ_ONCE(shadow->dead))
 		ret = RET_PF_HALTED;
-	else if ((fault->error_code & PFERR_WRITE) && shadow->vcpu[vcpu].ring &&
-		 dirty_ring_full(shadow->vcpu[vcpu].ring))
+	else if ((fault->error_code & PFERR_WRITE) && ring && dirty_ring_full(ring))
 		ret = RET_PF_DIRTY_RING_FULL;
 	else if (shadow_leave_obsolete_root(shadow, vcpu))
 		ret = RET_PF_NO_MEMORY;

@@ -214,6 +214,49 @@ static void until_it_waits(struct guest_mem *g)
 		sched_yield();
 }
 
+struct storer {
+	struct guest_mem *g;
+	atomic_t stores, stop;
+};
+
+static void run_stores(void *arg)
+{
+	struct storer *s = arg;
+	struct shadow_fault fault;
+
+	while (!atomic_read(&s->stop)) {
+		enum ret_pf ret = guest_fault(s->g, 0, 0, PFERR_WRITE, &fault);
+
+		ASSERT(ret == RET_PF_FIXED || ret == RET_PF_SPURIOUS || ret == RET_PF_RETRY,
+		       "a store: %s", ret_pf_name(ret));
+		atomic_inc(&s->stores);
+	}
+}
+
+/* They come while a vCPU faults; with thread sanitizer this says whether it finds them made. */
+TEST(dirty_ring, come_while_a_vcpu_runs)
+{
+	struct storer s = {.stop = ATOMIC_INIT(0)};
+	struct kthread thread;
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	s.g = &g;
+	expect_eq(kthread_run(&thread, "vcpu", run_stores, &s), 0);
+	while (!atomic_read(&s.stores))
+		sched_yield();
+	expect_eq(shadow_enable_dirty_rings(g.shadow, ENTRIES), 0);
+	expect_eq(log_ram(&g, true), 0);
+	/* One of them may be counted late. */
+	atomic_set(&s.stores, 0);
+	while (atomic_read(&s.stores) < 2)
+		sched_yield();
+	atomic_set(&s.stop, 1);
+	kthread_join(&thread);
+	expect(shadow_dirty_gfn_filled(shadow_dirty_ring(g.shadow, 0)));
+	memslot_fixture_done(&g);
+}
+
 /* It waits until there is room, or until it is told not to. */
 TEST(dirty_ring, a_vcpu_waits)
 {

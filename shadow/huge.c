@@ -207,6 +207,7 @@ void huge_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct
 	struct huge_region *region = huge_region(slot, rel_gfn);
 
 	ASSERT(region, "a huge leaf maps a region of a slot");
+	gfn_set_add(&slot->huge_mapped, (uint64_t)(region - slot->huge));
 	rmap_add(&region->rmap, sptep, spare);
 }
 
@@ -216,6 +217,8 @@ void huge_rmap_remove(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep)
 
 	ASSERT(region, "a huge leaf maps a region of a slot");
 	rmap_remove(&region->rmap, sptep);
+	if (!rmap_count(&region->rmap))
+		gfn_set_remove(&slot->huge_mapped, (uint64_t)(region - slot->huge));
 }
 
 /* No lock: before the first vCPU runs. */

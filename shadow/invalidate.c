@@ -58,16 +58,17 @@ static void note_zapped(struct shadow *shadow, struct memslot *slot, uint64_t re
 static bool zap_huge(struct shadow *shadow, struct memslot *slot, struct zap_cursor *cursor,
 		     uint64_t first, uint64_t last, struct zap_batch *batch)
 {
-	uint64_t begin, end;
+	uint64_t begin, end, i;
 
 	huge_overlap(slot, first, last, &begin, &end);
-	for (cursor->region = max(cursor->region, begin); cursor->region < end; cursor->region++) {
-		struct huge_region *region = &slot->huge[cursor->region];
-		uint64_t from = huge_first(slot) + cursor->region * HUGE_PAGES;
+	if (cursor->region < begin)
+		cursor->region = begin;
+	for_each_gfn(i, &slot->huge_mapped, cursor->region, end) {
+		struct huge_region *region = &slot->huge[i];
+		uint64_t from = huge_first(slot) + i * HUGE_PAGES;
 		uint64_t to = min(from + HUGE_PAGES, last);
 
-		if (!huge_mapped(region))
-			continue;
+		cursor->region = i;
 		if (!zap_rmap(shadow, &region->rmap, batch))
 			return false;
 		/* Of the others nothing was taken that is not there to be mapped again. */

@@ -77,6 +77,7 @@ static void memslot_free(struct memslot *slot)
 	dirty_log_drop(slot, NULL);
 	gfn_set_destroy(&slot->tables);
 	gfn_set_destroy(&slot->mapped);
+	gfn_set_destroy(&slot->huge_mapped);
 	kvfree(slot->huge, nr_huge(slot) * sizeof(*slot->huge));
 	kvfree(slot->rmap, slot->npages * sizeof(*slot->rmap));
 	kvfree(slot->zapped, slot->npages * sizeof(*slot->zapped));
@@ -109,11 +110,15 @@ static struct memslot *memslot_alloc(struct shadow *shadow, const struct memslot
 		slot->huge = kvcalloc(nr_huge(slot), sizeof(*slot->huge), GFP_KERNEL);
 		if (!slot->huge)
 			goto out_tables;
+		if (gfn_set_init(&slot->huge_mapped, nr_huge(slot)))
+			goto out_huge;
 	}
 	if (dirty_log_prepare(shadow, NULL, slot))
-		goto out_huge;
+		goto out_huge_mapped;
 	return slot;
 
+out_huge_mapped:
+	gfn_set_destroy(&slot->huge_mapped);
 out_huge:
 	kvfree(slot->huge, nr_huge(slot) * sizeof(*slot->huge));
 out_tables:

@@ -98,7 +98,8 @@ struct memslot {
 	struct rmap_head *rmap; /* [npages], under mmu_lock */
 	struct gfn_set mapped;	/* the pages whose rmap is not empty; mmu_lock, read without */
 	struct gfn_set tables; /* those that are tables of the guest's (guest_tables.c); mmu_lock */
-	struct huge_region *huge; /* of each whole 2 MiB of it (huge.h) */
+	struct huge_region *huge;   /* of each whole 2 MiB of it (huge.h) */
+	struct gfn_set huge_mapped; /* those whose rmap is not empty, by number; as mapped */
 	uint8_t *zapped; /* [npages], under mmu_lock: an invalidation took its entries (refault
 			    counting) */
 	struct dirty_log *dirty; /* while MEMSLOT_LOG_DIRTY; NULL: not logged (dirty_log.c) */

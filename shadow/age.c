@@ -132,16 +132,14 @@ static void age_noted(struct age *age, struct huge_region *region, uint64_t firs
 /* The huge leaves over pages [first, last) of @slot. */
 static void age_huge(struct age *age, struct memslot *slot, uint64_t first, uint64_t last)
 {
-	uint64_t begin, end;
+	uint64_t begin, end, i;
 
 	huge_overlap(slot, first, last, &begin, &end);
-	for (; begin < end; begin++) {
-		struct huge_region *region = &slot->huge[begin];
-		uint64_t from = huge_first(slot) + begin * HUGE_PAGES;
+	for_each_gfn(i, &slot->huge_mapped, begin, end) {
+		struct huge_region *region = &slot->huge[i];
+		uint64_t from = huge_first(slot) + i * HUGE_PAGES;
 		bool young = age->young;
 
-		if (!huge_mapped(region))
-			continue;
 		age->young = false;
 		age_rmap(age, &region->rmap);
 		if (age->young && age->clear) {

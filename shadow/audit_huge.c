@@ -85,6 +85,9 @@ uint64_t audit_huge_rmaps(struct audit *audit, const struct memslot *slot)
 {
 	uint64_t nr = 0;
 
+	if (nr_huge(slot) && !gfn_set_sound(&slot->huge_mapped))
+		audit_found(audit, SHADOW_BAD_SUMMARY,
+			    "the set of mapped 2 MiB of slot %u contradicts itself", slot->id);
 	for (uint64_t i = 0; i < nr_huge(slot); i++) {
 		struct audit_region region = {
 			.audit = audit,
@@ -92,6 +95,11 @@ uint64_t audit_huge_rmaps(struct audit *audit, const struct memslot *slot)
 		};
 		unsigned int count = rmap_count(&slot->huge[i].rmap);
 
+		if (gfn_set_has(&slot->huge_mapped, i) != (count != 0))
+			audit_found(audit, SHADOW_BAD_SUMMARY,
+				    "2 MiB of gfn %#lx are mapped %u times, which slot %u has not "
+				    "noted",
+				    region.gfn, count, slot->id);
 		if (count > RMAP_RECYCLE_THRESHOLD)
 			audit_found(audit, SHADOW_BAD_RMAP, "2 MiB of gfn %#lx are mapped %u times",
 				    region.gfn, count);

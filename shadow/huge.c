@@ -193,8 +193,11 @@ void huge_forbid(struct shadow *shadow, gfn_t gfn, struct zap_batch *batch)
 bool huge_zap(struct shadow *shadow, struct memslot *slot, uint64_t *region,
 	      struct zap_batch *batch)
 {
-	for (; *region < nr_huge(slot); ++*region) {
-		if (!zap_rmap(shadow, &slot->huge[*region].rmap, batch))
+	uint64_t i;
+
+	for_each_gfn(i, &slot->huge_mapped, *region, nr_huge(slot)) {
+		*region = i;
+		if (!zap_rmap(shadow, &slot->huge[i].rmap, batch))
 			return false;
 	}
 	return true;

@@ -94,10 +94,4 @@ bool huge_zap(struct shadow *shadow, struct memslot *slot, uint64_t *region,
 void huge_rmap_add(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep, struct rmap_desc **spare);
 void huge_rmap_remove(struct memslot *slot, uint64_t rel_gfn, spte_t *sptep);
 
-/* Is there a leaf? Also without mmu_lock, as a hint. */
-static inline bool huge_mapped(const struct huge_region *region)
-{
-	return rmap_first(&region->rmap);
-}
-
 #endif

@@ -31,7 +31,6 @@ struct planted {
 	unsigned int index;
 	spte_t *sptep, good;
 	struct memslot *slot;
-	struct huge_region *region;
 };
 
 static void begin(struct planted *p)
@@ -45,7 +44,6 @@ static void begin(struct planted *p)
 	p->good = *p->sptep;
 	expect(p->good & SPTE_HUGE);
 	p->slot = p->g.shadow->slots->by_id[0];
-	p->region = huge_region(p->slot, HUGE_PAGES);
 	expect_eq(shadow_audit_at(p->g.shadow, SHADOW_AUDIT_IN_SYNC, NULL, 0), 0);
 }
 
@@ -116,23 +114,37 @@ TEST(huge_audit, rmap)
 
 	begin(&p);
 	spin_lock(&p.g.shadow->mmu_lock);
-	rmap_remove(&p.region->rmap, p.sptep);
+	huge_rmap_remove(p.slot, HUGE_PAGES, p.sptep);
 	spin_unlock(&p.g.shadow->mmu_lock);
 	expect_found(&p.g, SHADOW_BAD_RMAP, "misses entry");
 	spin_lock(&p.g.shadow->mmu_lock);
-	rmap_add(&p.region->rmap, p.sptep, &spare);
-	rmap_add(&p.region[1].rmap, p.sptep, &spare);
+	huge_rmap_add(p.slot, HUGE_PAGES, p.sptep, &spare);
+	huge_rmap_add(p.slot, 2 * HUGE_PAGES, p.sptep, &spare);
 	spin_unlock(&p.g.shadow->mmu_lock);
 	expect_found(&p.g, SHADOW_BAD_RMAP, "names a leaf of gfn 0x200");
 	spin_lock(&p.g.shadow->mmu_lock);
-	rmap_remove(&p.region[1].rmap, p.sptep);
-	rmap_add(&p.region[1].rmap, &p.sp->spt[p.index + 1], &spare);
+	huge_rmap_remove(p.slot, 2 * HUGE_PAGES, p.sptep);
+	huge_rmap_add(p.slot, 2 * HUGE_PAGES, &p.sp->spt[p.index + 1], &spare);
 	spin_unlock(&p.g.shadow->mmu_lock);
 	expect_found(&p.g, SHADOW_BAD_RMAP, "names what is no such leaf");
 	spin_lock(&p.g.shadow->mmu_lock);
-	rmap_remove(&p.region[1].rmap, &p.sp->spt[p.index + 1]);
+	huge_rmap_remove(p.slot, 2 * HUGE_PAGES, &p.sp->spt[p.index + 1]);
 	spin_unlock(&p.g.shadow->mmu_lock);
 	rmap_desc_free(spare);
+	end(&p);
+}
+
+TEST(huge_audit, summary)
+{
+	struct planted p;
+
+	begin(&p);
+	gfn_set_remove(&p.slot->huge_mapped, 1);
+	expect_found(&p.g, SHADOW_BAD_SUMMARY, "2 MiB of gfn 0x200 are mapped 1 times");
+	gfn_set_add(&p.slot->huge_mapped, 1);
+	gfn_set_add(&p.slot->huge_mapped, 2);
+	expect_found(&p.g, SHADOW_BAD_SUMMARY, "2 MiB of gfn 0x400 are mapped 0 times");
+	gfn_set_remove(&p.slot->huge_mapped, 2);
 	end(&p);
 }
 

@@ -93,7 +93,7 @@ static bool is_shadow(const struct rig *rig)
 
 static bool is_huge(struct rig *rig)
 {
-	return huge_mapped(&gfn_to_memslot(shadow_memslots(rig->g.shadow), 0)->huge[0]);
+	return rmap_first(&gfn_to_memslot(shadow_memslots(rig->g.shadow), 0)->huge[0].rmap);
 }
 
 static bool held(struct rig *rig, uint64_t n)

@@ -3,6 +3,7 @@
 #ifndef TESTS_SUPPORT_GUEST_FIXTURE_H
 #define TESTS_SUPPORT_GUEST_FIXTURE_H
 
+#include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
 #include "tests/support/test.h"
 
@@ -22,6 +23,21 @@ static inline void destroy(struct guest_mem *g)
 	model_get_stats(g->model, &stats);
 	expect_eq(stats.contract_violations, 0);
 	guest_mem_destroy(g);
+}
+
+/* The entry of a table of leaves that the first CPU comes to for @gva, which has the tables above.
+ */
+static inline spte_t *leaf_of(struct guest_mem *g, gva_t gva)
+{
+	struct shadow_page *sp = g->shadow->vcpu[0].root;
+	spte_t *sptep;
+
+	spin_lock(&g->shadow->mmu_lock);
+	while (sp->role.level > 1)
+		sp = spte_to_child(g->shadow, sp->spt[table_index(gva, sp->role.level)]);
+	sptep = &sp->spt[table_index(gva, 1)];
+	spin_unlock(&g->shadow->mmu_lock);
+	return sptep;
 }
 
 /* For a hook: the guest edits its tables between the walk and the install. */

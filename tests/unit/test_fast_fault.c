@@ -24,19 +24,6 @@ static bool make_old(struct guest_mem *g, gpa_t gpa)
 	return mmu_notifier_clear_flush_young(g->mm, guest_hva(gpa), guest_hva(gpa) + PAGE_SIZE);
 }
 
-static spte_t *leaf_of(struct guest_mem *g, gva_t gva)
-{
-	struct shadow_page *sp = g->shadow->vcpu[0].root;
-	spte_t *sptep;
-
-	spin_lock(&g->shadow->mmu_lock);
-	while (sp->role.level > 1)
-		sp = spte_to_child(g->shadow, sp->spt[table_index(gva, sp->role.level)]);
-	sptep = &sp->spt[table_index(gva, 1)];
-	spin_unlock(&g->shadow->mmu_lock);
-	return sptep;
-}
-
 /* PAGE holds 7, by a leaf that is tracked. */
 static spte_t *fixture(struct guest_mem *g)
 {

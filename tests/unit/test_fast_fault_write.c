@@ -31,19 +31,6 @@ struct race {
 	atomic_t go, done;
 };
 
-static spte_t *leaf_of(struct guest_mem *g, gva_t gva)
-{
-	struct shadow_page *sp = g->shadow->vcpu[0].root;
-	spte_t *sptep;
-
-	spin_lock(&g->shadow->mmu_lock);
-	while (sp->role.level > 1)
-		sp = spte_to_child(g->shadow, sp->spt[table_index(gva, sp->role.level)]);
-	sptep = &sp->spt[table_index(gva, 1)];
-	spin_unlock(&g->shadow->mmu_lock);
-	return sptep;
-}
-
 static void pause_one(spte_t *sptep, void *arg)
 {
 	pfn_t *pfn = arg;

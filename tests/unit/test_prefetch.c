@@ -41,19 +41,6 @@ static void fixture(struct guest_mem *g, unsigned int used)
 		use(g, i);
 }
 
-static spte_t *leaf_of(struct guest_mem *g, gva_t gva)
-{
-	struct shadow_page *sp = g->shadow->vcpu[0].root;
-	spte_t *sptep;
-
-	spin_lock(&g->shadow->mmu_lock);
-	while (sp->role.level > 1)
-		sp = spte_to_child(g->shadow, sp->spt[table_index(gva, sp->role.level)]);
-	sptep = &sp->spt[table_index(gva, 1)];
-	spin_unlock(&g->shadow->mmu_lock);
-	return sptep;
-}
-
 static void done(struct guest_mem *g)
 {
 	expect_eq(shadow_audit_at(g->shadow, SHADOW_AUDIT_IN_SYNC, NULL, 0), 0);

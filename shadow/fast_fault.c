@@ -240,6 +240,10 @@ bool shadow_fast_fault(struct shadow *shadow, struct shadow_vcpu *vcpu, struct s
 	/* A CPU does not walk for it, and the index of an entry does not say what is above. */
 	if (!guest_canonical(&vcpu->cpu, fault->gva))
 		return false;
+	/* A leaf may be there: of a table that is linked elsewhere too, or a huge one that begins
+	 * within reach. */
+	if (unlikely(!machine_reaches(shadow->machine, fault->gva)))
+		return false;
 	mend_any_leaf(&mend, vcpu, fault->gva);
 	if (mend.paused)
 		resume_leaf(&mend, vcpu, fault->gva);

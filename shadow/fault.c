@@ -279,7 +279,7 @@ static enum ret_pf install(struct shadow *shadow, struct shadow_vcpu *vcpu, stru
 	}
 	ret = install_leaf(shadow, &vcpu->cache, sp, map, batch);
 	if (ret == RET_PF_FIXED)
-		shadow_prefetch(shadow, sp, table_index(map->walk->gva, 1));
+		shadow_prefetch(shadow, sp, map->walk->gva);
 	return protected && ret != RET_PF_RETRY ? RET_PF_WRITE_PROTECTED : ret;
 }
 

@@ -221,6 +221,12 @@ int guest_walk_vcpu(struct shadow *shadow, struct shadow_vcpu *vcpu, gva_t gva, 
 		    struct guest_walk *walk, uint32_t *error_code)
 {
 	walk->cache = &vcpu->walk_cache;
+	if (unlikely(!machine_reaches(shadow->machine, gva))) {
+		walk->gva = gva;
+		walk->bad_hva = INVALID_HVA;
+		*error_code = attempted(&vcpu->cpu, access);
+		return -EFAULT;
+	}
 	return do_walk(shadow, &vcpu->cpu, gva, access, walk, error_code);
 }
 

@@ -418,6 +418,12 @@ void shadow_explain(struct shadow *shadow, unsigned int vcpu, gva_t gva, shadow_
 		tell(&why, &line);
 		return;
 	}
+	if (!machine_reaches(shadow->machine, gva)) {
+		line_add(&line,
+			 "so     any access is the guest's fault, #PF: out of the machine's reach");
+		tell(&why, &line);
+		return;
+	}
 	if (!look(&why)) {
 		line_add(&line, "so     no access: the address space is gone");
 		tell(&why, &line);

@@ -3,8 +3,9 @@
  * Prefetch: a fault that has mapped a page maps the neighbours that cost nothing.
  *
  * Neighbours are the entries of the same table in the same aligned group of a few; all they have to
- * be is empty. The way down to the table has just been compared with the guest's, and so is good
- * for them too. A leaf is made if
+ * be is empty, and within the machine's reach (seen from the fault's address: the table may be
+ * linked at others). The way down to the table has just been compared with the guest's, and so is
+ * good for them too. A leaf is made if
  *
  *  1. a walk to it would have nothing to mark: A is set in the guest's entry, and for a right to
  *     write D. So pages that the guest has never used stay out, and no D bit is missed.
@@ -120,16 +121,18 @@ static void prefetch_one(struct shadow *shadow, struct shadow_page *sp, unsigned
 	atomic64_inc(&shadow->stats.prefetched);
 }
 
-void shadow_prefetch(struct shadow *shadow, struct shadow_page *sp, unsigned int index)
+void shadow_prefetch(struct shadow *shadow, struct shadow_page *sp, gva_t gva)
 {
 	unsigned int nr = READ_ONCE(shadow->prefetch);
-	unsigned int first = index & -nr;
+	unsigned int first = table_index(gva, 1) & -nr;
+	gva_t start = gva & -(TABLE_ENTRIES * PAGE_SIZE); /* of the table */
 
 	lockdep_assert_held(&shadow->mmu_lock);
 	if (shadow->used_bit == SPTE_PRESENT)
 		return;
 	for (unsigned int i = first; i < first + nr; i++) {
-		if (!READ_ONCE(sp->spt[i]))
+		if (!READ_ONCE(sp->spt[i]) &&
+		    machine_reaches(shadow->machine, start + i * PAGE_SIZE))
 			prefetch_one(shadow, sp, i);
 	}
 }

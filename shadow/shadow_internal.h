@@ -472,7 +472,8 @@ struct guest_walk {
  */
 int guest_walk(struct shadow *shadow, const struct guest_cpu *cpu, gva_t gva, uint32_t access,
 	       struct guest_walk *walk, uint32_t *error_code);
-/* The same as @vcpu, on its thread: with its caches. */
+/* The same as @vcpu, on its thread: with its caches, and nothing present where the machine's CPUs
+ * do not reach. */
 int guest_walk_vcpu(struct shadow *shadow, struct shadow_vcpu *vcpu, gva_t gva, uint32_t access,
 		    struct guest_walk *walk, uint32_t *error_code);
 /*
@@ -513,9 +514,9 @@ void shadow_wait_for_walks(struct shadow *shadow);
 /* --- prefetch.c: mmu_lock, in a section of slots_srcu --------------------------------------------
  */
 
-/* The entry @index of @sp, a table of leaves, was just made: map what lies beside it and is free of
- * cost. */
-void shadow_prefetch(struct shadow *shadow, struct shadow_page *sp, unsigned int index);
+/* The entry for @gva of @sp, a table of leaves, was just made: map what lies beside it and is free
+ * of cost. */
+void shadow_prefetch(struct shadow *shadow, struct shadow_page *sp, gva_t gva);
 
 /* --- shadow.c, invalidate.c ---------------------------------------------------------------------
  */

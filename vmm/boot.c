@@ -333,6 +333,29 @@ uint64_t boot_frames(uint64_t ram_size, const struct elf_image *image)
 	return bytes >> PAGE_SHIFT;
 }
 
+int boot_check_reach(const struct elf_image *image, const struct engine *engine, char *why,
+		     size_t why_len)
+{
+	const struct machine *machine = &engine->machine;
+
+	for (unsigned int i = 0; i < image->nr_segments; i++) {
+		const struct elf_segment *segment = &image->segments[i];
+		gva_t start = segment->vaddr & PAGE_MASK;
+		gva_t end = PAGE_ALIGN(segment->vaddr + segment->memsz);
+
+		if (machine_reaches(machine, start) && machine_reaches(machine, end - 1))
+			continue;
+		return why_fail(
+			why, why_len, -ENOEXEC,
+			"segment %u [0x%" PRIx64 ", 0x%" PRIx64
+			") is out of reach: CPUs of the %s engine have the addresses [0x%" PRIx64
+			", 0x%" PRIx64 "); try --engine kvm",
+			segment->phdr, start, end, engine->ops->name, machine->gva_first,
+			machine->gva_end);
+	}
+	return 0;
+}
+
 int boot_guest(struct shadow *shadow, uint64_t ram_size, const struct elf_image *image,
 	       uint64_t seed, struct boot_state *out, char *why, size_t why_len)
 {

@@ -8,6 +8,7 @@
 #include <gnomon/shadow.h>
 
 #include "vmm/elf.h"
+#include "vmm/engine.h"
 
 /* Smallest RAM a guest can have. */
 #define BOOT_MIN_RAM (1UL << 20)
@@ -27,6 +28,10 @@ struct boot_state {
 
 /* How many pages of RAM that will write to. @image need not fit. */
 uint64_t boot_frames(uint64_t ram_size, const struct elf_image *image);
+
+/* Do the CPUs of @engine reach all of @image? 0; -ENOEXEC and one line in @why. */
+int boot_check_reach(const struct elf_image *image, const struct engine *engine, char *why,
+		     size_t why_len);
 
 /*
  * Lay @image out in guest RAM, gpa [0, @ram_size), and build boot_info, stack and page tables at

@@ -69,6 +69,7 @@ static void describe(struct vcpu *vcpu, char *buf, size_t len)
 static void kill_by_guest_fault(struct vcpu *vcpu, const struct shadow_fault *guest_fault)
 {
 	const struct shadow_fault fault = *guest_fault; /* describe() may have another */
+	const struct engine *engine = vcpu->vm->engine;
 	const char *cause = "not present";
 	char insn[128];
 
@@ -77,6 +78,15 @@ static void kill_by_guest_fault(struct vcpu *vcpu, const struct shadow_fault *gu
 	else if (fault.error_code & PFERR_PRESENT)
 		cause = "not allowed";
 	describe(vcpu, insn, sizeof(insn));
+	if (!machine_reaches(&engine->machine, fault.gva)) {
+		vm_kill(vcpu->vm,
+			"#PF by %s on address 0x%" PRIx64
+			" (%s): the %s engine's CPUs have no addresses below 0x%" PRIx64
+			", nor from 0x%" PRIx64 " on",
+			insn, fault.gva, access_name(fault.error_code), engine->ops->name,
+			engine->machine.gva_first, engine->machine.gva_end);
+		return;
+	}
 	vm_kill(vcpu->vm, "#PF by %s on address 0x%" PRIx64 " (%s, %s): the guest has no IDT", insn,
 		fault.gva, access_name(fault.error_code), cause);
 }

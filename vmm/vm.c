@@ -290,6 +290,10 @@ void vm_destroy(struct vm *vm)
 
 int vm_boot(struct vm *vm, const struct elf_image *image, char *why, size_t why_len)
 {
+	int err = boot_check_reach(image, vm->engine, why, why_len);
+
+	if (err)
+		return err;
 	return boot_guest(vm->shadow, vm->config.ram_bytes, image, vm->config.seed, &vm->boot, why,
 			  why_len);
 }

@@ -36,6 +36,7 @@ void guest_mem_attach(struct guest_mem *g)
 	model_set_reuse(g->model, g->config.reuse);
 	model_set_levels(g->model, g->config.levels);
 	model_set_accessed_bits(g->model, !g->config.no_accessed_bits);
+	model_set_reach(g->model, g->config.gva_first, g->config.gva_end);
 	if (g->config.reserve_slot)
 		ASSERT(!model_reserve_slot(g->model, g->config.reserve_slot), "a monitor");
 

@@ -37,6 +37,7 @@ struct guest_mem_config {
 	bool audit;
 	bool private_ram;
 	unsigned int reserve_slot; /* of each root, for the machine; 0: none */
+	gva_t gva_first, gva_end;  /* what its CPUs reach; 0, 0: all */
 };
 
 struct guest_mem {

@@ -248,6 +248,12 @@ void model_set_accessed_bits(struct model_machine *m, bool set)
 	m->machine.no_accessed_bits = !set;
 }
 
+void model_set_reach(struct model_machine *m, gva_t first, gva_t end)
+{
+	m->machine.gva_first = first;
+	m->machine.gva_end = end;
+}
+
 void model_set_reuse(struct model_machine *m, enum model_reuse reuse)
 {
 	m->reuse = reuse;

@@ -91,6 +91,10 @@ void model_set_levels(struct model_machine *m, unsigned int levels);
 /* Do its CPUs set accessed and dirty bits? They do unless said. Before shadow_create(). */
 void model_set_accessed_bits(struct model_machine *m, bool set);
 
+/* Its CPUs reach [@first, @end) and nothing else; all unless said (gnomon/machine.h). Before
+ * shadow_create(). */
+void model_set_reach(struct model_machine *m, gva_t first, gva_t end);
+
 enum model_reuse {
 	MODEL_REUSE_FIFO, /* retired tables go back to the pool, which reuses them as late as it can
 			   */

@@ -86,6 +86,11 @@ static int walk_start(struct model_machine *m, struct model_cpu *cpu, gva_t gva,
 	return m->machine.levels;
 }
 
+static bool within_reach(const struct machine *machine, gva_t gva)
+{
+	return gva >= machine->gva_first && (!machine->gva_end || gva < machine->gva_end);
+}
+
 /* Walk for @needed; the leaf that allows it, cached, or NULL with the error code's P bit in
  * *present. */
 static struct tlb_leaf *walk(struct model_machine *m, struct model_cpu *cpu, gva_t gva,
@@ -98,6 +103,8 @@ static struct tlb_leaf *walk(struct model_machine *m, struct model_cpu *cpu, gva
 	pfn_t table;
 	int level;
 
+	if (!within_reach(&m->machine, gva))
+		goto fault;
 	for (level = walk_start(m, cpu, gva, &table, &rights);; level--) {
 		entry = read_entry(m, table, gva, level, needed & RIGHT_DIRTY);
 		*present = entry & HW_PRESENT;

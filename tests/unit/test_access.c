@@ -55,6 +55,23 @@ TEST(access, gva_fault_is_the_guests)
 	guest_mem_destroy(&g);
 }
 
+TEST(access, gva_out_of_reach)
+{
+	const struct guest_mem_config reaching = {.gva_end = GVA + PAGE_SIZE};
+	struct shadow_fault fault = {0};
+	char text[8];
+	struct guest_mem g;
+
+	guest_mem_create(&g, &reaching);
+	guest_map(&g, g.cr3, GVA, 0x5000, GUEST_PTE_RW);
+	guest_map(&g, g.cr3, GVA + PAGE_SIZE, 0x2000, GUEST_PTE_RW);
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA + 0xffc, text, 8, PFERR_FETCH, &fault), -EFAULT);
+	expect_eq(fault.gva, GVA + PAGE_SIZE);
+	expect_eq(fault.error_code, PFERR_FETCH);
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA + 0xffc, text, 4, PFERR_FETCH, NULL), 0);
+	guest_mem_destroy(&g);
+}
+
 TEST(access, gva_without_a_slot)
 {
 	struct shadow_fault fault;

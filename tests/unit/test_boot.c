@@ -415,6 +415,34 @@ TEST(boot, a_cpu_runs_on_it)
 	teardown(&t);
 }
 
+/* What it asks for is checked in whole pages, against what the engine's CPUs have. */
+TEST(boot, out_of_reach)
+{
+	const struct engine_ops ops = {.name = "small"};
+	struct engine small = {.ops = &ops}, all = {.ops = &ops};
+	struct elf_segment segments[] = {
+		segment(0x400010, 0x10010, 0x1000, 0x1234),
+		segment(0x402000, 0x12000, 0x800, 0x5678),
+	};
+	struct elf_image image = image_of(2, segments);
+	char why[256];
+
+	expect_eq(boot_check_reach(&image, &all, NULL, 0), 0);
+	small.machine.gva_first = 0x400000;
+	small.machine.gva_end = 0x408000;
+	expect_eq(boot_check_reach(&image, &small, NULL, 0), 0);
+
+	small.machine.gva_end = 0x407000;
+	expect_eq(boot_check_reach(&image, &small, why, sizeof(why)), -ENOEXEC);
+	expect_str_contains(why,
+			    "segment 1 [0x402000, 0x408000) is out of reach: CPUs of the small "
+			    "engine have the addresses [0x400000, 0x407000); try --engine kvm");
+	small.machine.gva_first = 0x401000;
+	small.machine.gva_end = 0;
+	expect_eq(boot_check_reach(&image, &small, why, sizeof(why)), -ENOEXEC);
+	expect_str_contains(why, "segment 0 [0x400000, 0x402000)");
+}
+
 struct refusal {
 	uint64_t ram_size;
 	struct elf_segment segments[2];

@@ -106,6 +106,25 @@ TEST(fast_fault, not_canonical)
 	destroy(&g);
 }
 
+/* A leaf is there, for the table is linked at an address within reach, too: no use at this one. */
+TEST(fast_fault, out_of_reach)
+{
+	const gva_t alias = 0x200000 + PAGE;
+	struct guest_mem_config reaching = config;
+	struct guest_mem g;
+
+	reaching.gva_first = PAGE + PAGE_SIZE;
+	guest_mem_create(&g, &reaching);
+	guest_edit(&g, guest_pte_gpa(&g, g.cr3, alias, 2),
+		   guest_read(&g, guest_pte_gpa(&g, g.cr3, PAGE, 2)));
+	guest_store(&g, 0, reaching.gva_first, 6);
+	guest_store(&g, 0, alias, 7);
+	expect(spte_present(*leaf_of(&g, PAGE)));
+	expect_eq(fault_at(&g, PAGE, 0), RET_PF_GUEST);
+	expect_eq(stats_of(&g).fault_spurious, 0);
+	destroy(&g);
+}
+
 /* Somebody has mmu_lock, for as long as he likes. */
 struct loader {
 	struct guest_mem g;

@@ -355,6 +355,37 @@ TEST(fault, reserved_slot)
 	guest_mem_destroy(&g);
 }
 
+/* The guest's tables may say what they like: no entry would help a CPU, and none is made. */
+TEST(fault, out_of_reach)
+{
+	const gva_t first = 0x4000, end = 0x10001000;
+	const struct guest_mem_config reaching = {.audit = true,
+						  .gva_first = first,
+						  .gva_end = end};
+	static const gva_t out[] = {0, first - PAGE_SIZE, first - 8, end, -PAGE_SIZE};
+	static const uint32_t access[] = {0, PFERR_WRITE, PFERR_FETCH};
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &reaching);
+	guest_map(&g, g.cr3, end - PAGE_SIZE, PAGE, GUEST_PTE_RW);
+	guest_map(&g, g.cr3, end, PAGE, GUEST_PTE_RW);
+	guest_map(&g, g.cr3, -PAGE_SIZE, PAGE, GUEST_PTE_RW);
+	for (unsigned int i = 0; i < ARRAY_SIZE(out); i++) {
+		for (unsigned int j = 0; j < ARRAY_SIZE(access); j++) {
+			expect_eq(guest_fault(&g, 0, out[i], access[j], &fault), RET_PF_GUEST);
+			expect_eq(fault.error_code, access[j]);
+		}
+		expect_eq(guest_try(&g, 0, MODEL_STORE, out[i] & ~7UL, NULL), RET_PF_GUEST);
+		expect_eq(guest_read(&g, guest_pte_gpa(&g, g.cr3, out[i], 1)) & GUEST_PTE_A, 0);
+	}
+	expect_eq(g.shadow->nr_pages, 1); /* the root */
+	guest_store(&g, 0, first, 1);
+	guest_store(&g, 0, end - 8, 2);
+	expect_eq(guest_read(&g, PAGE_SIZE + PAGE - 8), 2);
+	destroy(&g);
+}
+
 TEST(fault, no_memory)
 {
 	struct guest_mem g;

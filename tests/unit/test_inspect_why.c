@@ -391,6 +391,18 @@ TEST(inspect_why, addresses_that_are_not_the_guests)
 	guest_mem_destroy(&g);
 }
 
+TEST(inspect_why, out_of_reach)
+{
+	struct guest_mem_config reaching = config;
+	struct guest_mem g;
+
+	reaching.gva_end = 1UL << 46;
+	fixture(&g, &reaching);
+	expect_str_contains(verdict(&g, 1UL << 46), "the guest's fault, #PF: out of");
+	expect_str_contains(verdict(&g, -PAGE_SIZE), "the guest's fault, #PF: out of");
+	destroy(&g);
+}
+
 /* Before the first load of CR3, and after the end of the mm. */
 TEST(inspect_why, before_and_after)
 {

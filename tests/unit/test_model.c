@@ -257,6 +257,24 @@ TEST(model, present_is_noticed)
 }
 
 /* Guest code runs at CPL3: an entry of the supervisor's is out of its reach at any level. */
+TEST(model, reach)
+{
+	struct model_access access = {.op = MODEL_STORE, .gva = GVA};
+	struct fixture f;
+
+	fixture_init(&f, 1);
+	expect_eq(load(&f, 0, GVA), 0x1111);
+	shoot(&f, f.page);
+	model_set_reach(f.m, GVA + PAGE_SIZE, 0);
+	expect_eq(model_access(f.m, 0, &access), -EFAULT);
+	expect_eq(access.error_code, PFERR_USER | PFERR_WRITE);
+	model_set_reach(f.m, 0, GVA);
+	expect_eq(model_access(f.m, 0, &access), -EFAULT);
+	model_set_reach(f.m, GVA, GVA + PAGE_SIZE);
+	expect_eq(load(&f, 0, GVA), 0x1111);
+	fixture_destroy(&f);
+}
+
 TEST(model, supervisor_and_xd_entries)
 {
 	struct model_access fetch = {.op = MODEL_FETCH, .gva = GVA};

@@ -209,6 +209,27 @@ TEST(operand, the_machines_own_addresses)
 	guest_mem_destroy(&g);
 }
 
+/* A CPU would fault, and so does who acts for one. */
+TEST(operand, out_of_reach)
+{
+	const struct guest_mem_config reaching = {.audit = true, .gva_end = SECOND};
+	struct shadow_operand operand;
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &reaching);
+	guest_write(&g, GPA_A, 1);
+	guest_map(&g, g.cr3, GVA, GPA_A, GUEST_PTE_RW);
+	guest_map(&g, g.cr3, SECOND, GPA_B, GUEST_PTE_RW);
+	expect_nothing(&g, -EFAULT, SECOND, &fault);
+	expect_eq(fault.error_code, PFERR_WRITE);
+	expect_eq(marks(&g, GVA), 0);
+	expect_eq(get(&g, SECOND, 1, 0, &operand), -EFAULT);
+	expect_eq(get(&g, SECOND - 4, 4, PFERR_WRITE, &operand), 0);
+	shadow_operand_put(g.shadow, &operand);
+	guest_mem_destroy(&g);
+}
+
 /* Until it is put the frame stays, and so does what is written to it. */
 TEST(operand, stays_where_it_is)
 {

@@ -86,6 +86,24 @@ TEST(prefetch, not_asked_for)
 	done(&g);
 }
 
+TEST(prefetch, within_reach)
+{
+	struct guest_mem_config reaching = config;
+	struct guest_mem g;
+
+	reaching.gva_first = page(2);
+	reaching.gva_end = page(6);
+	guest_mem_create(&g, &reaching);
+	expect_eq(shadow_set_prefetch(g.shadow, GROUP), 0);
+	for (unsigned int i = 0; i < GROUP; i++)
+		use(&g, i);
+	guest_load(&g, 0, page(3));
+	expect_eq(stats_of(&g).prefetched, 3);
+	for (unsigned int i = 0; i < GROUP; i++)
+		expect_eq(*leaf_of(&g, page(i)) != 0, i >= 2 && i < 6);
+	done(&g);
+}
+
 /* What a walk would have to mark, or to wait for, or what is nothing. */
 TEST(prefetch, what_stays_out)
 {

@@ -75,6 +75,19 @@ struct machine {
 	 * found by a leaf that is not present for a while, and the next use is a fault.
 	 */
 	bool no_accessed_bits;
+	/*
+	 * The guest's addresses that its CPUs can reach, [gva_first, gva_end); gva_end 0: there is
+	 * no end, and 0, 0 are all. What a machine keeps for itself among them it says by an entry
+	 * of its own in each root. An access to any other faults for ever, whatever the tables
+	 * hold.
+	 */
+	gva_t gva_first, gva_end;
 };
+
+static inline bool machine_reaches(const struct machine *machine, gva_t gva)
+{
+	/* One comparison; without an end it wraps to what is left above gva_first. */
+	return gva - machine->gva_first <= machine->gva_end - machine->gva_first - 1;
+}
 
 #endif

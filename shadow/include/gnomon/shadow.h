@@ -158,8 +158,8 @@ enum ret_pf {
 	RET_PF_SPURIOUS, /* the entry was good already: run the guest again */
 	RET_PF_RETRY,	 /* raced with an invalidation, a guest table edit or a change of the slots:
 			    run again, it will fault again if need be */
-	RET_PF_GUEST,	 /* the guest's own tables forbid the access: the guest gets #PF with
-			    fault->error_code */
+	RET_PF_GUEST,	 /* the guest's own tables forbid the access, or no CPU of the machine can
+			    reach the address: the guest gets #PF with fault->error_code */
 	RET_PF_RESERVED, /* the machine's own part of the address space (its monitor): nothing of
 			    the guest's may ever be mapped there */
 	RET_PF_EMULATE,	 /* no memslot at fault->gpa, or a store to a read-only one: a device

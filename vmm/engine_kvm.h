@@ -24,6 +24,7 @@
 #include "notifier/sync/lock.h"
 #include "notifier/sync/util.h"
 #include "notifier/sync/wait.h"
+#include "vmm/cpl3.h"
 #include "vmm/engine.h"
 
 /*
@@ -47,14 +48,11 @@
 #define NR_VECTORS 32
 
 /*
- * User selectors are those of Linux: a KVM that runs CPL3 code on its own descriptors lets the
- * guest see its CS and SS, and these are what it shows. So MOV from CS reads the same everywhere.
- * No 32-bit code segment exists: there is no way into compatibility mode through our GDT.
+ * User selectors are those of cpl3.h. No 32-bit code segment exists: there is no way into
+ * compatibility mode through our GDT.
  */
 #define SEL_KERNEL_CS 0x08
 #define SEL_KERNEL_SS 0x10
-#define SEL_USER_SS   0x2b
-#define SEL_USER_CS   0x33
 #define SEL_TSS	      0x38
 #define GDT_ENTRIES   9 /* the TSS takes two */
 

@@ -60,8 +60,6 @@
 #define GVA_DATA  0xc0000000ul
 #define GVA_HUGE  0x100000000ul
 
-enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
-
 /* clang-format off */
 extern const char kvm_probe_load[], kvm_probe_sgdt[], kvm_probe_code_end[];
 asm(	".pushsection .rodata\n"

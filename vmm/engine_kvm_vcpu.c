@@ -16,9 +16,7 @@
  *  3. Of RIP, RSP and RFLAGS only what IRETQ takes without a fault goes into the frame: a fault at
  *     CPL0 would be ours. CS and SS are constants. A RIP that is not canonical is what it would be
  *     on the CPU: #GP(0) for the guest.
- *  4. RFLAGS as the guest gets them: the status flags, DF, TF, AC and ID are its own (AC means
- *     nothing with CR0.AM clear). IF is always set; the guest's own IF is the VMM's business. IOPL,
- *     NT, RF, VM, VIF and VIP are always clear.
+ *  4. RFLAGS as the guest gets them: guest_flags().
  *  5. After ENGINE_EXIT_KICK the vCPU is wherever it was (CPU_INSIDE). Nothing of it is touched but
  *     CR3.
  */
@@ -51,9 +49,6 @@
 #define X86_EFER_LMA (1ul << 10)
 #define X86_EFER_NXE (1ul << 11)
 
-#define X86_FLAGS_FIXED 0x2ul
-#define X86_FLAGS_IF	(1ul << 9)
-#define X86_FLAGS_GUEST 0x240dd5ul /* CF PF AF ZF SF TF DF OF AC ID */
 /* Cleared by SYSCALL, where it enters the monitor: TF IF DF IOPL NT AC */
 #define X86_FLAGS_SYSCALL_MASK 0x47700ul
 
@@ -65,11 +60,8 @@
 #define MSR_CSTAR	 0xc0000083
 #define MSR_SFMASK	 0xc0000084
 
-enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
-
-#define CPUID_MAX_ENTRIES   1024
-#define CPUID_7_ECX_UMIP    (1u << 2)
-#define SYSCALL_INSN_LENGTH 2
+#define CPUID_MAX_ENTRIES 1024
+#define CPUID_7_ECX_UMIP  (1u << 2)
 
 /* Set-up. */
 
@@ -249,16 +241,6 @@ void kvm_load_root(struct machine *machine, unsigned int vcpu, pfn_t root)
 	cpu->root = root;
 	cpu->run->s.regs.sregs.cr3 = root << PAGE_SHIFT;
 	cpu->run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
-}
-
-static bool canonical(uint64_t address)
-{
-	return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
-static uint64_t guest_flags(uint64_t rflags)
-{
-	return (rflags & X86_FLAGS_GUEST) | X86_FLAGS_FIXED | X86_FLAGS_IF;
 }
 
 /* Where kvm_run keeps general register @n of our numbering. */

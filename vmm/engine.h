@@ -89,6 +89,6 @@ struct engine_ops {
 	void (*stats)(struct engine *engine, uint64_t *quarantine_drains, uint64_t *quarantined);
 };
 
-extern const struct engine_ops engine_kvm;
+extern const struct engine_ops engine_kvm, engine_hosted;
 
 #endif

@@ -3,7 +3,7 @@
 
 #include "vmm/engines.h"
 
-const struct engine_ops *const engines[NR_ENGINES] = {&engine_kvm};
+const struct engine_ops *const engines[NR_ENGINES] = {&engine_kvm, &engine_hosted};
 
 const struct engine_ops *engine_by_name(const char *name)
 {

@@ -5,7 +5,7 @@
 
 #include "vmm/engine.h"
 
-#define NR_ENGINES 1
+#define NR_ENGINES 2
 extern const struct engine_ops *const engines[NR_ENGINES];
 
 /* NULL if there is no engine of that name. */

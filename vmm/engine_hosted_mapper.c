@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The mapper: a child's first thread, which makes system calls for us in the child. We write a list
+ * of them to a page that it can only read, and count seq up; it makes the calls, writes seq to
+ * another such page, by pwrite() to the file behind it, and wakes us. So nothing that the guest can
+ * write takes part in it, and what has been done cannot be forged.
+ *
+ *   us, under space->lock               mapper
+ *   ---------------------               ------
+ *   wait: ack.seq == cmd.seq            sleeps while cmd.seq == what it did last
+ *   calls, nr
+ *   cmd.seq + 1          (release)
+ *   wake                                reads seq, then nr and calls
+ *                                       makes them; the first that fails: ack.error
+ *                                       ack.seq = cmd.seq; wake
+ *   ack.seq == cmd.seq   (acquire)
+ *   reads ack.error
+ */
+#include "vmm/engine_hosted.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "notifier/sync/bug.h"
+
+#define PATIENCE_MSECS 100 /* before we look whether there is anybody to wait for */
+
+/* Not those of notifier/sync/futex.h: these words are in two processes, and whoever runs the
+ * libraries' threads one at a time has no say in what a child does. */
+void hosted_futex_wait(uint32_t *word, uint32_t value, unsigned int msecs)
+{
+	const struct timespec timeout = {msecs / 1000, msecs % 1000 * 1000000l};
+
+	syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);
+}
+
+void hosted_futex_wake(uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+static struct stub_cmd *cmd(struct hosted_space *space)
+{
+	return (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
+}
+
+static struct stub_ack *ack(struct hosted_space *space)
+{
+	return (struct stub_ack *)(space->ctl + STUB_CTL_ACK);
+}
+
+/*
+ * Until the last list is done. 0; the -errno of its call that failed, after which no call of it was
+ * made; or -ESRCH: the child is dead, and nothing is mapped in it.
+ */
+int hosted_wait(struct hosted_space *space)
+{
+	uint32_t seq, done;
+	int err;
+
+	lockdep_assert_held(&space->lock);
+	if (space->dead)
+		return -ESRCH;
+	if (!space->pending)
+		return 0;
+	seq = cmd(space)->seq;
+	while ((done = smp_load_acquire(&ack(space)->seq)) != seq) {
+		hosted_futex_wait(&ack(space)->seq, done, PATIENCE_MSECS);
+		if (smp_load_acquire(&ack(space)->seq) != seq && !hosted_child_alive(space))
+			return -ESRCH;
+	}
+	space->pending = false;
+	err = ack(space)->error;
+	ack(space)->error = 0;
+	return -err;
+}
+
+/* Where the calls of the next list go; STUB_NR_CALLS at most. The last list is done. */
+struct stub_call *hosted_list(struct hosted_space *space)
+{
+	lockdep_assert_held(&space->lock);
+	ASSERT(!space->pending, "the mapper has done its last list, and we know how it went");
+	return cmd(space)->calls;
+}
+
+void hosted_post(struct hosted_space *space, unsigned int nr)
+{
+	struct stub_cmd *c = cmd(space);
+
+	lockdep_assert_held(&space->lock);
+	ASSERT(nr <= STUB_NR_CALLS, "%u calls fit the page", nr);
+	c->nr = nr;
+	space->pending = true;
+	/* Pairs with the mapper's loads of seq, then nr and calls (hosted_stub.S, list). */
+	smp_store_release(&c->seq, c->seq + 1);
+	hosted_futex_wake(&c->seq);
+}

@@ -24,6 +24,10 @@
 #define MAP_FIXED  0x10
 
 #define SIG_SETMASK 2
+
+#define PR_SET_SYSCALL_USER_DISPATCH 59
+#define PR_SYS_DISPATCH_ON	     1
+
 #define SA_SIGINFO  0x00000004
 #define SA_RESTORER 0x04000000
 #define SA_ONSTACK  0x08000000
@@ -185,6 +189,15 @@ vcpu:
 	syscall
 	testq	%rax, %rax
 	jnz	no_jail
+	/* What guest code asks for is refused before any filter: some calls are not filtered. Old kernels
+	 * have neither these calls nor this. */
+	movl	$PR_SET_SYSCALL_USER_DISPATCH, %edi
+	movl	$PR_SYS_DISPATCH_ON, %esi
+	leaq	hosted_stub_code(%rip), %rdx
+	movl	$4096, %r10d
+	xorl	%r8d, %r8d
+	movl	$__NR_prctl, %eax
+	syscall
 	movl	$SIG_SETMASK, %edi
 	leaq	CMD_SIGNALS(%rbx), %rsi
 	xorl	%edx, %edx

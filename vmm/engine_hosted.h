@@ -68,6 +68,12 @@
  */
 #define HOSTED_SPACES_PER_CPU 5u
 
+/*
+ * Looks without an answer to a kick, 50 ms apart, before a child is killed: one that keeps even the
+ * fault of a missing page from coming. Not few: a busy host may let it wait for a CPU.
+ */
+#define HOSTED_KICKS_TO_KILL 100
+
 /* struct rt_sigframe of the kernel, as far as it does not depend on the CPU. */
 struct stub_frame {
 	uint64_t pretcode;
@@ -157,6 +163,7 @@ struct hosted_engine {
 	pfn_t reserved; /* an empty table that the reserved slot of each root names */
 	bool fsgsbase;
 	uint32_t tlb_size;
+	unsigned int kicks_to_kill; /* engine_hosted_vcpu.c, rule 3 */
 	/* Learned from the first exit of the first child, before there was any guest code. */
 	uint64_t frame_offset; /* in a vCPU's area */
 	uint64_t fpstate;      /* address - that of the frame */

@@ -60,7 +60,6 @@
 
 #define POLL_MSECS     50   /* while a vCPU runs, before we look whether all is well */
 #define KICKS_TO_FLUSH 2    /* polls without an answer to a kick */
-#define KICKS_TO_KILL  100  /* a guest that keeps even the fault of a missing page from coming */
 #define FAULTS_IN_VAIN 1000 /* on a page that is there: others that fill it first are fewer */
 
 /* What a vCPU's thread never sees: all signals that are not its guest's doing, or a kick. */
@@ -199,7 +198,7 @@ static void insist(struct hosted_cpu *cpu, unsigned int polls)
 	if (kicked)
 		signal_thread(cpu);
 	spin_unlock(&cpu->kick_lock);
-	if (kicked && polls >= KICKS_TO_KILL)
+	if (kicked && polls >= cpu->engine->kicks_to_kill)
 		hosted_child_kill(cpu->space);
 	else if (kicked && polls >= KICKS_TO_FLUSH)
 		hosted_tlb_flush(cpu->space);

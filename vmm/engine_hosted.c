@@ -207,8 +207,7 @@ static void destroy(struct engine *engine)
 
 static int vcpu_init(struct engine *engine, unsigned int vcpu)
 {
-	(void)engine;
-	(void)vcpu;
+	hosted_place_init(&to_hosted_engine(engine)->cpus[vcpu]);
 	return 0;
 }
 

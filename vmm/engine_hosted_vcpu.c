@@ -125,6 +125,7 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 	space->started |= 1ull << vcpu;
 	space->tids[vcpu] = READ_ONCE(area->tid);
 	space->exits[vcpu] = 1;
+	space->placed[vcpu] = 0;
 	return 0;
 }
 
@@ -373,9 +374,11 @@ void hosted_cpu_run(struct hosted_cpu *cpu, struct engine_exit *exit)
 	if (READ_ONCE(engine->halted))
 		goto halted;
 	if (err) {
-		hosted_fail(cpu, exit, ENGINE_EXIT_ERROR, "%s", why);
+		hosted_fail(cpu, exit, err == -ESRCH ? ENGINE_EXIT_FAIL : ENGINE_EXIT_ERROR, "%s",
+			    why);
 		return;
 	}
+	hosted_place(cpu);
 	if (!enter(cpu)) {
 		exit->kind = ENGINE_EXIT_KICK;
 		return;

@@ -321,7 +321,7 @@ without_kvm() {
 	fi
 	run hidden "$gnomon" doctor --json
 	cp "$work/out" stats
-	stats engines.0.name=kvm engines.0.usable=false
+	stats engines.0.name=kvm engines.0.usable=false engines.1.name=hosted
 	run hidden "$gnomon" run nobody
 	exits 66
 	end

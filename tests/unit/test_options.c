@@ -8,7 +8,6 @@
 
 #include "notifier/sync/util.h"
 #include "tests/support/test.h"
-#include "vmm/engines.h"
 #include "vmm/options.h"
 
 #define KIB 1024UL
@@ -41,18 +40,6 @@ TEST(options, prefetch)
 	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		expect_eq(parse_prefetch(bad[i], &pages, why, sizeof(why)), -EINVAL);
 	expect_eq(pages, 0);
-}
-
-TEST(options, engines)
-{
-	char names[64];
-
-	expect(engine_by_name("kvm") == &engine_kvm);
-	expect(engine_by_name("hosted") == &engine_hosted);
-	expect(!engine_by_name("auto"));
-	expect_str_eq(engine_names(" or ", names, sizeof(names)), "kvm or hosted");
-	expect_str_eq(engine_names(" and ", names, 5), "kvm ");
-	expect_str_eq(engine_names(" and ", names, 1), "");
 }
 
 TEST(options, sizes)

@@ -447,6 +447,22 @@ static bool sgdt_traps(struct scratch *s)
 	return run(s) == VECTOR_GP;
 }
 
+static void note_experiments(struct scratch *s, struct engine_report *report)
+{
+	bool shadows = host_shadows_tables(s), shootdown = shootdown_works(s);
+	bool quarantine = needs_quarantine(s), huge = huge_works(s);
+
+	engine_note_flag(report, "host_shadows_tables", "host shadows our tables", shadows, NULL);
+	engine_note_flag(report, "shootdown_works", "shootdown works", shootdown, NULL);
+	engine_note_flag(report, "needs_quarantine", "retired tables need", quarantine,
+			 quarantine ? "quarantine" : "no quarantine");
+	engine_note_flag(report, "huge_works", "entries of 2 MiB", huge,
+			 !huge			 ? "do not work"
+			 : shadows || quarantine ? "work, not used, as the host shadows our tables"
+						 : "used");
+	engine_note_flag(report, "umip", "UMIP", sgdt_traps(s), NULL);
+}
+
 void kvm_probe(struct engine_report *report)
 {
 	struct scratch s;
@@ -456,14 +472,9 @@ void kvm_probe(struct engine_report *report)
 		memcpy(report->why, s.why, sizeof(report->why));
 		return;
 	}
-	report->host_shadows_tables = host_shadows_tables(&s);
-	report->shootdown_works = shootdown_works(&s);
-	report->needs_quarantine = needs_quarantine(&s);
-	report->huge_works = huge_works(&s);
-	report->umip = sgdt_traps(&s);
+	note_experiments(&s, report);
 	report->trap_floor_us = measure_trap(&s);
 	report->shootdown_us = measure_shootdown(&s);
-	report->measured = true;
 	report->usable = s.err == 0;
 	if (s.err)
 		memcpy(report->why, s.why, sizeof(report->why));

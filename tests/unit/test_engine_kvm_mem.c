@@ -210,7 +210,7 @@ TEST(engine_kvm_mem, late_stores_without_shootdown)
 	struct storm s;
 	pfn_t page;
 
-	if (!host()->host_shadows_tables)
+	if (!engine_noted(host(), "host_shadows_tables"))
 		skip("a CPU that forgets by itself proves nothing here");
 	storm_create(&s);
 	page = rig_page(&s.rig);
@@ -290,7 +290,7 @@ TEST(engine_kvm_mem, retired_tables_are_forgotten)
 	uint64_t drains;
 
 	expect_eq(reuse(64, 50, true, &drains), 0);
-	if (host()->needs_quarantine)
+	if (engine_noted(host(), "needs_quarantine"))
 		expect_ge(drains, 40);
 	else
 		expect_eq(drains, 0);
@@ -300,7 +300,7 @@ TEST(engine_kvm_mem, retire_is_needed)
 {
 	uint64_t drains;
 
-	if (!host()->needs_quarantine)
+	if (!engine_noted(host(), "needs_quarantine"))
 		skip("this host does not remember tables");
 	expect_ge(reuse(64, 10, false, &drains), 1);
 }
@@ -346,7 +346,7 @@ TEST(engine_kvm_mem, unlinked_table_must_not_stay_in_use)
 	pfn_t table;
 	struct rig rig;
 
-	if (!host()->needs_quarantine)
+	if (!engine_noted(host(), "needs_quarantine"))
 		skip("this host does not remember tables");
 	rig_create_here(&rig);
 	table = rig_table(&rig, 1);
@@ -373,7 +373,7 @@ TEST(engine_kvm_mem, quarantine_has_a_limit)
 {
 	uint64_t sizes[] = {64, 128, 512};
 
-	if (!host()->needs_quarantine)
+	if (!engine_noted(host(), "needs_quarantine"))
 		skip("this host does not remember tables");
 	for (unsigned int n = 0; n < ARRAY_SIZE(sizes); n++) {
 		uint64_t limit = sizes[n] / 16, drains, drained, before;
@@ -418,7 +418,7 @@ TEST(engine_kvm_mem, drain_while_a_guest_runs)
 	struct rig rig;
 	uint64_t *word;
 
-	if (!host()->needs_quarantine)
+	if (!engine_noted(host(), "needs_quarantine"))
 		skip("this host does not remember tables");
 	rig_create(&rig, 64, 2);
 	word = rig_words(&rig, rig.data);

@@ -120,7 +120,7 @@ TEST(mmu_stress_kvm, stages)
 
 TEST(mmu_stress_kvm, late_stores_without_shootdown)
 {
-	if (!host()->host_shadows_tables)
+	if (!engine_noted(host(), "host_shadows_tables"))
 		skip("a CPU that forgets by itself proves nothing here");
 	run(true);
 }

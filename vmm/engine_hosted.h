@@ -214,6 +214,7 @@ int hosted_tlb_init(struct hosted_tlb *tlb, uint32_t size);
 void hosted_tlb_destroy(struct hosted_tlb *tlb);
 void hosted_tlb_forget(struct hosted_space *space);
 void hosted_tlb_flush(struct hosted_space *space);
+void hosted_settle(struct hosted_space *space);
 enum hosted_fill { FILL_FAULT, FILL_DONE, FILL_POSTED };
 enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, uint32_t error_code,
 			     unsigned int vcpu, uint32_t exits);

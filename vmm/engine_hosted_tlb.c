@@ -149,7 +149,7 @@ static void must(struct hosted_space *space, int err)
  * A fill that failed may have left mapped what it dropped. And the host may be out of mappings. So
  * all of them go.
  */
-static void settle(struct hosted_space *space)
+void hosted_settle(struct hosted_space *space)
 {
 	int err = hosted_wait(space);
 
@@ -231,7 +231,7 @@ void hosted_shoot(struct hosted_space *space, const pfn_t *frames, size_t nr)
 	lockdep_assert_held(&space->lock);
 	if (!space->tlb.nr)
 		return;
-	settle(space);
+	hosted_settle(space);
 	for (size_t i = 0; i < nr; i++)
 		shoot_one(&gone, frames[i]);
 	unmap_gone(&gone);
@@ -245,7 +245,7 @@ void hosted_shoot_range(struct hosted_space *space, pfn_t first, size_t nr)
 	lockdep_assert_held(&space->lock);
 	if (!tlb->nr)
 		return;
-	settle(space);
+	hosted_settle(space);
 	if (nr < tlb->size) {
 		for (size_t i = 0; i < nr; i++)
 			shoot_one(&gone, first + i);
@@ -341,7 +341,7 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 
 	lockdep_assert_held(&space->lock);
 	gva &= PAGE_MASK;
-	settle(space);
+	hosted_settle(space);
 	if (space->dead || gva < HOSTED_GVA_FIRST || gva >= HOSTED_GVA_END ||
 	    !walk(space->engine, root, gva, error_code, &t))
 		return FILL_FAULT;

@@ -23,6 +23,8 @@ static void note_findings(struct scratch *s, struct engine_report *report)
 
 	engine_note_flag(report, "shootdown_works", "shootdown works", scratch_shootdown_works(s),
 			 NULL);
+	engine_note_flag(report, "seccomp", "seccomp filter", true, "works");
+	engine_note_flag(report, "user_namespaces", "user namespaces", false, "not needed");
 	engine_note_flag(report, "umip", "SGDT and its kin trap", sgdt_traps(s), NULL);
 	engine_note_flag(report, "fsgsbase", "FS and GS bases are kept", engine->fsgsbase,
 			 engine->fsgsbase ? NULL : "no (no FSGSBASE)");

@@ -133,14 +133,14 @@ static void take_bus(struct hosted_cpu *cpu, const struct stub_frame *frame,
 void hosted_decode(struct hosted_cpu *cpu, const struct stub_frame *frame, uint32_t signal,
 		   struct engine_exit *exit)
 {
-	if (signal == SIGUSR1) {
-		exit->kind = ENGINE_EXIT_KICK;
-		return;
-	}
 	if (frame->cs != SEL_USER_CS) {
 		hosted_fail(cpu, exit, ENGINE_EXIT_FAIL,
 			    "the guest left 64-bit mode: cs %#x at rip %#" PRIx64, frame->cs,
 			    frame->rip);
+		return;
+	}
+	if (signal == SIGUSR1) {
+		exit->kind = ENGINE_EXIT_KICK;
 		return;
 	}
 	/* Whatever it did there: to where it has no page it cannot have gone. */

@@ -24,7 +24,8 @@
  *     vector registers are) is written anew before each entry, as the first frame had it. If the
  *     guest makes a frame of its own and returns by that, it is without until its next exit.
  *  3. A kick is a signal. A guest that has blocked it (rule 2) loses all its mappings after a
- * while, which harms no other, and the fault that comes of it, being blocked, ends the child.
+ *     while, which harms no other. The fault that comes of it is an exit as good as the signal's;
+ *     if that is blocked as well, it ends the child.
  *
  * How no kick is lost: cpu->kick_lock orders each kick and each entry.
  *
@@ -341,6 +342,11 @@ static void run_inside(struct hosted_cpu *cpu, struct engine_exit *exit)
 			resume(cpu);
 		if (!next_exit(cpu, exit) || !is_page_fault(exit))
 			return;
+		if (kicked(cpu)) { /* rule 3: it may be deaf, and its frame is not written anew here
+				    */
+			exit->kind = ENGINE_EXIT_KICK;
+			return;
+		}
 		filled = fill(cpu, exit);
 		if (filled == FILL_FAULT)
 			return;

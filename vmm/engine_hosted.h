@@ -117,7 +117,8 @@ struct hosted_space {
 	pid_t pid;
 	int pidfd, ctl_fd;
 	bool dead;
-	char *ctl; /* the control file, as we have it */
+	bool reserved; /* its addresses are, where nothing is mapped */
+	char *ctl;     /* the control file, as we have it */
 	struct hosted_tlb tlb;
 	uint64_t started; /* a bit for each vCPU that has a thread here */
 	pid_t tids[STUB_MAX_VCPUS];
@@ -215,6 +216,7 @@ void hosted_tlb_destroy(struct hosted_tlb *tlb);
 void hosted_tlb_forget(struct hosted_space *space);
 void hosted_tlb_flush(struct hosted_space *space);
 void hosted_settle(struct hosted_space *space);
+struct stub_call hosted_reserve_call(gva_t gva, uint64_t bytes);
 enum hosted_fill { FILL_FAULT, FILL_DONE, FILL_POSTED };
 enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, uint32_t error_code,
 			     unsigned int vcpu, uint32_t exits);

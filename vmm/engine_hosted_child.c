@@ -206,6 +206,19 @@ static int first_list(struct hosted_space *space)
 	return hosted_wait(space);
 }
 
+/* If it may not, it does without. */
+static int reserve_addresses(struct hosted_space *space)
+{
+	int err;
+
+	hosted_list(space)[0] =
+		hosted_reserve_call(HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
+	hosted_post(space, 1);
+	err = hosted_wait(space);
+	space->reserved = !err;
+	return err == -ESRCH ? err : 0;
+}
+
 /* Under space->lock. 0 or -errno with a line in @why, and then there is no child. */
 int hosted_child_start(struct hosted_space *space, char *why, size_t why_len)
 {
@@ -235,6 +248,7 @@ int hosted_child_start(struct hosted_space *space, char *why, size_t why_len)
 	space->dead = false;
 	ask_for_short_slices(space->pid);
 	err = first_list(space);
+	err = err ?: reserve_addresses(space);
 	if (err == -ESRCH) {
 		hosted_child_explain(space, why, why_len);
 		err = -ENODEV;

@@ -33,7 +33,8 @@ enum engine_exit_kind {
 struct engine_exit {
 	enum engine_exit_kind kind;
 	unsigned int vector;	/* TRAP: 0..31 */
-	uint32_t error_code;	/* TRAP: as pushed, 0 for vectors without one */
+	uint32_t error_code;	/* TRAP: as pushed, 0 for vectors without one; not every engine can
+				tell P of vector 14 */
 	uint64_t fault_address; /* TRAP, vector 14: CR2 */
 	const char *why;
 };

@@ -32,11 +32,6 @@ static const struct argp doctor_argp = {
 	NULL,
 };
 
-static const char *yes_no(bool value)
-{
-	return value ? "yes" : "no";
-}
-
 static void print_engine(const char *name, const struct engine_report *report)
 {
 	if (!report->usable) {
@@ -44,20 +39,12 @@ static void print_engine(const char *name, const struct engine_report *report)
 		return;
 	}
 	printf("engine %s: usable\n", name);
-	if (!report->measured)
-		return;
-	printf("  host shadows our tables       %s\n", yes_no(report->host_shadows_tables));
-	printf("  shootdown works               %s\n", yes_no(report->shootdown_works));
-	printf("  retired tables need           %s\n",
-	       report->needs_quarantine ? "quarantine" : "no quarantine");
-	printf("  entries of 2 MiB              %s\n",
-	       !report->huge_works ? "do not work"
-	       : report->host_shadows_tables || report->needs_quarantine
-		       ? "work, not used, as the host shadows our tables"
-		       : "used");
-	printf("  UMIP                          %s\n", yes_no(report->umip));
-	printf("  floor under every trap        %.1f us\n", report->trap_floor_us);
-	printf("  shootdown of one frame        %.1f us\n", report->shootdown_us);
+	for (unsigned int i = 0; i < report->nr_notes; i++)
+		printf("  %-29s %s\n", report->notes[i].label, report->notes[i].text);
+	if (report->trap_floor_us > 0)
+		printf("  %-29s %.1f us\n", "floor under every trap", report->trap_floor_us);
+	if (report->shootdown_us > 0)
+		printf("  %-29s %.1f us\n", "shootdown of one frame", report->shootdown_us);
 }
 
 static void print_text(const struct engine_report *reports, const struct host_memory *host)
@@ -72,15 +59,24 @@ static void print_text(const struct engine_report *reports, const struct host_me
 
 static json_t *engine_to_json(const char *name, const struct engine_report *report)
 {
-	if (!report->usable || !report->measured)
-		return json_pack("{s:s, s:b, s:s}", "name", name, "usable", report->usable, "why",
-				 report->why);
-	return json_pack("{s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:f, s:f}", "name", name, "usable",
-			 true, "host_shadows_tables", report->host_shadows_tables,
-			 "shootdown_works", report->shootdown_works, "needs_quarantine",
-			 report->needs_quarantine, "huge_works", report->huge_works, "umip",
-			 report->umip, "trap_floor_us", report->trap_floor_us, "shootdown_us",
-			 report->shootdown_us);
+	json_t *object = json_pack("{s:s, s:b}", "name", name, "usable", report->usable);
+
+	if (!report->usable) {
+		json_object_set_new(object, "why", json_string(report->why));
+		return object;
+	}
+	for (unsigned int i = 0; i < report->nr_notes; i++) {
+		const struct engine_note *note = &report->notes[i];
+
+		json_object_set_new(object, note->key,
+				    note->flag ? json_boolean(note->value)
+					       : json_integer(note->value));
+	}
+	if (report->trap_floor_us > 0)
+		json_object_set_new(object, "trap_floor_us", json_real(report->trap_floor_us));
+	if (report->shootdown_us > 0)
+		json_object_set_new(object, "shootdown_us", json_real(report->shootdown_us));
+	return object;
 }
 
 static int print_json(const struct engine_report *reports, const struct host_memory *host)

@@ -33,6 +33,8 @@
 /* What a balloon leaves: more than all other threads together take at once for a moment. */
 #define SPARE_FRAMES 64
 
+#define WHY_LEN 384 /* of one line that says why not */
+
 /* A run from here on: what is open, in the order in which it was opened. */
 struct run {
 	const struct run_args *args;
@@ -65,7 +67,7 @@ __attribute__((format(printf, 3, 4))) static int fail(struct run *run, int statu
 static int load_guest(struct run *run)
 {
 	const char *name = run->args->guest;
-	char why[384];
+	char why[WHY_LEN];
 	int err = guest_file_load(&run->guest, name, why, sizeof(why));
 
 	if (err == -ENOEXEC)
@@ -210,16 +212,36 @@ static int write_stats(struct run *run)
 	return EX_OSERR;
 }
 
-/* The engine failed to start: is that this machine, or did something go wrong this time? */
-static int fail_engine(struct run *run, const struct engine_ops *ops, const char *why)
+static bool may_use(const struct run *run, const struct engine_ops *ops)
 {
-	struct engine_report report = {0};
+	return !run->args->engine || run->args->engine == ops;
+}
 
-	ops->probe(&report);
-	if (report.usable)
-		return fail(run, EX_OSERR, "the %s engine did not start: %s", ops->name, why);
-	return fail(run, EX_UNAVAILABLE, "the %s engine does not work here: %s", ops->name,
-		    report.why);
+/*
+ * No engine has started: is that this machine, or did something go wrong this time? @why: what each
+ * of the table said.
+ */
+static int fail_engines(struct run *run, char why[NR_ENGINES][WHY_LEN])
+{
+	char text[sizeof(run->stats.reason)] = "";
+	size_t at = 0;
+
+	for (unsigned int i = 0; i < NR_ENGINES && at < sizeof(text); i++) {
+		struct engine_report report = {0};
+
+		if (!may_use(run, engines[i]))
+			continue;
+		engines[i]->probe(&report);
+		if (report.usable)
+			return fail(run, EX_OSERR, "the %s engine did not start: %s",
+				    engines[i]->name, why[i]);
+		at += snprintf(text + at, sizeof(text) - at,
+			       "%sthe %s engine does not work here: %s", at ? "; " : "",
+			       engines[i]->name, report.why);
+	}
+	if (!run->args->engine)
+		run->stats.engine = NULL;
+	return fail(run, EX_UNAVAILABLE, "%s", text);
 }
 
 static int create_vm(struct run *run)
@@ -239,22 +261,23 @@ static int create_vm(struct run *run)
 		.audit = args->audit,
 		.console = run->console.stream,
 	};
-	char why[384] = "";
+	char whys[NR_ENGINES][WHY_LEN] = {0}, *why = whys[0];
 	int err = -ENODEV;
 
 	for (unsigned int i = 0; err == -ENODEV && i < NR_ENGINES; i++) {
-		if (args->engine && args->engine != engines[i])
+		if (!may_use(run, engines[i]))
 			continue;
+		why = whys[i];
 		config.engine = engines[i];
 		run->stats.engine = engines[i]->name;
-		err = vm_create(&run->vm, &config, why, sizeof(why));
+		err = vm_create(&run->vm, &config, why, WHY_LEN);
 	}
 	if (err == -ENODEV)
-		return fail_engine(run, config.engine, why);
+		return fail_engines(run, whys);
 	if (err)
 		return fail(run, EX_OSERR, "%s", why);
 
-	err = vm_boot(run->vm, &run->image, why, sizeof(why));
+	err = vm_boot(run->vm, &run->image, why, WHY_LEN);
 	if (err) {
 		vm_destroy(run->vm);
 		return fail(run, err == -ENOEXEC ? EX_DATAERR : EX_OSERR, "cannot load '%s': %s",

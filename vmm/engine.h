@@ -33,24 +33,41 @@ enum engine_exit_kind {
 struct engine_exit {
 	enum engine_exit_kind kind;
 	unsigned int vector;	/* TRAP: 0..31 */
-	uint32_t error_code;	/* TRAP: as pushed, 0 for vectors without one */
+	uint32_t error_code;	/* TRAP: as pushed, 0 for vectors without one; not every engine can
+				tell P of vector 14 */
 	uint64_t fault_address; /* TRAP, vector 14: CR2 */
 	const char *why;
 };
 
+/* Something that an engine has found out about this machine, as `gnomon doctor` shows it. */
+struct engine_note {
+	char key[32];	/* in JSON */
+	char label[32]; /* for a human, and @text behind it */
+	char text[64];
+	bool flag;     /* @value is 0 or 1, and false or true in JSON; else a number */
+	int64_t value; /* in JSON */
+};
+
+#define ENGINE_NOTES 12
+
 /* What `gnomon doctor` tells of an engine on this machine, and what decides --engine auto. */
 struct engine_report {
 	bool usable;
-	char why[256];		  /* not usable: what is missing and what to do about it */
-	bool measured;		  /* the fields below hold something */
-	bool host_shadows_tables; /* a host write to a present entry stayed invisible to the CPU */
-	bool shootdown_works;	  /* ...until its frame was shot down */
-	bool needs_quarantine;	  /* a reused table frame showed at its old address */
-	bool huge_works;	  /* an entry of 2 MiB, and its shootdown */
-	bool umip;		  /* SGDT and its kin trap */
-	double trap_floor_us;	  /* fault -> VMM -> resume, nothing done in between; median */
-	double shootdown_us;	  /* one frame, vCPU not running; median */
+	char why[256]; /* not usable: what is missing and what to do about it */
+	unsigned int nr_notes;
+	struct engine_note notes[ENGINE_NOTES];
+	double trap_floor_us; /* fault -> VMM -> resume, nothing done in between; median; 0: not
+				 measured */
+	double shootdown_us;  /* one frame, vCPU not running; median; the same */
 };
+
+/* For engines: add a note. @text NULL: yes or no. */
+void engine_note_flag(struct engine_report *report, const char *key, const char *label, bool value,
+		      const char *text);
+void engine_note_number(struct engine_report *report, const char *key, const char *label,
+			int64_t value, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* Is there a note @key, and not 0? */
+bool engine_noted(const struct engine_report *report, const char *key);
 
 struct engine {
 	struct machine machine; /* what the shadow MMU sees */

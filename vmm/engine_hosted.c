@@ -21,7 +21,7 @@
 
 /*
  * Entries of a TLB. A guest of 64 MiB fits. The host limits how many mappings a process has
- * (vm.max_map_count), and one that is replaced may need two more for a moment.
+ * (vm.max_map_count): each entry is one, and so is each gap between them.
  */
 #define TLB_SIZE	 16384u
 #define MAP_COUNT_GUESS	 65530u /* what Linux has if nobody says otherwise */
@@ -38,7 +38,7 @@ static uint32_t tlb_size(void)
 			map_count = MAP_COUNT_GUESS;
 		fclose(f);
 	}
-	while (size > MAP_COUNT_SPARED && size + MAP_COUNT_SPARED > map_count)
+	while (size > MAP_COUNT_SPARED && 2 * size + MAP_COUNT_SPARED > map_count)
 		size /= 2;
 	return size;
 }
@@ -208,8 +208,7 @@ static void destroy(struct engine *engine)
 
 static int vcpu_init(struct engine *engine, unsigned int vcpu)
 {
-	(void)engine;
-	(void)vcpu;
+	hosted_place_init(&to_hosted_engine(engine)->cpus[vcpu]);
 	return 0;
 }
 

@@ -9,6 +9,7 @@
  *   engine_hosted_tlb.c     what is mapped in it: fill and shootdown
  *   engine_hosted_space.c   which child stands for which shadow root
  *   engine_hosted_vcpu.c    a vCPU: entry, exit, kick
+ *   engine_hosted_place.c   on which of the host's CPUs it runs
  *   engine_hosted_exit.c    what a signal says, in an exit's words
  *   engine_hosted_probe.c   what this machine offers, found out by trying
  *   hosted_stub.S           all that runs in the child besides the guest
@@ -46,6 +47,7 @@
 #ifndef VMM_ENGINE_HOSTED_H
 #define VMM_ENGINE_HOSTED_H
 
+#include <sched.h>
 #include <sys/types.h>
 
 #include "notifier/sync/atomic.h"
@@ -121,11 +123,13 @@ struct hosted_space {
 	pid_t pid;
 	int pidfd, ctl_fd;
 	bool dead;
-	char *ctl; /* the control file, as we have it */
+	bool reserved; /* its addresses are, where nothing is mapped */
+	char *ctl;     /* the control file, as we have it */
 	struct hosted_tlb tlb;
 	uint64_t started; /* a bit for each vCPU that has a thread here */
 	pid_t tids[STUB_MAX_VCPUS];
 	uint32_t exits[STUB_MAX_VCPUS]; /* that each has seen; its own */
+	int placed[STUB_MAX_VCPUS];	/* + 1: the CPU that each is bound to; its own */
 	bool pending;			/* a list was posted, and nobody has looked how it went */
 };
 
@@ -147,6 +151,10 @@ struct hosted_cpu {
 	struct hosted_space *space; /* where it was last, with its registers; it is a user of it */
 	struct engine_exit last;    /* for a fault: it may be mended by now */
 	uint64_t last_rip;
+	bool may_bind, bound; /* its threads, to @placed of @allowed, until @place_at */
+	int placed;
+	uint64_t place_at;
+	cpu_set_t allowed;
 	enum engine_exit_kind failed; /* HOSTED_FAILED: how, and @why */
 	char why[256];
 
@@ -214,6 +222,8 @@ int hosted_tlb_init(struct hosted_tlb *tlb, uint32_t size);
 void hosted_tlb_destroy(struct hosted_tlb *tlb);
 void hosted_tlb_forget(struct hosted_space *space);
 void hosted_tlb_flush(struct hosted_space *space);
+void hosted_settle(struct hosted_space *space);
+struct stub_call hosted_reserve_call(gva_t gva, uint64_t bytes);
 enum hosted_fill { FILL_FAULT, FILL_DONE, FILL_POSTED };
 enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, uint32_t error_code,
 			     unsigned int vcpu, uint32_t exits);
@@ -233,6 +243,10 @@ void hosted_cpu_run(struct hosted_cpu *cpu, struct engine_exit *exit);
 void hosted_cpu_kick(struct hosted_cpu *cpu);
 void hosted_futex_wake(uint32_t *word);
 void hosted_futex_wait(uint32_t *word, uint32_t value, unsigned int msecs);
+
+/* engine_hosted_place.c */
+void hosted_place_init(struct hosted_cpu *cpu);
+void hosted_place(struct hosted_cpu *cpu);
 
 /* engine_hosted_exit.c */
 void hosted_decode(struct hosted_cpu *cpu, const struct stub_frame *frame, uint32_t signal,

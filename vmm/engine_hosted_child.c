@@ -112,7 +112,9 @@ __attribute__((no_sanitize("address", "thread", "undefined"))) static int be_bor
 
 	birth->step = "giving up privileges";
 	persona = syscall(SYS_personality, 0xffffffffl);
-	if (syscall(SYS_personality, persona & ~READ_IMPLIES_EXEC) < 0 ||
+	/* Only where it must: containers let few values through. */
+	if ((persona & READ_IMPLIES_EXEC &&
+	     syscall(SYS_personality, persona & ~READ_IMPLIES_EXEC) < 0) ||
 	    syscall(SYS_prlimit64, 0, RLIMIT_CORE, &no_core, NULL) ||
 	    syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1l, 0l, 0l, 0l))
 		goto fail;
@@ -204,6 +206,19 @@ static int first_list(struct hosted_space *space)
 	return hosted_wait(space);
 }
 
+/* If it may not, it does without. */
+static int reserve_addresses(struct hosted_space *space)
+{
+	int err;
+
+	hosted_list(space)[0] =
+		hosted_reserve_call(HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
+	hosted_post(space, 1);
+	err = hosted_wait(space);
+	space->reserved = !err;
+	return err == -ESRCH ? err : 0;
+}
+
 /* Under space->lock. 0 or -errno with a line in @why, and then there is no child. */
 int hosted_child_start(struct hosted_space *space, char *why, size_t why_len)
 {
@@ -233,6 +248,7 @@ int hosted_child_start(struct hosted_space *space, char *why, size_t why_len)
 	space->dead = false;
 	ask_for_short_slices(space->pid);
 	err = first_list(space);
+	err = err ?: reserve_addresses(space);
 	if (err == -ESRCH) {
 		hosted_child_explain(space, why, why_len);
 		err = -ENODEV;

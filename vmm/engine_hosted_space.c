@@ -18,11 +18,18 @@
 #include "notifier/sync/bug.h"
 #include "vmm/why.h"
 
-/* With a child that is alive. Under space->lock. */
+/*
+ * With a child that is alive. One that has died stays as it is for the vCPUs in it, which may not
+ * know yet, and whose guest it was: -ESRCH. Under both locks.
+ */
 static int revive(struct hosted_space *space, char *why, size_t why_len)
 {
 	if (space->pid && hosted_child_alive(space))
 		return 0;
+	if (space->users) {
+		hosted_child_explain(space, why, why_len);
+		return -ESRCH;
+	}
 	hosted_child_reap(space);
 	return hosted_child_start(space, why, why_len);
 }

@@ -129,8 +129,25 @@ static void drop(struct hosted_tlb *tlb, struct hosted_entry *entry)
 
 /* --- lists that unmap */
 
-static struct stub_call unmap_call(gva_t gva, uint64_t bytes)
+/*
+ * Where nothing is mapped there is a mapping that allows nothing, all over the guest's addresses.
+ * So a page that goes, and comes back, leaves the host's page tables as they are: without it the
+ * kernel would free the table of a page that has no neighbour, and make it again, which costs
+ * several times what the rest does (docs/engines.md). It counts as address space, and RLIMIT_AS may
+ * forbid it.
+ */
+struct stub_call hosted_reserve_call(gva_t gva, uint64_t bytes)
 {
+	return (struct stub_call){SYS_mmap,
+				  {gva, bytes, PROT_NONE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+				   (uint64_t)-1, 0}};
+}
+
+static struct stub_call unmap_call(struct hosted_space *space, gva_t gva, uint64_t bytes)
+{
+	if (space->reserved)
+		return hosted_reserve_call(gva, bytes);
 	return (struct stub_call){SYS_munmap, {gva, bytes}};
 }
 
@@ -149,7 +166,7 @@ static void must(struct hosted_space *space, int err)
  * A fill that failed may have left mapped what it dropped. And the host may be out of mappings. So
  * all of them go.
  */
-static void settle(struct hosted_space *space)
+void hosted_settle(struct hosted_space *space)
 {
 	int err = hosted_wait(space);
 
@@ -163,7 +180,8 @@ void hosted_tlb_flush(struct hosted_space *space)
 	hosted_wait(space);
 	if (space->dead)
 		return;
-	hosted_list(space)[0] = unmap_call(HOSTED_GVA_FIRST, STUB_BASE - HOSTED_GVA_FIRST);
+	hosted_list(space)[0] =
+		unmap_call(space, HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
 	hosted_post(space, 1);
 	must(space, hosted_wait(space));
 	hosted_tlb_forget(space);
@@ -190,7 +208,7 @@ static void unmap_gone(struct gone *gone)
 		if (calls && last[-1].args[0] + last[-1].args[1] == gva)
 			last[-1].args[1] += PAGE_SIZE;
 		else
-			hosted_list(space)[calls++] = unmap_call(gva, PAGE_SIZE);
+			hosted_list(space)[calls++] = unmap_call(space, gva, PAGE_SIZE);
 	}
 	hosted_post(space, calls);
 	must(space, hosted_wait(space));
@@ -231,7 +249,7 @@ void hosted_shoot(struct hosted_space *space, const pfn_t *frames, size_t nr)
 	lockdep_assert_held(&space->lock);
 	if (!space->tlb.nr)
 		return;
-	settle(space);
+	hosted_settle(space);
 	for (size_t i = 0; i < nr; i++)
 		shoot_one(&gone, frames[i]);
 	unmap_gone(&gone);
@@ -245,7 +263,7 @@ void hosted_shoot_range(struct hosted_space *space, pfn_t first, size_t nr)
 	lockdep_assert_held(&space->lock);
 	if (!tlb->nr)
 		return;
-	settle(space);
+	hosted_settle(space);
 	if (nr < tlb->size) {
 		for (size_t i = 0; i < nr; i++)
 			shoot_one(&gone, first + i);
@@ -319,7 +337,7 @@ static unsigned int make_room(struct hosted_space *space)
 		return 0;
 	victim = &tlb->entries[tlb->hand];
 	tlb->hand = (tlb->hand + 1) & (tlb->size - 1);
-	hosted_list(space)[0] = unmap_call(victim->gva, PAGE_SIZE);
+	hosted_list(space)[0] = unmap_call(space, victim->gva, PAGE_SIZE);
 	drop(tlb, victim);
 	return 1;
 }
@@ -341,7 +359,7 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 
 	lockdep_assert_held(&space->lock);
 	gva &= PAGE_MASK;
-	settle(space);
+	hosted_settle(space);
 	if (space->dead || gva < HOSTED_GVA_FIRST || gva >= HOSTED_GVA_END ||
 	    !walk(space->engine, root, gva, error_code, &t))
 		return FILL_FAULT;

@@ -101,8 +101,13 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 	struct stub_cmd *cmd = (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
 	struct stub_vcpu *area = hosted_vcpu_area(space, vcpu);
 	struct stub_call *calls;
-	int err = hosted_wait(space);
+	int err;
 
+	hosted_settle(space);
+	if (space->dead) {
+		hosted_child_explain(space, why, why_len);
+		return -ESRCH;
+	}
 	calls = hosted_list(space);
 	cmd->stack = signal_stack(vcpu);
 	cmd->signals = blocked_signals();
@@ -113,7 +118,7 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 				      {CLONE_VCPU, 0,
 				       STUB_VCPU(vcpu) + offsetof(struct stub_vcpu, tid)}};
 	hosted_post(space, 2);
-	err = err ?: hosted_wait(space);
+	err = hosted_wait(space);
 	err = err ?: wait_for_birth(space, vcpu);
 	if (err == -ESRCH) {
 		hosted_child_explain(space, why, why_len);
@@ -125,6 +130,7 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 	space->started |= 1ull << vcpu;
 	space->tids[vcpu] = READ_ONCE(area->tid);
 	space->exits[vcpu] = 1;
+	space->placed[vcpu] = 0;
 	return 0;
 }
 
@@ -214,8 +220,7 @@ static bool still_runs(struct hosted_cpu *cpu, unsigned int polls)
 	bool alive;
 
 	mutex_lock(&space->lock);
-	if (hosted_wait(space))
-		hosted_tlb_flush(space);
+	hosted_settle(space);
 	insist(cpu, polls);
 	alive = hosted_child_alive(space);
 	mutex_unlock(&space->lock);
@@ -378,9 +383,11 @@ void hosted_cpu_run(struct hosted_cpu *cpu, struct engine_exit *exit)
 	if (READ_ONCE(engine->halted))
 		goto halted;
 	if (err) {
-		hosted_fail(cpu, exit, ENGINE_EXIT_ERROR, "%s", why);
+		hosted_fail(cpu, exit, err == -ESRCH ? ENGINE_EXIT_FAIL : ENGINE_EXIT_ERROR, "%s",
+			    why);
 		return;
 	}
+	hosted_place(cpu);
 	if (!enter(cpu)) {
 		exit->kind = ENGINE_EXIT_KICK;
 		return;

@@ -40,8 +40,9 @@
 #define STUB_EXIT_NO_MAP  99 /* it cannot map its own parts, or unmap all others */
 #define STUB_EXIT_NO_JAIL 98 /* a vCPU cannot take on its filter */
 
-#define STUB_CMD_ERRNOS 0xe00 /* a table of 16-bit numbers: what the mapper writes an errno from \
-			       */
+#define STUB_CMD_ERRNOS                                                          \
+	0xe00 /* a table of 16-bit numbers: what the mapper writes an errno from \
+	       */
 #define STUB_MAX_ERRNO 255
 #define STUB_CMD_CALLS 0x80
 #define STUB_NR_CALLS  60 /* (STUB_CMD_ERRNOS - STUB_CMD_CALLS) / 56 */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -41,7 +42,7 @@ enum {
 };
 
 static const struct argp_option run_options[] = {
-	{"engine", KEY_ENGINE, "NAME", 0, "What runs the guest: auto (default) or kvm", 0},
+	{"engine", KEY_ENGINE, "NAME", 0, NULL, 0},
 	{"mem", KEY_MEM, "SIZE", 0, "Guest RAM, 1M or more (default: 64M)", 0},
 	{"ram", KEY_RAM, "KIND", 0,
 	 "What the guest's RAM is to the host: shared (default), an object that is mapped; or "
@@ -178,8 +179,8 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 	case KEY_ENGINE:
 		args->engine = strcmp(arg, "auto") == 0 ? NULL : engine_by_name(arg);
 		if (!args->engine && strcmp(arg, "auto") != 0)
-			return cli_complain(parse, "there is no engine '%s', only auto and kvm",
-					    arg);
+			return cli_complain(parse, "there is no engine '%s', only auto, %s", arg,
+					    engine_names(" and ", why, sizeof(why)));
 		break;
 	case KEY_MEM:
 		err = parse_size(arg, &args->mem_bytes, why, sizeof(why));
@@ -272,7 +273,22 @@ static error_t run_parse(int key, char *arg, struct argp_state *state)
 	return err ? cli_complain(parse, "%s", why) : 0;
 }
 
-static const struct argp run_argp = {run_options, run_parse, "GUEST", run_doc, NULL, NULL, NULL};
+/* What is said of --engine comes from the table of engines. argp frees what differs from @text. */
+static char *run_help(int key, const char *text, void *input)
+{
+	char names[64], *help;
+
+	(void)input;
+	if (key != KEY_ENGINE)
+		return (char *)text;
+	if (asprintf(&help, "What runs the guest: auto (default: the first that works), %s",
+		     engine_names(" or ", names, sizeof(names))) < 0)
+		return NULL;
+	return help;
+}
+
+static const struct argp run_argp = {run_options, run_parse, "GUEST", run_doc,
+				     NULL,	  run_help,  NULL};
 
 /* Short enough to type it again. */
 static int random_seed(uint64_t *seed)

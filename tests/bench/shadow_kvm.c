@@ -66,7 +66,7 @@ const char *shadow_kvm_missing(const struct bench *b)
 
 bool shadow_kvm_shadowed(void)
 {
-	return engine.host_shadows_tables;
+	return engine_noted(&engine, "host_shadows_tables");
 }
 
 static int fail(const char *what, const char *why)

@@ -2,7 +2,8 @@
 /*
  * SGDT would show the monitor's table. With UMIP it faults: killed. On a CPU without UMIP it runs,
  * and nothing can be done about it: then the exit code is 3, and a test that finds `gnomon doctor`
- * announcing UMIP knows better.
+ * announcing UMIP knows better. Where a guest is a process of the host's there is no monitor, and
+ * SGDT always runs.
  */
 #include "guests/lib/console.h"
 #include "guests/lib/report.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A machine of the kvm engine with tables made by hand through its machine operations, and no
- * shadow MMU above. Guest programs are a few instructions each.
+ * A machine of an engine's with tables made by hand through its machine operations, and no shadow
+ * MMU above. Guest programs are a few instructions each. Where the engine is not usable the test is
+ * skipped, with the engine's own words for why.
  *
  * One page of code at CODE, one page of data at DATA; whatever else a test maps has its tables made
  * on the way. rig_destroy gives everything back and checks that no frame is missing.
@@ -44,7 +45,12 @@ GUEST(store, "mov %rax, (%rdi); ud2");
 GUEST(count, "1: incq (%rdi); jmp 1b");
 GUEST(ud2, "ud2");
 
+/* A case that is included into the tests of several engines. */
+#define ENGINE_TEST(name)	  ENGINE_TEST_(SUITE, name)
+#define ENGINE_TEST_(suite, name) TEST(suite, name)
+
 struct rig {
+	const struct engine_ops *ops;
 	struct phys *phys;
 	struct engine *engine;
 	struct machine *machine;
@@ -53,15 +59,16 @@ struct rig {
 	unsigned int nr_tables, nr_pages;
 };
 
-/* Measured once for a test program. */
-static inline const struct engine_report *host(void)
+/* Measured once for a test, which is about one engine. */
+static inline const struct engine_report *host(const struct engine_ops *ops)
 {
+	static const struct engine_ops *asked;
 	static struct engine_report report;
-	static bool asked;
 
 	if (!asked)
-		engine_kvm.probe(&report);
-	asked = true;
+		ops->probe(&report);
+	expect(!asked || asked == ops);
+	asked = ops;
 	if (!report.usable)
 		skip("%s", report.why);
 	return &report;
@@ -130,14 +137,16 @@ static inline void rig_shoot(struct rig *rig, pfn_t pfn)
 	expect_eq(rig->machine->ops->shootdown(rig->machine, &pfn, 1), 0);
 }
 
-static inline void rig_create(struct rig *rig, uint64_t nr_frames, unsigned int nr_vcpus)
+static inline void rig_create(struct rig *rig, const struct engine_ops *ops, uint64_t nr_frames,
+			      unsigned int nr_vcpus)
 {
 	char why[256] = "";
 
-	host();
+	host(ops);
 	memset(rig, 0, sizeof(*rig));
+	rig->ops = ops;
 	expect_eq(phys_create(&rig->phys, nr_frames), 0);
-	if (engine_kvm.create(&rig->engine, rig->phys, nr_vcpus, why, sizeof(why)))
+	if (ops->create(&rig->engine, rig->phys, nr_vcpus, why, sizeof(why)))
 		fail("create: %s", why);
 	rig->machine = &rig->engine->machine;
 	rig->root = rig_table(rig, 4);
@@ -148,10 +157,10 @@ static inline void rig_create(struct rig *rig, uint64_t nr_frames, unsigned int 
 }
 
 /* vCPU 0 on this thread. */
-static inline void rig_create_here(struct rig *rig)
+static inline void rig_create_here(struct rig *rig, const struct engine_ops *ops)
 {
-	rig_create(rig, 256, 1);
-	expect_eq(engine_kvm.vcpu_init(rig->engine, 0), 0);
+	rig_create(rig, ops, 256, 1);
+	expect_eq(ops->vcpu_init(rig->engine, 0), 0);
 	rig->machine->ops->load_root(rig->machine, 0, rig->root);
 }
 
@@ -159,7 +168,7 @@ static inline void rig_destroy(struct rig *rig)
 {
 	while (rig->nr_tables)
 		rig->machine->ops->retire_table(rig->machine, rig->tables[--rig->nr_tables]);
-	engine_kvm.destroy(rig->engine);
+	rig->ops->destroy(rig->engine);
 	while (rig->nr_pages)
 		phys_put(rig->phys, rig->pages[--rig->nr_pages]);
 	expect_eq(phys_nr_free(rig->phys), phys_nr_frames(rig->phys));
@@ -169,7 +178,7 @@ static inline void rig_destroy(struct rig *rig)
 static inline struct guest_regs *rig_start(struct rig *rig, unsigned int vcpu, const char *program,
 					   const char *end)
 {
-	struct guest_regs *regs = engine_kvm.regs(rig->engine, vcpu);
+	struct guest_regs *regs = rig->ops->regs(rig->engine, vcpu);
 
 	memcpy(rig_words(rig, rig->code), program, end - program);
 	regs->rip = CODE;
@@ -183,7 +192,7 @@ static inline struct engine_exit rig_run(struct rig *rig, unsigned int vcpu)
 	struct engine_exit exit;
 
 	do {
-		engine_kvm.vcpu_run(rig->engine, vcpu, &exit);
+		rig->ops->vcpu_run(rig->engine, vcpu, &exit);
 	} while (exit.kind == ENGINE_EXIT_KICK);
 	if (exit.kind == ENGINE_EXIT_FAIL || exit.kind == ENGINE_EXIT_ERROR)
 		fail("the engine failed: %s", exit.why);

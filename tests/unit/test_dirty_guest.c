@@ -13,9 +13,9 @@
 #include "shadow/shadow_internal.h"
 #include "tests/guests/epochs.h"
 #include "tests/support/dirty_judge.h"
+#include "tests/support/usable_engine.h"
 #include "vmm/chaos.h"
 #include "vmm/elf.h"
-#include "vmm/engines.h"
 #include "vmm/vm.h"
 
 #define RAM	       (4UL << 20)
@@ -119,17 +119,13 @@ static void start_chaos(struct run *r)
 
 static void start_run(struct run *r, enum judge_mode mode, unsigned int broken)
 {
-	struct vm_config config = {.engine = &engine_kvm,
+	struct vm_config config = {.engine = usable_engine(),
 				   .ram_bytes = RAM,
 				   .seed = 11 + mode,
 				   .broken = broken};
-	struct engine_report report = {0};
 	struct elf_image elf;
 	char why[384] = "";
 
-	engine_kvm.probe(&report);
-	if (!report.usable)
-		skip("%s", report.why);
 	parse_image(&elf);
 	if (vm_create(&r->vm, &config, why, sizeof(why)) || vm_boot(r->vm, &elf, why, sizeof(why)))
 		fail("%s", why);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The stages of mmu_stress.h on real vCPUs. Without a usable /dev/kvm all of it is skipped, with
- * the engine's own words for why.
+ * The stages of mmu_stress.h on real vCPUs, of each engine. What is not usable here is skipped,
+ * with the engine's own words for why.
  */
 #include "tests/support/engine_rig.h"
 #include "tests/support/mmu_stress.h"
@@ -14,9 +14,16 @@ GUEST(storm, "1: mov %rdi, %rbx; 2: mov %rax, (%rbx); add $4096, %rbx; cmp %rsi,
 
 enum { STORE_AT = 0, LOAD_AT = 32 };
 
+static const struct engine_ops *ops_of(struct stress *s)
+{
+	struct engine *engine = s->machine_arg;
+
+	return engine->ops;
+}
+
 static void init_vcpu(struct stress *s, unsigned int cpu)
 {
-	expect_eq(engine_kvm.vcpu_init(s->machine_arg, cpu), 0);
+	expect_eq(ops_of(s)->vcpu_init(s->machine_arg, cpu), 0);
 }
 
 /* Until the program ends at its UD2, or a fault cannot be resolved. */
@@ -27,7 +34,7 @@ static enum ret_pf run_program(struct stress *s, unsigned int cpu)
 		struct engine_exit exit;
 		enum ret_pf pf;
 
-		engine_kvm.vcpu_run(s->machine_arg, cpu, &exit);
+		ops_of(s)->vcpu_run(s->machine_arg, cpu, &exit);
 		if (exit.kind == ENGINE_EXIT_KICK)
 			continue;
 		if (exit.kind == ENGINE_EXIT_HALTED)
@@ -49,7 +56,7 @@ static enum ret_pf run_program(struct stress *s, unsigned int cpu)
 
 static enum ret_pf store(struct stress *s, unsigned int cpu, gva_t gva, uint64_t value)
 {
-	struct guest_regs *regs = engine_kvm.regs(s->machine_arg, cpu);
+	struct guest_regs *regs = ops_of(s)->regs(s->machine_arg, cpu);
 
 	regs->rip = STRESS_CODE + STORE_AT;
 	regs->gpr[GPR_RDI] = gva;
@@ -59,7 +66,7 @@ static enum ret_pf store(struct stress *s, unsigned int cpu, gva_t gva, uint64_t
 
 static enum ret_pf load(struct stress *s, unsigned int cpu, gva_t gva, uint64_t *value)
 {
-	struct guest_regs *regs = engine_kvm.regs(s->machine_arg, cpu);
+	struct guest_regs *regs = ops_of(s)->regs(s->machine_arg, cpu);
 	enum ret_pf pf;
 
 	regs->rip = STRESS_CODE + LOAD_AT;
@@ -71,7 +78,7 @@ static enum ret_pf load(struct stress *s, unsigned int cpu, gva_t gva, uint64_t 
 
 static enum ret_pf storm(struct stress *s, unsigned int cpu, uint64_t value)
 {
-	struct guest_regs *regs = engine_kvm.regs(s->machine_arg, cpu);
+	struct guest_regs *regs = ops_of(s)->regs(s->machine_arg, cpu);
 
 	regs->rip = STRESS_CODE + STORM_AT;
 	regs->gpr[GPR_RDI] = stress_gva(0, cpu);
@@ -92,35 +99,45 @@ static void put_code(struct stress *s)
 static const struct stress_ops ops = {
 	.put_code = put_code, .init = init_vcpu, .store = store, .load = load, .storm = storm};
 
-static void run(bool broken)
+static void run(const struct engine_ops *engine_ops, bool broken)
 {
 	static struct stress s;
 	struct engine *engine;
 	char why[256] = "";
 
-	host();
+	host(engine_ops);
 	s.ops = &ops;
 	expect_eq(phys_create(&s.phys, 1000), 0);
-	if (engine_kvm.create(&engine, s.phys, STRESS_CPUS, why, sizeof(why)))
+	if (engine_ops->create(&engine, s.phys, STRESS_CPUS, why, sizeof(why)))
 		fail("create: %s", why);
 	s.machine_arg = engine;
 	if (broken)
 		stress_broken(&s, &engine->machine);
 	else
 		stress_all(&s, &engine->machine, test_long() ? 200 : 20);
-	engine_kvm.destroy(engine);
+	engine_ops->destroy(engine);
 	expect_eq(phys_nr_free(s.phys), phys_nr_frames(s.phys));
 	phys_destroy(s.phys);
 }
 
-TEST(mmu_stress_kvm, stages)
+TEST(mmu_stress_engine, kvm)
 {
-	run(false);
+	run(&engine_kvm, false);
 }
 
-TEST(mmu_stress_kvm, late_stores_without_shootdown)
+TEST(mmu_stress_engine, hosted)
 {
-	if (!host()->host_shadows_tables)
+	run(&engine_hosted, false);
+}
+
+TEST(mmu_stress_engine, late_stores_without_shootdown_kvm)
+{
+	if (!engine_noted(host(&engine_kvm), "host_shadows_tables"))
 		skip("a CPU that forgets by itself proves nothing here");
-	run(true);
+	run(&engine_kvm, true);
+}
+
+TEST(mmu_stress_engine, late_stores_without_shootdown_hosted)
+{
+	run(&engine_hosted, true);
 }

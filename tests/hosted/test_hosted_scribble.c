@@ -12,8 +12,8 @@
 #define SHOOTDOWNS_LONG	   3000
 #define SHOOTDOWNS_SHORT   300
 #define NR_FRAMES	   2
-#define ROUNDS_PER_MACHINE 2	/* or it hardly counted at all */
-#define LOOKS		   300	/* for a store; 70 us apart */
+#define ROUNDS_PER_MACHINE 5	/* or it hardly counted at all */
+#define LOOKS		   100	/* for a store; 70 us apart */
 #define SCRIBBLER_AT	   1024 /* in the page CODE */
 
 GUEST(count, "1: incq (%rdi); jmp 1b");
@@ -86,6 +86,7 @@ static void create(struct scribble *s, unsigned int scribbler)
 	memset(s, 0, sizeof(*s));
 	s->scribbler = scribbler;
 	rig_create(&s->rig, 256, 2);
+	rig_hosted(&s->rig)->kicks_to_kill = 4; /* many a machine ends so */
 	rig_start(&s->rig, 0, 0, guest_count, guest_count_end);
 	rig_start(&s->rig, 1, SCRIBBLER_AT, scribblers[scribbler].code, scribblers[scribbler].end);
 	s->entry = rig_entry_at(&s->rig, s->rig.root, OTHER);

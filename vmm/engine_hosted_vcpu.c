@@ -95,7 +95,7 @@ static int wait_for_birth(struct hosted_space *space, unsigned int vcpu)
 	return 0;
 }
 
-/* Under space->lock. 0 or -errno with @why. */
+/* Under space->lock. 0; -ESRCH: the child has died; or another -errno. With @why. */
 int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why, size_t why_len)
 {
 	struct stub_cmd *cmd = (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
@@ -122,7 +122,7 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 	err = err ?: wait_for_birth(space, vcpu);
 	if (err == -ESRCH) {
 		hosted_child_explain(space, why, why_len);
-		return -ENODEV;
+		return err;
 	}
 	if (err)
 		return why_fail(why, why_len, err, "cannot begin a vCPU in a child: %s",

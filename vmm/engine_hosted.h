@@ -130,6 +130,8 @@ struct hosted_space {
 	pid_t tids[STUB_MAX_VCPUS];
 	uint32_t exits[STUB_MAX_VCPUS]; /* that each has seen; its own */
 	int placed[STUB_MAX_VCPUS];	/* + 1: the CPU that each is bound to; its own */
+	unsigned int refused;		/* fills by the host, one after another; the last with... */
+	int refusal;			/* ...this errno */
 	bool pending;			/* a list was posted, and nobody has looked how it went */
 };
 
@@ -224,7 +226,7 @@ void hosted_tlb_forget(struct hosted_space *space);
 void hosted_tlb_flush(struct hosted_space *space);
 void hosted_settle(struct hosted_space *space);
 struct stub_call hosted_reserve_call(gva_t gva, uint64_t bytes);
-enum hosted_fill { FILL_FAULT, FILL_DONE, FILL_POSTED };
+enum hosted_fill { FILL_FAULT, FILL_DONE, FILL_POSTED, FILL_REFUSED };
 enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, uint32_t error_code,
 			     unsigned int vcpu, uint32_t exits);
 void hosted_shoot(struct hosted_space *space, const pfn_t *frames, size_t nr);

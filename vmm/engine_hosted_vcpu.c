@@ -349,6 +349,13 @@ static void run_inside(struct hosted_cpu *cpu, struct engine_exit *exit)
 		filled = fill(cpu, exit);
 		if (filled == FILL_FAULT)
 			return;
+		if (filled == FILL_REFUSED) {
+			hosted_fail(cpu, exit, ENGINE_EXIT_ERROR,
+				    "the host maps no page for the guest: %s (RLIMIT_AS? "
+				    "vm.max_map_count? memory?)",
+				    strerror(cpu->space->refusal));
+			return;
+		}
 		in_vain = filled == FILL_DONE ? in_vain + 1 : 0;
 		if (in_vain == FAULTS_IN_VAIN) {
 			hosted_fail(cpu, exit, ENGINE_EXIT_FAIL,

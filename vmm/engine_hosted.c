@@ -157,6 +157,7 @@ static struct hosted_engine *alloc_engine(struct phys *phys, unsigned int nr_cpu
 	engine->stub_fd = -1;
 	engine->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	engine->tlb_size = tlb_size();
+	engine->kicks_to_kill = HOSTED_KICKS_TO_KILL;
 	mutex_init(&engine->spaces_lock);
 	engine->nr_cpus = nr_cpus;
 	engine->reserved = phys_alloc_zeroed(phys);

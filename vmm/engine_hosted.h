@@ -70,6 +70,12 @@
  */
 #define HOSTED_SPACES_PER_CPU 5u
 
+/*
+ * Looks without an answer to a kick, 50 ms apart, before a child is killed: one that keeps even the
+ * fault of a missing page from coming. Not few: a busy host may let it wait for a CPU.
+ */
+#define HOSTED_KICKS_TO_KILL 100
+
 /* struct rt_sigframe of the kernel, as far as it does not depend on the CPU. */
 struct stub_frame {
 	uint64_t pretcode;
@@ -124,6 +130,8 @@ struct hosted_space {
 	pid_t tids[STUB_MAX_VCPUS];
 	uint32_t exits[STUB_MAX_VCPUS]; /* that each has seen; its own */
 	int placed[STUB_MAX_VCPUS];	/* + 1: the CPU that each is bound to; its own */
+	unsigned int refused;		/* fills by the host, one after another; the last with... */
+	int refusal;			/* ...this errno */
 	bool pending;			/* a list was posted, and nobody has looked how it went */
 };
 
@@ -165,6 +173,7 @@ struct hosted_engine {
 	pfn_t reserved; /* an empty table that the reserved slot of each root names */
 	bool fsgsbase;
 	uint32_t tlb_size;
+	unsigned int kicks_to_kill; /* engine_hosted_vcpu.c, rule 3 */
 	/* Learned from the first exit of the first child, before there was any guest code. */
 	uint64_t frame_offset; /* in a vCPU's area */
 	uint64_t fpstate;      /* address - that of the frame */
@@ -217,7 +226,7 @@ void hosted_tlb_forget(struct hosted_space *space);
 void hosted_tlb_flush(struct hosted_space *space);
 void hosted_settle(struct hosted_space *space);
 struct stub_call hosted_reserve_call(gva_t gva, uint64_t bytes);
-enum hosted_fill { FILL_FAULT, FILL_DONE, FILL_POSTED };
+enum hosted_fill { FILL_FAULT, FILL_DONE, FILL_POSTED, FILL_REFUSED };
 enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, uint32_t error_code,
 			     unsigned int vcpu, uint32_t exits);
 void hosted_shoot(struct hosted_space *space, const pfn_t *frames, size_t nr);

@@ -101,10 +101,10 @@ static void take_segv(struct hosted_cpu *cpu, const struct stub_frame *frame,
 
 	if (frame->trapno == VECTOR_PF && code != FROM_THE_KERNEL)
 		page_fault(exit, frame->cr2, frame->err & (PF_WRITE | PF_FETCH));
-	else if (frame->trapno == VECTOR_OF)
-		trap(exit, VECTOR_OF, 0);
 	else if ((frame->rip & PAGE_MASK) == VSYSCALL_PAGE)
 		page_fault(exit, frame->rip, PF_FETCH); /* not at an entry of that page */
+	else if (frame->trapno == VECTOR_OF)
+		trap(exit, VECTOR_OF, 0);
 	else if (frame->trapno == VECTOR_GP && code == FROM_THE_KERNEL)
 		trap(exit, VECTOR_GP, frame->err);
 	else

@@ -48,6 +48,8 @@ static int learn(struct hosted_engine *engine, char *why, size_t why_len)
 	err = hosted_child_start(space, why, why_len);
 	if (!err)
 		err = hosted_thread_start(space, 0, why, why_len);
+	if (err == -ESRCH) /* nobody's guest is to blame */
+		err = -ENODEV;
 	if (!err) {
 		engine->frame_offset = hosted_vcpu_area(space, 0)->frame - STUB_VCPU(0);
 		if (engine->frame_offset > STUB_VCPU_SIZE - sizeof(*frame))

@@ -31,6 +31,8 @@
 
 #define GOING 0x8000u /* in entry->prot: its munmap is in the list that is being written */
 
+#define MANY_REFUSALS 4 /* a vCPU makes one in 50 ms: still_runs() */
+
 #define PF_WRITE (1u << 1)
 #define PF_FETCH (1u << 4)
 
@@ -168,22 +170,42 @@ static void must(struct hosted_space *space, int err)
  */
 void hosted_settle(struct hosted_space *space)
 {
+	bool filled = space->pending;
 	int err = hosted_wait(space);
 
-	if (err && err != -ESRCH)
+	if (err && err != -ESRCH) {
+		space->refused++;
+		space->refusal = -err;
 		hosted_tlb_flush(space);
+	} else if (filled) {
+		space->refused = 0;
+	}
+}
+
+/* To unmap takes nothing of the host's that it may refuse, but a mapping that allows nothing does.
+ */
+static int unmap_all(struct hosted_space *space)
+{
+	hosted_list(space)[0] =
+		unmap_call(space, HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
+	hosted_post(space, 1);
+	return hosted_wait(space);
 }
 
 void hosted_tlb_flush(struct hosted_space *space)
 {
+	int err;
+
 	lockdep_assert_held(&space->lock);
 	hosted_wait(space);
 	if (space->dead)
 		return;
-	hosted_list(space)[0] =
-		unmap_call(space, HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
-	hosted_post(space, 1);
-	must(space, hosted_wait(space));
+	err = unmap_all(space);
+	if (err && !space->dead && space->reserved) {
+		space->reserved = false;
+		err = unmap_all(space);
+	}
+	must(space, err);
 	hosted_tlb_forget(space);
 }
 
@@ -198,6 +220,7 @@ static void unmap_gone(struct gone *gone)
 {
 	struct hosted_space *space = gone->space;
 	unsigned int calls = 0;
+	int err;
 
 	if (!gone->nr || space->dead)
 		return;
@@ -211,8 +234,10 @@ static void unmap_gone(struct gone *gone)
 			hosted_list(space)[calls++] = unmap_call(space, gva, PAGE_SIZE);
 	}
 	hosted_post(space, calls);
-	must(space, hosted_wait(space));
-	if (!space->dead)
+	err = hosted_wait(space);
+	if (err && err != -ESRCH) /* how far it came does not matter: all go */
+		hosted_tlb_flush(space);
+	else if (!err)
 		for (unsigned int i = 0; i < gone->nr; i++)
 			drop(&space->tlb, gone->entries[i]);
 	gone->nr = 0;
@@ -346,7 +371,8 @@ static unsigned int make_room(struct hosted_space *space)
  * Look up @gva in the tables at @root, and if they allow the access, have it mapped. FILL_POSTED:
  * the same list lets @vcpu run on, whose thread has stopped here for the time number @exits: so
  * nobody has to wake us in between. FILL_DONE: it is there already, by another vCPU's fill.
- * FILL_FAULT: it is the shadow MMU's to mend.
+ * FILL_FAULT: it is the shadow MMU's to mend. FILL_REFUSED: the host has refused it again and
+ * again.
  */
 enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, uint32_t error_code,
 			     unsigned int vcpu, uint32_t exits)
@@ -363,6 +389,8 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 	if (space->dead || gva < HOSTED_GVA_FIRST || gva >= HOSTED_GVA_END ||
 	    !walk(space->engine, root, gva, error_code, &t))
 		return FILL_FAULT;
+	if (space->refused >= MANY_REFUSALS)
+		return FILL_REFUSED;
 	old = find(&space->tlb, gva);
 	if (old && old->pfn == t.pfn && old->prot == t.prot)
 		return FILL_DONE;

@@ -60,7 +60,6 @@
 
 #define POLL_MSECS     50   /* while a vCPU runs, before we look whether all is well */
 #define KICKS_TO_FLUSH 2    /* polls without an answer to a kick */
-#define KICKS_TO_KILL  100  /* a guest that keeps even the fault of a missing page from coming */
 #define FAULTS_IN_VAIN 1000 /* on a page that is there: others that fill it first are fewer */
 
 /* What a vCPU's thread never sees: all signals that are not its guest's doing, or a kick. */
@@ -96,7 +95,7 @@ static int wait_for_birth(struct hosted_space *space, unsigned int vcpu)
 	return 0;
 }
 
-/* Under space->lock. 0 or -errno with @why. */
+/* Under space->lock. 0; -ESRCH: the child has died; or another -errno. With @why. */
 int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why, size_t why_len)
 {
 	struct stub_cmd *cmd = (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
@@ -123,7 +122,7 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 	err = err ?: wait_for_birth(space, vcpu);
 	if (err == -ESRCH) {
 		hosted_child_explain(space, why, why_len);
-		return -ENODEV;
+		return err;
 	}
 	if (err)
 		return why_fail(why, why_len, err, "cannot begin a vCPU in a child: %s",
@@ -205,7 +204,7 @@ static void insist(struct hosted_cpu *cpu, unsigned int polls)
 	if (kicked)
 		signal_thread(cpu);
 	spin_unlock(&cpu->kick_lock);
-	if (kicked && polls >= KICKS_TO_KILL)
+	if (kicked && polls >= cpu->engine->kicks_to_kill)
 		hosted_child_kill(cpu->space);
 	else if (kicked && polls >= KICKS_TO_FLUSH)
 		hosted_tlb_flush(cpu->space);
@@ -350,6 +349,13 @@ static void run_inside(struct hosted_cpu *cpu, struct engine_exit *exit)
 		filled = fill(cpu, exit);
 		if (filled == FILL_FAULT)
 			return;
+		if (filled == FILL_REFUSED) {
+			hosted_fail(cpu, exit, ENGINE_EXIT_ERROR,
+				    "the host maps no page for the guest: %s (RLIMIT_AS? "
+				    "vm.max_map_count? memory?)",
+				    strerror(cpu->space->refusal));
+			return;
+		}
 		in_vain = filled == FILL_DONE ? in_vain + 1 : 0;
 		if (in_vain == FAULTS_IN_VAIN) {
 			hosted_fail(cpu, exit, ENGINE_EXIT_FAIL,

@@ -11,7 +11,6 @@
  * signal. The guest may jump to any place here. It gets nowhere: its thread is allowed three system
  * calls, rt_sigreturn, rt_sigprocmask and futex, and these from this page alone.
  */
-#include <asm/errno.h>
 #include <asm/unistd_64.h>
 
 #include "vmm/hosted_stub.h"
@@ -34,6 +33,7 @@
 
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
+#define INT_MAX	   0x7fffffff
 
 #define SECCOMP_SET_MODE_FILTER	1
 #define SECCOMP_RET_TRAP	0x00030000
@@ -118,7 +118,8 @@ mapper:
 	leaq	CMD_PATIENCE(%rbx), %r10
 	movl	$__NR_futex, %eax
 	syscall
-	cmpq	$-ETIMEDOUT, %rax
+	/* If there is nothing new, time is up; or a guest has woken us, which it may do all the time. */
+	cmpl	CMD_SEQ(%rbx), %r12d
 	jne	mapper
 	movl	$__NR_getppid, %eax
 	syscall
@@ -173,9 +174,10 @@ done:
 	movl	$STUB_FD_CTL, %edi
 	movl	$__NR_pwrite64, %eax
 	syscall
+	/* All that wait there: one of them may be a guest. */
 	leaq	(STUB_ACK - STUB_CMD + ACK_SEQ)(%rbx), %rdi
 	movl	$FUTEX_WAKE, %esi
-	movl	$1, %edx
+	movl	$INT_MAX, %edx
 	movl	$__NR_futex, %eax
 	syscall
 	jmp	mapper
@@ -252,7 +254,7 @@ handler:
 	movl	%r14d, VCPU_EXITS(%rbx)
 	leaq	VCPU_EXITS(%rbx), %rdi
 	movl	$FUTEX_WAKE, %esi
-	movl	$1, %edx
+	movl	$INT_MAX, %edx
 	movl	$__NR_futex, %eax
 	syscall
 	/* Pairs with hosted_resume(). */

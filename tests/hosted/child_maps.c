@@ -78,6 +78,13 @@ static void expect_mapping(struct hosted_space *space, const struct mapping *m)
 	}
 }
 
+/* What allows nothing holds a place for the guest's pages, as far as there are none. */
+static bool is_reserved(struct hosted_space *space, const struct mapping *m)
+{
+	return space->reserved && strcmp(m->rights, "---p") == 0 && !strstr(m->name, "memfd") &&
+	       m->start >= HOSTED_GVA_FIRST && m->end <= HOSTED_GVA_END;
+}
+
 /* No more; and no less, or a fill was lost. */
 static void expect_mappings(struct hosted_space *space)
 {
@@ -94,7 +101,7 @@ static void expect_mappings(struct hosted_space *space)
 		expect_ge(sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %*s %*s %63s",
 				 &m.start, &m.end, m.rights, &m.offset, m.name),
 			  4);
-		if (m.start == VSYSCALL_PAGE)
+		if (m.start == VSYSCALL_PAGE || is_reserved(space, &m))
 			continue;
 		expect_mapping(space, &m);
 		pages += (m.end - m.start) / PAGE_SIZE;

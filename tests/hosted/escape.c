@@ -32,6 +32,7 @@ static void *watchdog(void *arg)
 static void machine_create(struct escape *e)
 {
 	rig_create(&e->rig, FRAMES, e->nr_cpus);
+	rig_hosted(&e->rig)->kicks_to_kill = e->kicks_to_kill;
 	for (unsigned int i = 0; i < NR_CANARIES; i++) {
 		uint64_t *words;
 
@@ -59,7 +60,15 @@ void escape_create(struct escape *e, unsigned int nr_cpus)
 	memset(e, 0, sizeof(*e));
 	e->nr_cpus = nr_cpus;
 	e->patience = PATIENT;
+	e->kicks_to_kill = HOSTED_KICKS_TO_KILL;
 	machine_create(e);
+}
+
+void escape_hurry(struct escape *e)
+{
+	WRITE_ONCE(e->patience, 2);
+	e->kicks_to_kill = 4;
+	rig_hosted(&e->rig)->kicks_to_kill = e->kicks_to_kill;
 }
 
 void escape_destroy(struct escape *e)

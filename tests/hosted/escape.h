@@ -23,6 +23,7 @@
 struct escape {
 	struct rig rig;
 	unsigned int nr_cpus;
+	unsigned int kicks_to_kill; /* of the engine; escape_hurry() lowers it */
 	pfn_t canaries[NR_CANARIES];
 
 	pthread_t watchdog;
@@ -39,6 +40,9 @@ struct escape {
 
 void escape_create(struct escape *e, unsigned int nr_cpus);
 void escape_destroy(struct escape *e);
+
+/* For attempts of which many never end: they are given up soon, right or wrong. */
+void escape_hurry(struct escape *e);
 
 /*
  * Run vCPU 0 from @regs on until something comes out: an exception, a kick because nothing else

@@ -4,10 +4,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "tests/hosted/rig.h"
 
 GUEST(ud2, "ud2");
+GUEST(jump, "movq $1, (%rdi); jmp *%rdx");
+
+#define NR_SHOT 16
 
 /* A line of /proc/PID/task/TID/status, as a number of the base that it is written in. */
 static uint64_t status_of(pid_t pid, pid_t tid, const char *key, int base)
@@ -88,5 +92,55 @@ TEST(hosted_jail, the_mapper_is_deaf)
 	for (unsigned int i = 0; i < ARRAY_SIZE(deaf_to); i++)
 		if (!(blocked & 1ul << (deaf_to[i] - 1)))
 			fail("it hears %s", strsignal(deaf_to[i]));
+	rig_destroy(&rig);
+}
+
+static void run_thread(void *arg)
+{
+	struct rig *rig = arg;
+
+	while (rig_run(rig, 0).kind != ENGINE_EXIT_KICK)
+		;
+}
+
+/*
+ * A vCPU that waits where we wait for the mapper, by the stub's own loop: it is woken when we are,
+ * not in our place. Else each shootdown would take as long as our patience.
+ */
+TEST(hosted_jail, nobody_takes_our_wakeups)
+{
+	static const uint8_t wait[] = {0x8b, 0x53, VCPU_RUN}; /* mov VCPU_RUN(%rbx), %edx */
+	const char *code = hosted_stub_elf + PAGE_SIZE;
+	const char *at = memmem(code, PAGE_SIZE, wait, sizeof(wait));
+	struct timespec begun, done;
+	pfn_t pages[NR_SHOT];
+	struct kthread thread;
+	struct guest_regs *regs;
+	struct rig rig;
+
+	expect(at != NULL);
+	rig_create_here(&rig);
+	for (unsigned int i = 0; i < NR_SHOT; i++) {
+		pages[i] = rig_page(&rig);
+		rig_map(&rig, OTHER + i * PAGE_SIZE, pages[i], RWX);
+		expect_eq(rig_read(&rig, OTHER + i * PAGE_SIZE), 0);
+	}
+	regs = start(&rig, jump);
+	regs->gpr[GPR_RDI] = DATA;
+	regs->gpr[GPR_RBX] = STUB_ACK + ACK_SEQ - VCPU_RUN;
+	regs->gpr[GPR_RDX] = STUB_CODE + (at - code);
+	regs->gpr[14] = ~0ul;
+	expect_eq(kthread_run(&thread, "vcpu", run_thread, &rig), 0);
+	while (READ_ONCE(rig_words(&rig, rig.data)[0]) == 0)
+		sched_yield();
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (unsigned int i = 0; i < NR_SHOT; i++)
+		rig_shoot(&rig, pages[i]);
+	clock_gettime(CLOCK_MONOTONIC, &done);
+	/* 50 ms each and more, if it did. */
+	expect_le((done.tv_sec - begun.tv_sec) * 1000 + (done.tv_nsec - begun.tv_nsec) / 1000000,
+		  NR_SHOT * 25);
+	engine_hosted.kick(rig.engine, 0);
+	kthread_join(&thread);
 	rig_destroy(&rig);
 }

@@ -31,7 +31,7 @@ static void *watchdog(void *arg)
 
 static void machine_create(struct escape *e)
 {
-	rig_create(&e->rig, FRAMES, e->nr_cpus);
+	rig_create_hosted(&e->rig, FRAMES, e->nr_cpus);
 	rig_hosted(&e->rig)->kicks_to_kill = e->kicks_to_kill;
 	for (unsigned int i = 0; i < NR_CANARIES; i++) {
 		uint64_t *words;
@@ -97,7 +97,7 @@ static struct engine_exit run(struct escape *e, const struct guest_regs *regs)
 	do {
 		*rig_regs(&e->rig, 0) = *regs;
 		smp_store_release(&e->attempt, ++e->made);
-		exit = rig_run(&e->rig, 0);
+		exit = rig_exit(&e->rig, 0);
 		smp_store_release(&e->attempt, 0);
 	} while (exit.kind == ENGINE_EXIT_KICK && smp_load_acquire(&e->kicked) != e->made);
 	return exit;

@@ -1,70 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A machine of the hosted engine with tables made by hand through its machine operations, and no
- * shadow MMU above, for guests that mean harm. Guest programs are a few instructions each.
- *
- * One page of code at CODE for all, one page of data at DATA, writable pages at STACK. The engine's
- * own structures may be looked at: tests here are of what it promises in vmm/engine_hosted.h.
+ * A machine of the hosted engine for guests that mean harm (tests/support/engine_rig.h), with
+ * writable pages at STACK. The engine's own structures may be looked at: tests here are of what it
+ * promises in vmm/engine_hosted.h.
  */
 #ifndef TESTS_HOSTED_RIG_H
 #define TESTS_HOSTED_RIG_H
 
 #include <errno.h>
-#include <sched.h>
-#include <string.h>
 
-#include "notifier/sync/atomic.h"
 #include "notifier/sync/thread.h"
-#include "notifier/sync/util.h"
-#include "tests/support/test.h"
-#include "vmm/cpl3.h"
+#include "tests/support/engine_rig.h"
 #include "vmm/engine_hosted.h"
 
-#define CODE  0x400000ul
-#define DATA  0x600000ul
-#define STACK 0x700000ul   /* STACK_PAGES of them, writable */
-#define OTHER 0x40000000ul /* nothing there, and no table either */
-
+#define STACK	    0x700000ul
 #define STACK_PAGES 4
 #define STACK_END   (STACK + STACK_PAGES * PAGE_SIZE)
 
-#define P      0x1ul
-#define W      0x2ul
-#define U      0x4ul
-#define AD     0x60ul
-#define NX     (1ul << 63)
 #define RO     (P | U | 0x20ul)
-#define RWX    (P | W | U | AD)
-#define TABLE  (P | W | U | 0x20ul)
-#define POISON 0xdeadf4a3e0ddba11ul /* of words that no guest should have changed */
-
-enum {
-	VECTOR_DE,
-	VECTOR_DB,
-	VECTOR_BP = 3,
-	VECTOR_OF,
-	VECTOR_SS = 12,
-	VECTOR_MF = 16,
-	VECTOR_AC,
-	VECTOR_XM = 19
-};
-
-/* A guest program: guest_##name, ending at guest_##name##_end. */
-#define GUEST(name, code)                                       \
-	extern const char guest_##name[], guest_##name##_end[]; \
-	asm(".pushsection .rodata\n"                            \
-	    "guest_" #name ":\n" code "\n"                      \
-	    "guest_" #name "_end:\n"                            \
-	    ".popsection\n")
-
-struct rig {
-	struct phys *phys;
-	struct engine *engine;
-	struct machine *machine;
-	pfn_t root, code, data, stack[STACK_PAGES];
-	pfn_t tables[512], pages[256];
-	unsigned int nr_tables, nr_pages;
-};
+#define POISON PHYS_POISON /* of words that no guest should have changed */
 
 static inline struct hosted_engine *rig_hosted(struct rig *rig)
 {
@@ -77,59 +31,16 @@ static inline struct hosted_space *rig_space(struct rig *rig, unsigned int vcpu)
 	return rig_hosted(rig)->cpus[vcpu].space;
 }
 
-static inline pfn_t rig_table(struct rig *rig, int level)
+/* The frame at STACK + @n pages: they follow those of code and data. */
+static inline pfn_t rig_stack(struct rig *rig, unsigned int n)
 {
-	pfn_t pfn = rig->machine->ops->alloc_table(rig->machine, level);
-
-	expect_ne(pfn, INVALID_PFN);
-	expect(rig->nr_tables < ARRAY_SIZE(rig->tables));
-	rig->tables[rig->nr_tables++] = pfn;
-	return pfn;
+	return rig->pages[2 + n];
 }
 
-static inline pfn_t rig_page(struct rig *rig)
+static inline void rig_map_stack(struct rig *rig, pfn_t root)
 {
-	pfn_t pfn = phys_alloc_zeroed(rig->phys);
-
-	expect_ne(pfn, INVALID_PFN);
-	expect(rig->nr_pages < ARRAY_SIZE(rig->pages));
-	rig->pages[rig->nr_pages++] = pfn;
-	return pfn;
-}
-
-static inline uint64_t *rig_words(struct rig *rig, pfn_t pfn)
-{
-	return rig->machine->ops->map_frame(rig->machine, pfn);
-}
-
-static inline uint64_t *rig_entry_at(struct rig *rig, pfn_t root, uint64_t gva)
-{
-	pfn_t table = root;
-
-	for (int level = 4;; level--) {
-		uint64_t *entry = &rig_words(rig, table)[gva >> (3 + 9 * level) & 511];
-
-		if (level == 1)
-			return entry;
-		if (!*entry)
-			*entry = rig_table(rig, level - 1) << PAGE_SHIFT | TABLE;
-		table = (*entry & 0x000ffffffffff000) >> PAGE_SHIFT;
-	}
-}
-
-static inline void rig_map_at(struct rig *rig, pfn_t root, uint64_t gva, pfn_t pfn, uint64_t bits)
-{
-	WRITE_ONCE(*rig_entry_at(rig, root, gva), pfn << PAGE_SHIFT | bits);
-}
-
-static inline void rig_map(struct rig *rig, uint64_t gva, pfn_t pfn, uint64_t bits)
-{
-	rig_map_at(rig, rig->root, gva, pfn, bits);
-}
-
-static inline void rig_shoot(struct rig *rig, pfn_t pfn)
-{
-	expect_eq(rig->machine->ops->shootdown(rig->machine, &pfn, 1), 0);
+	for (unsigned int i = 0; i < STACK_PAGES; i++)
+		rig_map_at(rig, root, STACK + i * PAGE_SIZE, rig_stack(rig, i), RWX | NX);
 }
 
 /* A root with what all guests have. */
@@ -139,29 +50,16 @@ static inline pfn_t rig_root(struct rig *rig)
 
 	rig_map_at(rig, root, CODE, rig->code, RO);
 	rig_map_at(rig, root, DATA, rig->data, RWX | NX);
-	for (unsigned int i = 0; i < STACK_PAGES; i++)
-		rig_map_at(rig, root, STACK + i * PAGE_SIZE, rig->stack[i], RWX | NX);
+	rig_map_stack(rig, root);
 	return root;
 }
 
-static inline void rig_create(struct rig *rig, uint64_t nr_frames, unsigned int nr_vcpus)
+static inline void rig_create_hosted(struct rig *rig, uint64_t nr_frames, unsigned int nr_vcpus)
 {
-	char why[256] = "";
-	int err;
-
-	memset(rig, 0, sizeof(*rig));
-	expect_eq(phys_create(&rig->phys, nr_frames), 0);
-	err = engine_hosted.create(&rig->engine, rig->phys, nr_vcpus, why, sizeof(why));
-	if (err == -ENODEV || err == -EACCES || err == -EPERM)
-		skip("%s", why);
-	if (err)
-		fail("create: %s", why);
-	rig->machine = &rig->engine->machine;
-	rig->code = rig_page(rig);
-	rig->data = rig_page(rig);
+	rig_create(rig, &engine_hosted, nr_frames, nr_vcpus);
 	for (unsigned int i = 0; i < STACK_PAGES; i++)
-		rig->stack[i] = rig_page(rig);
-	rig->root = rig_root(rig);
+		rig_page(rig);
+	rig_map_stack(rig, rig->root);
 }
 
 static inline void rig_load_root(struct rig *rig, unsigned int vcpu, pfn_t root)
@@ -177,22 +75,10 @@ static inline void rig_init_vcpu(struct rig *rig, unsigned int vcpu)
 }
 
 /* vCPU 0 on this thread. */
-static inline void rig_create_here(struct rig *rig)
+static inline void rig_create_hosted_here(struct rig *rig)
 {
-	rig_create(rig, 1024, 1);
+	rig_create_hosted(rig, 1024, 1);
 	rig_init_vcpu(rig, 0);
-}
-
-/* Every frame comes back: what a guest did has not upset whose they are. */
-static inline void rig_destroy(struct rig *rig)
-{
-	while (rig->nr_tables)
-		rig->machine->ops->retire_table(rig->machine, rig->tables[--rig->nr_tables]);
-	engine_hosted.destroy(rig->engine);
-	while (rig->nr_pages)
-		phys_put(rig->phys, rig->pages[--rig->nr_pages]);
-	expect_eq(phys_nr_free(rig->phys), phys_nr_frames(rig->phys));
-	phys_destroy(rig->phys);
 }
 
 static inline struct guest_regs *rig_regs(struct rig *rig, unsigned int vcpu)
@@ -201,8 +87,8 @@ static inline struct guest_regs *rig_regs(struct rig *rig, unsigned int vcpu)
 }
 
 /* Put a program at CODE + @offset, and @vcpu before it. */
-static inline struct guest_regs *rig_start(struct rig *rig, unsigned int vcpu, size_t offset,
-					   const char *program, const char *end)
+static inline struct guest_regs *rig_start_at(struct rig *rig, unsigned int vcpu, size_t offset,
+					      const char *program, const char *end)
 {
 	struct guest_regs *regs = rig_regs(rig, vcpu);
 
@@ -212,9 +98,8 @@ static inline struct guest_regs *rig_start(struct rig *rig, unsigned int vcpu, s
 	return regs;
 }
 
-#define start(rig, name) rig_start(rig, 0, 0, guest_##name, guest_##name##_end)
-
-static inline struct engine_exit rig_run(struct rig *rig, unsigned int vcpu)
+/* Whatever exit comes next. */
+static inline struct engine_exit rig_exit(struct rig *rig, unsigned int vcpu)
 {
 	struct engine_exit exit;
 
@@ -222,34 +107,13 @@ static inline struct engine_exit rig_run(struct rig *rig, unsigned int vcpu)
 	return exit;
 }
 
-/* To its next exception; a kick may come late. */
-static inline struct engine_exit rig_trap(struct rig *rig, unsigned int vcpu)
+/* To the next exception of @vcpu. */
+static inline struct engine_exit rig_trap_of(struct rig *rig, unsigned int vcpu)
 {
-	struct engine_exit exit;
+	struct engine_exit exit = rig_run(rig, vcpu);
 
-	do {
-		exit = rig_run(rig, vcpu);
-	} while (exit.kind == ENGINE_EXIT_KICK);
-	if (exit.kind != ENGINE_EXIT_TRAP)
-		fail("no exception, but exit %d: %s", exit.kind, exit.why);
+	expect_eq(exit.kind, ENGINE_EXIT_TRAP);
 	return exit;
-}
-
-GUEST(load, "mov (%rdi), %rax; ud2");
-
-/* The word at @gva as the guest reads it, or POISON if it faults. */
-static inline uint64_t rig_read(struct rig *rig, uint64_t gva)
-{
-	struct guest_regs *regs = start(rig, load);
-	struct engine_exit exit;
-
-	regs->gpr[GPR_RDI] = gva;
-	exit = rig_trap(rig, 0);
-	if (exit.vector == VECTOR_UD)
-		return regs->gpr[GPR_RAX];
-	expect_eq(exit.vector, VECTOR_PF);
-	expect_eq(exit.fault_address, gva);
-	return POISON;
 }
 
 #endif

@@ -60,7 +60,7 @@ static const struct expected cases[] = {
 
 static void expect_case(struct rig *rig, const struct expected *c, const char *after)
 {
-	struct guest_regs *regs = rig_start(rig, 0, PLACE, c->program, c->end);
+	struct guest_regs *regs = rig_start_at(rig, 0, PLACE, c->program, c->end);
 	struct engine_exit exit;
 
 	regs->rflags = 0;
@@ -68,7 +68,7 @@ static void expect_case(struct rig *rig, const struct expected *c, const char *a
 	regs->gpr[GPR_RBX] = VSYSCALL_PAGE + 5;
 	regs->gpr[GPR_RDI] = DATA;
 	regs->gpr[GPR_RSP] = STACK_END - 64;
-	exit = rig_trap(rig, 0);
+	exit = rig_trap_of(rig, 0);
 	if (exit.vector == VECTOR_PF)
 		exit.error_code &= ~P_IS_NOT_OURS;
 	if (exit.vector != c->vector || exit.error_code != c->error_code ||
@@ -79,8 +79,8 @@ static void expect_case(struct rig *rig, const struct expected *c, const char *a
 	if (exit.vector == VECTOR_MF) {
 		static const char init[] = {0xdb, 0xe3, 0x0f, 0x0b}; /* fninit; ud2 */
 
-		rig_start(rig, 0, 0, init, init + sizeof(init));
-		expect_eq(rig_trap(rig, 0).vector, VECTOR_UD);
+		rig_start_at(rig, 0, 0, init, init + sizeof(init));
+		expect_eq(rig_trap_of(rig, 0).vector, VECTOR_UD);
 	}
 }
 
@@ -89,7 +89,7 @@ TEST(hosted_exceptions, in_every_order)
 {
 	struct rig rig;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	for (unsigned int i = 0; i < ARRAY_SIZE(cases); i++) {
 		for (unsigned int k = 0; k < ARRAY_SIZE(cases); k++) {
 			expect_case(&rig, &cases[i], "others");
@@ -108,22 +108,22 @@ TEST(hosted_exceptions, accesses_over_two_pages)
 	struct engine_exit exit;
 	struct rig rig;
 
-	rig_create_here(&rig);
-	rig_words(&rig, rig.stack[0])[PAGE_SIZE / 8 - 1] = 0x1122334455667788;
-	rig_words(&rig, rig.stack[1])[0] = 0x99aabbccddeeff00;
+	rig_create_hosted_here(&rig);
+	rig_words(&rig, rig_stack(&rig, 0))[PAGE_SIZE / 8 - 1] = 0x1122334455667788;
+	rig_words(&rig, rig_stack(&rig, 1))[0] = 0x99aabbccddeeff00;
 	regs = start(&rig, load_two);
 	regs->gpr[GPR_RDI] = STACK + PAGE_SIZE - 4;
 	regs->gpr[GPR_RSI] = STACK + PAGE_SIZE - 1;
-	exit = rig_trap(&rig, 0);
+	exit = rig_trap_of(&rig, 0);
 	expect_eq(exit.vector, VECTOR_UD);
 	expect_eq(regs->gpr[GPR_RAX], 0xddeeff0011223344);
 	expect_eq(regs->gpr[GPR_RCX], 0xaabbccddeeff0011);
 
 	/* The second is missing in the tables: CR2 is where that begins. */
 	rig_map(&rig, STACK + PAGE_SIZE, 0, 0);
-	rig_shoot(&rig, rig.stack[1]);
+	rig_shoot(&rig, rig_stack(&rig, 1));
 	regs->rip = CODE;
-	exit = rig_trap(&rig, 0);
+	exit = rig_trap_of(&rig, 0);
 	expect_eq(exit.vector, VECTOR_PF);
 	expect_eq(exit.fault_address, STACK + PAGE_SIZE);
 	expect_eq(regs->rip, CODE);
@@ -137,17 +137,18 @@ TEST(hosted_exceptions, code_over_two_pages)
 	struct guest_regs *regs;
 	struct rig rig;
 
-	rig_create_here(&rig);
-	rig_map(&rig, OTHER, rig.stack[0], RO);
-	rig_map(&rig, OTHER + PAGE_SIZE, rig.stack[1], RO);
+	rig_create_hosted_here(&rig);
+	rig_map(&rig, OTHER, rig_stack(&rig, 0), RO);
+	rig_map(&rig, OTHER + PAGE_SIZE, rig_stack(&rig, 1), RO);
 	for (unsigned int i = 0; i < sizeof(program); i++) {
 		uint64_t at = PAGE_SIZE - 5 + i;
 
-		((char *)rig_words(&rig, rig.stack[at / PAGE_SIZE]))[at % PAGE_SIZE] = program[i];
+		((char *)rig_words(&rig, rig_stack(&rig, at / PAGE_SIZE)))[at % PAGE_SIZE] =
+			program[i];
 	}
 	regs = rig_regs(&rig, 0);
 	regs->rip = OTHER + PAGE_SIZE - 5;
-	expect_eq(rig_trap(&rig, 0).vector, VECTOR_UD);
+	expect_eq(rig_trap_of(&rig, 0).vector, VECTOR_UD);
 	expect_eq(regs->gpr[GPR_RAX], 0x0807060504030201);
 	rig_destroy(&rig);
 }

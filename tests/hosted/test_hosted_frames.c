@@ -73,9 +73,9 @@ static struct engine_exit return_by(struct escape *e, const struct stub_frame *f
 		{AT_JUMP, guest_touch_and_jump, guest_touch_and_jump_end},
 	};
 
-	memcpy(rig_words(&e->rig, e->rig.stack[1]), frame, sizeof(*frame));
+	memcpy(rig_words(&e->rig, rig_stack(&e->rig, 1)), frame, sizeof(*frame));
 	for (unsigned int i = 0; i < ARRAY_SIZE(programs); i++)
-		rig_start(&e->rig, 0, programs[i].at, programs[i].code, programs[i].end);
+		rig_start_at(&e->rig, 0, programs[i].at, programs[i].code, programs[i].end);
 	regs.rip = CODE + AT_JUMP;
 	return escape_attempt(e, &regs);
 }
@@ -141,7 +141,7 @@ TEST(hosted_frames, signal_stack_in_guest_memory)
 		struct guest_regs regs = {.gpr[GPR_RDI] = OTHER + i * PAGE_SIZE, .rip = CODE};
 
 		rig_map(&e.rig, regs.gpr[GPR_RDI], rig_page(&e.rig), RWX);
-		rig_start(&e.rig, 0, 0, guest_store, guest_store_end);
+		rig_start_at(&e.rig, 0, 0, guest_store, guest_store_end);
 		expect_eq(escape_attempt(&e, &regs).vector, VECTOR_UD);
 	}
 	WRITE_ONCE(e.patience, 5);
@@ -243,7 +243,7 @@ TEST(hosted_frames, frames_that_are_not_there)
 	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++) {
 		struct guest_regs regs = {.gpr[GPR_RSP] = places[i], .gpr[GPR_RBX] = restorer()};
 
-		rig_start(&e.rig, 0, AT_JUMP, guest_jump, guest_jump_end);
+		rig_start_at(&e.rig, 0, AT_JUMP, guest_jump, guest_jump_end);
 		regs.rip = CODE + AT_JUMP;
 		expect_ne(escape_attempt(&e, &regs).kind, ENGINE_EXIT_KICK);
 	}

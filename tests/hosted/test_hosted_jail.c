@@ -55,10 +55,10 @@ TEST(hosted_jail, filter_is_on_before_a_signal)
 	struct hosted_space *space;
 	struct rig rig;
 
-	rig_create(&rig, 256, 2);
+	rig_create_hosted(&rig, 256, 2);
 	rig_init_vcpu(&rig, 0);
 	start(&rig, ud2);
-	expect_eq(rig_trap(&rig, 0).vector, VECTOR_UD);
+	expect_eq(rig_trap_of(&rig, 0).vector, VECTOR_UD);
 	space = rig_space(&rig, 0);
 	expect_eq(kill(space->pid, SIGUSR1), 0);
 	start_second_vcpu(space);
@@ -68,7 +68,7 @@ TEST(hosted_jail, filter_is_on_before_a_signal)
 	/* It works as any other. */
 	rig_init_vcpu(&rig, 1);
 	rig_regs(&rig, 1)->rip = CODE;
-	expect_eq(rig_trap(&rig, 1).vector, VECTOR_UD);
+	expect_eq(rig_trap_of(&rig, 1).vector, VECTOR_UD);
 	rig_destroy(&rig);
 }
 
@@ -84,9 +84,9 @@ TEST(hosted_jail, the_mapper_is_deaf)
 	uint64_t blocked;
 	pid_t pid;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	start(&rig, ud2);
-	expect_eq(rig_trap(&rig, 0).vector, VECTOR_UD);
+	expect_eq(rig_trap_of(&rig, 0).vector, VECTOR_UD);
 	pid = rig_space(&rig, 0)->pid;
 	blocked = status_of(pid, pid, "SigBlk", 16);
 	for (unsigned int i = 0; i < ARRAY_SIZE(deaf_to); i++)
@@ -99,7 +99,7 @@ static void run_thread(void *arg)
 {
 	struct rig *rig = arg;
 
-	while (rig_run(rig, 0).kind != ENGINE_EXIT_KICK)
+	while (rig_exit(rig, 0).kind != ENGINE_EXIT_KICK)
 		;
 }
 
@@ -119,7 +119,7 @@ TEST(hosted_jail, nobody_takes_our_wakeups)
 	struct rig rig;
 
 	expect(at != NULL);
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	for (unsigned int i = 0; i < NR_SHOT; i++) {
 		pages[i] = rig_page(&rig);
 		rig_map(&rig, OTHER + i * PAGE_SIZE, pages[i], RWX);

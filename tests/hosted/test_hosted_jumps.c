@@ -22,8 +22,8 @@ GUEST(store, "mov %rax, (%rdi); ud2");
 
 static void prepare_memory(struct escape *e)
 {
-	struct stub_frame *frame = (void *)rig_words(&e->rig, e->rig.stack[1]);
-	struct stub_call *calls = (void *)rig_words(&e->rig, e->rig.stack[2]);
+	struct stub_frame *frame = (void *)rig_words(&e->rig, rig_stack(&e->rig, 1));
+	struct stub_call *calls = (void *)rig_words(&e->rig, rig_stack(&e->rig, 2));
 
 	*frame = (struct stub_frame){.rip = CODE + 512,
 				     .rsp = STACK_END - 64,
@@ -38,8 +38,8 @@ static void prepare_memory(struct escape *e)
 		(struct stub_call){SYS_pwrite64,
 				   {STUB_FD_FRAMES, DATA, PAGE_SIZE, e->canaries[1] << PAGE_SHIFT}};
 	calls[2] = (struct stub_call){SYS_munmap, {DATA, PAGE_SIZE}};
-	rig_start(&e->rig, 0, 512, guest_ud2, guest_ud2_end);
-	rig_start(&e->rig, 0, 0, guest_touch_and_jump, guest_touch_and_jump_end);
+	rig_start_at(&e->rig, 0, 512, guest_ud2, guest_ud2_end);
+	rig_start_at(&e->rig, 0, 0, guest_touch_and_jump, guest_touch_and_jump_end);
 }
 
 enum kind { NOTHING, MAPPER, BORN, HANDLER, SIBLING, RETURN, RANDOM, NR_KINDS };
@@ -114,8 +114,8 @@ static void expect_second_vcpu(struct escape *e)
 {
 	if (rig_space(&e->rig, 1))
 		return;
-	rig_start(&e->rig, 1, 512, guest_ud2, guest_ud2_end);
-	expect_eq(rig_trap(&e->rig, 1).vector, VECTOR_UD);
+	rig_start_at(&e->rig, 1, 512, guest_ud2, guest_ud2_end);
+	expect_eq(rig_trap_of(&e->rig, 1).vector, VECTOR_UD);
 }
 
 static uint64_t end_of_stub(void)
@@ -158,7 +158,7 @@ TEST(hosted_jumps, what_is_the_hosts_stays)
 			struct guest_regs regs = {.gpr[GPR_RDI] = pages[i] + offset, .rip = CODE};
 			struct engine_exit exit;
 
-			rig_start(&e.rig, 0, 0, guest_store, guest_store_end);
+			rig_start_at(&e.rig, 0, 0, guest_store, guest_store_end);
 			exit = escape_attempt(&e, &regs);
 			expect_eq(exit.kind, ENGINE_EXIT_TRAP);
 			expect_eq(exit.vector, VECTOR_PF);

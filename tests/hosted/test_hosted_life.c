@@ -54,14 +54,14 @@ static void killed(void (*start_guest)(struct rig *rig))
 		pid_t pid;
 
 		alarm(60);
-		rig_create_here(&rig);
+		rig_create_hosted_here(&rig);
 		start(&rig, ud2);
-		rig_trap(&rig, 0);
+		rig_trap_of(&rig, 0);
 		pid = rig_space(&rig, 0)->pid;
 		start_guest(&rig);
 		expect_eq(write(fds[1], &pid, sizeof(pid)), sizeof(pid));
 		for (;;)
-			rig_run(&rig, 0);
+			rig_exit(&rig, 0);
 	}
 	close(fds[1]);
 	if (read(fds[0], &child, sizeof(child)) != sizeof(child))
@@ -96,7 +96,7 @@ static void start_wakes(struct rig *rig)
 {
 	static const uint8_t wake[] = {0x48, 0x8d, 0x3b, 0xbe, 1, 0, 0, 0}; /* of exits; WAKE */
 	struct guest_regs *regs = start(rig, wake_mapper);
-	struct stub_frame *frame = (void *)rig_words(rig, rig->stack[1]);
+	struct stub_frame *frame = (void *)rig_words(rig, rig_stack(rig, 1));
 
 	*frame = (struct stub_frame){
 		.uc_flags = 7,
@@ -127,11 +127,11 @@ TEST(hosted_life, destroy_ends_all)
 	pid_t pids[3];
 	struct rig rig;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	for (unsigned int i = 0; i < ARRAY_SIZE(pids); i++) {
 		rig_load_root(&rig, 0, rig_root(&rig));
 		start(&rig, ud2);
-		expect_eq(rig_trap(&rig, 0).vector, VECTOR_UD);
+		expect_eq(rig_trap_of(&rig, 0).vector, VECTOR_UD);
 		pids[i] = rig_space(&rig, 0)->pid;
 		expect_eq(kill(pids[i], 0), 0);
 	}
@@ -153,7 +153,7 @@ static void signal_the_group(void)
 	struct rig rig;
 
 	setpgid(0, 0);
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	for (unsigned int i = 0; i < ARRAY_SIZE(signals); i++) {
 		signal(signals[i], hear);
 		rig_words(&rig, rig.data)[0] = i;
@@ -183,7 +183,7 @@ static void run_thread(void *arg)
 	struct runner *r = arg;
 
 	do {
-		r->exit = rig_run(r->rig, 0);
+		r->exit = rig_exit(r->rig, 0);
 	} while (r->exit.kind == ENGINE_EXIT_KICK || r->exit.kind == ENGINE_EXIT_TRAP);
 }
 
@@ -203,7 +203,7 @@ static void expect_new_machine_works(void)
 {
 	struct rig rig;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	rig_words(&rig, rig.data)[0] = 5;
 	expect_eq(rig_read(&rig, DATA), 5);
 	rig_destroy(&rig);
@@ -214,13 +214,13 @@ TEST(hosted_life, child_is_killed)
 	struct runner r;
 	struct rig rig;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	begin_loop(&r, &rig);
 	expect_eq(kill(rig_space(&rig, 0)->pid, SIGKILL), 0);
 	kthread_join(&r.thread);
 	expect_eq(r.exit.kind, ENGINE_EXIT_FAIL);
 	expect_str_contains(r.exit.why, "triple fault");
-	expect_eq(rig_run(&rig, 0).kind, ENGINE_EXIT_FAIL); /* and it stays so */
+	expect_eq(rig_exit(&rig, 0).kind, ENGINE_EXIT_FAIL); /* and it stays so */
 	rig_shoot(&rig, rig.data);
 	expect_new_machine_works();
 	rig_destroy(&rig);
@@ -231,11 +231,11 @@ TEST(hosted_life, child_is_killed_while_stopped)
 {
 	struct rig rig;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	expect_eq(rig_read(&rig, DATA), 0);
 	expect_eq(kill(rig_space(&rig, 0)->pid, SIGKILL), 0);
 	start(&rig, ud2);
-	expect_eq(rig_run(&rig, 0).kind, ENGINE_EXIT_FAIL);
+	expect_eq(rig_exit(&rig, 0).kind, ENGINE_EXIT_FAIL);
 	rig_destroy(&rig);
 }
 
@@ -248,14 +248,14 @@ TEST(hosted_life, nobody_revives_a_child_with_vcpus_in_it)
 	struct rig rig;
 
 	for (unsigned int i = 0; i < 10; i++) {
-		rig_create(&rig, 256, 2);
+		rig_create_hosted(&rig, 256, 2);
 		rig_init_vcpu(&rig, 0);
 		begin_loop(&r, &rig);
 		expect_eq(kill(rig_space(&rig, 0)->pid, SIGKILL), 0);
 		expect_eq(waitid(P_PID, rig_space(&rig, 0)->pid, &info, WEXITED | WNOWAIT), 0);
 		rig_init_vcpu(&rig, 1);
 		rig_regs(&rig, 1)->rip = CODE + 16;
-		exit = rig_run(&rig, 1);
+		exit = rig_exit(&rig, 1);
 		expect_eq(exit.kind, ENGINE_EXIT_FAIL);
 		kthread_join(&r.thread);
 		expect_eq(r.exit.kind, ENGINE_EXIT_FAIL);

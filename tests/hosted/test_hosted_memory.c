@@ -22,7 +22,7 @@ static uint64_t exchange(struct rig *rig, uint64_t gva, uint64_t value)
 
 	regs->gpr[GPR_RDI] = gva;
 	regs->gpr[GPR_RAX] = value;
-	expect_eq(rig_trap(rig, 0).vector, VECTOR_UD);
+	expect_eq(rig_trap_of(rig, 0).vector, VECTOR_UD);
 	return regs->gpr[GPR_RAX];
 }
 
@@ -43,7 +43,7 @@ TEST(hosted_memory, more_roots_than_children)
 	pfn_t roots[NR_ROOTS];
 	struct rig rig;
 
-	rig_create(&rig, NR_FRAMES, 1);
+	rig_create_hosted(&rig, NR_FRAMES, 1);
 	rig_init_vcpu(&rig, 0);
 	for (unsigned int i = 0; i < NR_ROOTS; i++) {
 		roots[i] = rig_root(&rig);
@@ -83,7 +83,7 @@ TEST(hosted_memory, more_pages_than_entries)
 	pfn_t pages[NR_PAGES];
 	struct rig rig;
 
-	rig_create(&rig, NR_FRAMES, 1);
+	rig_create_hosted(&rig, NR_FRAMES, 1);
 	make_tlbs_small(&rig);
 	rig_init_vcpu(&rig, 0);
 	for (unsigned int i = 0; i < NR_PAGES; i++) {
@@ -96,14 +96,14 @@ TEST(hosted_memory, more_pages_than_entries)
 
 		switch (draw(&state) % 4) {
 		case 0: /* a page that has moved */
-			*rig_entry_at(&rig, rig.root, gva) = 0;
+			*rig_entry_at(&rig, rig.root, gva, 1) = 0;
 			rig_shoot(&rig, pages[n]);
 			if (draw(&state) % 4 == 0)
 				expect_eq(rig_read(&rig, gva), POISON);
 			rig_map(&rig, gva, pages[n], P | W | U);
 			break;
 		case 1: /* its dirty bit is taken back: the next store says it again */
-			*rig_entry_at(&rig, rig.root, gva) &= ~AD;
+			*rig_entry_at(&rig, rig.root, gva, 1) &= ~AD;
 			rig_shoot(&rig, pages[n]);
 			break;
 		case 2:
@@ -111,7 +111,7 @@ TEST(hosted_memory, more_pages_than_entries)
 			break;
 		default:
 			expect_eq(exchange(&rig, gva, value), values[n]);
-			expect_eq(*rig_entry_at(&rig, rig.root, gva) & AD, AD);
+			expect_eq(*rig_entry_at(&rig, rig.root, gva, 1) & AD, AD);
 			values[n] = value;
 		}
 		expect_le(rig_space(&rig, 0)->tlb.nr, TLB_SIZE);
@@ -139,12 +139,12 @@ TEST(hosted_memory, the_host_gives_no_mapping)
 	struct guest_regs *regs;
 	struct rig rig;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	expect_eq(exchange(&rig, DATA, 1), 0);
 	limit_address_space(&rig, PAGE_SIZE);
 	regs = start(&rig, exchange);
 	regs->gpr[GPR_RDI] = STACK;
-	exit = rig_run(&rig, 0);
+	exit = rig_exit(&rig, 0);
 	expect_eq(exit.kind, ENGINE_EXIT_ERROR);
 	expect_str_contains(exit.why, "Cannot allocate memory");
 	/* A page that was mapped before can be taken away all the same. */
@@ -158,7 +158,7 @@ TEST(hosted_memory, a_shootdown_needs_no_mapping)
 {
 	struct rig rig;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	expect_eq(exchange(&rig, DATA, 1), 0);
 	expect_eq(exchange(&rig, STACK, 1), 0);
 	limit_address_space(&rig, PAGE_SIZE);
@@ -187,7 +187,7 @@ TEST(hosted_memory, the_host_hesitates)
 	struct kthread thread;
 	struct rig rig;
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	expect_eq(exchange(&rig, DATA, 1), 0);
 	limit_address_space(&rig, PAGE_SIZE);
 	expect_eq(kthread_run(&thread, "giver", give_again, &rig), 0);

@@ -73,7 +73,7 @@ static void vcpu_thread(void *arg)
 
 	do {
 		begin_program(s, vcpu);
-		exit = rig_run(&s->rig, vcpu);
+		exit = rig_exit(&s->rig, vcpu);
 		if (exit.kind == ENGINE_EXIT_TRAP)
 			give_way();
 	} while ((exit.kind == ENGINE_EXIT_TRAP || exit.kind == ENGINE_EXIT_KICK) &&
@@ -85,11 +85,12 @@ static void create(struct scribble *s, unsigned int scribbler)
 {
 	memset(s, 0, sizeof(*s));
 	s->scribbler = scribbler;
-	rig_create(&s->rig, 256, 2);
+	rig_create_hosted(&s->rig, 256, 2);
 	rig_hosted(&s->rig)->kicks_to_kill = 4; /* many a machine ends so */
-	rig_start(&s->rig, 0, 0, guest_count, guest_count_end);
-	rig_start(&s->rig, 1, SCRIBBLER_AT, scribblers[scribbler].code, scribblers[scribbler].end);
-	s->entry = rig_entry_at(&s->rig, s->rig.root, OTHER);
+	rig_start_at(&s->rig, 0, 0, guest_count, guest_count_end);
+	rig_start_at(&s->rig, 1, SCRIBBLER_AT, scribblers[scribbler].code,
+		     scribblers[scribbler].end);
+	s->entry = rig_entry_at(&s->rig, s->rig.root, OTHER, 1);
 	for (unsigned int i = 0; i < NR_FRAMES; i++)
 		s->frames[i] = rig_page(&s->rig);
 	for (unsigned int i = 0; i < 2; i++) {

@@ -83,7 +83,7 @@ static void vcpu_thread(void *arg)
 	mutex_unlock(&o->lock);
 	regs = rig_regs(&o->rig, cpu);
 	do {
-		exit = rig_trap(&o->rig, cpu);
+		exit = rig_trap_of(&o->rig, cpu);
 		expect_eq(exit.vector, VECTOR_PF);
 		expect_eq(exit.fault_address, OTHER + WORD(cpu) * sizeof(uint64_t));
 		wait_event(o->wait, may_go_on(o));
@@ -95,19 +95,19 @@ static void vcpu_thread(void *arg)
 static void create(struct oracle *o, unsigned int nr_cpus, unsigned int nr_roots)
 {
 	*o = (struct oracle){.nr_cpus = nr_cpus, .nr_entries = nr_roots, .want = INVALID_PFN};
-	rig_create(&o->rig, 256, nr_cpus);
+	rig_create_hosted(&o->rig, 256, nr_cpus);
 	mutex_init(&o->lock);
 	init_waitqueue_head(&o->wait);
 	for (unsigned int i = 0; i < NR_FRAMES; i++)
 		o->frames[i] = rig_page(&o->rig);
 	for (unsigned int i = 0; i < nr_cpus; i++) {
-		struct guest_regs *regs = rig_start(&o->rig, i, 0, guest_count, guest_count_end);
+		struct guest_regs *regs = rig_start_at(&o->rig, i, 0, guest_count, guest_count_end);
 		pfn_t root = i && i < nr_roots ? rig_root(&o->rig) : o->rig.root;
 
 		regs->gpr[GPR_RDI] = OTHER + WORD(i) * sizeof(uint64_t);
 		rig_load_root(&o->rig, i, root);
 		if (i < nr_roots)
-			o->entries[i] = rig_entry_at(&o->rig, root, OTHER);
+			o->entries[i] = rig_entry_at(&o->rig, root, OTHER, 1);
 	}
 	for (unsigned int i = 0; i < nr_cpus; i++)
 		expect_eq(kthread_run(&o->threads[i], "vcpu", vcpu_thread, o), 0);

@@ -97,7 +97,7 @@ static void expect_same(const uint8_t *image, const uint8_t *saved, uint32_t mas
 
 static void next_ud2(struct rig *rig)
 {
-	expect_eq(rig_trap(rig, 0).vector, VECTOR_UD);
+	expect_eq(rig_trap_of(rig, 0).vector, VECTOR_UD);
 	rig_regs(rig, 0)->rip += 2;
 }
 
@@ -110,14 +110,14 @@ TEST(hosted_state, vectors)
 	struct rig rig;
 	pfn_t roots[2];
 
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	roots[0] = rig.root;
 	roots[1] = rig_root(&rig);
 	for (unsigned int i = 0; i < 2; i++)
-		rig_map_at(&rig, roots[i], OTHER, rig.stack[3], RWX);
+		rig_map_at(&rig, roots[i], OTHER, rig_stack(&rig, 3), RWX);
 	for (unsigned int i = 0; i < rounds; i++) {
 		uint8_t *image = (uint8_t *)rig_words(&rig, rig.data);
-		uint8_t *saved = (uint8_t *)rig_words(&rig, rig.stack[0]);
+		uint8_t *saved = (uint8_t *)rig_words(&rig, rig_stack(&rig, 0));
 
 		make_image(image, mask, &state);
 		memset(saved, 0, PAGE_SIZE);
@@ -128,7 +128,7 @@ TEST(hosted_state, vectors)
 		regs->gpr[GPR_RSI] = SAVED;
 		regs->gpr[GPR_RBX] = OTHER;
 		next_ud2(&rig);
-		rig_shoot(&rig, rig.stack[3]);
+		rig_shoot(&rig, rig_stack(&rig, 3));
 		rig_load_root(&rig, 0, roots[i / 2 & 1]);
 		next_ud2(&rig);
 		rig_load_root(&rig, 0, roots[i & 1]);
@@ -149,7 +149,7 @@ TEST(hosted_state, bases_of_fs_and_gs)
 
 	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE))
 		skip("this CPU, or its kernel, has no FSGSBASE");
-	rig_create_here(&rig);
+	rig_create_hosted_here(&rig);
 	other = rig_root(&rig);
 	for (unsigned int i = 0; i < ARRAY_SIZE(bases); i++) {
 		regs = start(&rig, bases);

@@ -54,7 +54,7 @@ static struct guest_regs program(struct escape *e, const char *code, const char 
 {
 	struct guest_regs regs = {.gpr[GPR_RSP] = STACK_END - 512, .rip = CODE};
 
-	rig_start(&e->rig, 0, 0, code, end);
+	rig_start_at(&e->rig, 0, 0, code, end);
 	return regs;
 }
 

@@ -16,6 +16,7 @@
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/util.h"
 #include "tests/support/test.h"
+#include "vmm/cpl3.h"
 #include "vmm/engine.h"
 
 #define CODE  0x400000ul
@@ -30,7 +31,17 @@
 #define RWX   (P | W | U | AD)
 #define TABLE (P | W | U | 0x20ul)
 
-enum { VECTOR_DE, VECTOR_DB, VECTOR_BP = 3, VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
+/* Those that cpl3.h does not name. */
+enum {
+	VECTOR_DE,
+	VECTOR_DB,
+	VECTOR_BP = 3,
+	VECTOR_OF,
+	VECTOR_SS = 12,
+	VECTOR_MF = 16,
+	VECTOR_AC,
+	VECTOR_XM = 19
+};
 
 /* A guest program: guest_##name, ending at guest_##name##_end. */
 #define GUEST(name, code)                                       \
@@ -55,7 +66,7 @@ struct rig {
 	struct engine *engine;
 	struct machine *machine;
 	pfn_t root, code, data;
-	pfn_t tables[256], pages[256];
+	pfn_t tables[512], pages[256];
 	unsigned int nr_tables, nr_pages;
 };
 
@@ -127,9 +138,14 @@ static inline uint64_t *rig_entry(struct rig *rig, uint64_t gva, int level)
 	return rig_entry_at(rig, rig->root, gva, level);
 }
 
+static inline void rig_map_at(struct rig *rig, pfn_t root, uint64_t gva, pfn_t pfn, uint64_t bits)
+{
+	WRITE_ONCE(*rig_entry_at(rig, root, gva, 1), pfn << PAGE_SHIFT | bits);
+}
+
 static inline void rig_map(struct rig *rig, uint64_t gva, pfn_t pfn, uint64_t bits)
 {
-	*rig_entry(rig, gva, 1) = pfn << PAGE_SHIFT | bits;
+	rig_map_at(rig, rig->root, gva, pfn, bits);
 }
 
 static inline void rig_shoot(struct rig *rig, pfn_t pfn)

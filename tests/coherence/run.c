@@ -185,7 +185,7 @@ void list_print(FILE *f, const struct list *list)
 {
 	fprintf(f, "cpus=%d budget=%lu\n", list->cpus, list->budget);
 	for (int i = 0; i < list->nr; i++)
-		op_print(f, &list->ops[i]);
+		op_print(f, &op_format, &list->ops[i]);
 }
 
 bool list_read(const char *path, struct list *list)
@@ -205,7 +205,7 @@ bool list_read(const char *path, struct list *list)
 		if (line[0] == '#' || line[0] == '\n' ||
 		    sscanf(line, "cpus=%d budget=%lu", &list->cpus, &list->budget) == 2)
 			continue;
-		if (!op_parse(line, &list->ops[list->nr++])) {
+		if (!op_parse(line, &op_format, &list->ops[list->nr++])) {
 			fprintf(stderr, "%s: no operation: %s", path, line);
 			fclose(f);
 			return false;

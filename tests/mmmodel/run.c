@@ -170,7 +170,7 @@ void list_print(FILE *f, const struct list *list)
 {
 	fprintf(f, "frames=%llu swap=%d\n", (unsigned long long)list->nr_frames, list->swap);
 	for (int i = 0; i < list->nr; i++)
-		op_print(f, &list->ops[i]);
+		op_print(f, &op_format, &list->ops[i]);
 }
 
 bool list_read(const char *path, struct list *list)
@@ -194,7 +194,7 @@ bool list_read(const char *path, struct list *list)
 		if (sscanf(line, "frames=%llu swap=%d", &nr_frames, &swap) >= 1) {
 			list->nr_frames = nr_frames;
 			list->swap = swap;
-		} else if (!op_parse(line, &list->ops[list->nr++])) {
+		} else if (!op_parse(line, &op_format, &list->ops[list->nr++])) {
 			fprintf(stderr, "%s: no operation: %s", path, line);
 			fclose(f);
 			return false;

@@ -1,16 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/coherence/run.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <gnomon/log.h>
 #include <gnomon/swap.h>
 
 #include "tests/coherence/steps.h"
@@ -26,23 +16,10 @@ const char *const count_names[NR_COUNTS] = {
 	[COUNT_SYNCED] = "synced",	  [COUNT_RECYCLED] = "recycled",
 };
 
-/* What a child tells, however it ends. */
+/* Of all children that were not quiet. */
 static struct report {
-	int at;
-	char what[300];
 	uint64_t done[NR_OP_KINDS], count[NR_COUNTS];
 } * report;
-
-static void *shared_memory(size_t size)
-{
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (memory == MAP_FAILED) {
-		perror("mmap");
-		exit(1);
-	}
-	return memory;
-}
 
 struct list list_create(int max)
 {
@@ -59,33 +36,6 @@ uint64_t run_count(enum count count)
 uint64_t run_count_op(enum op_kind kind)
 {
 	return report->done[kind];
-}
-
-/* The first who comes has the word. */
-void differ(const char *fmt, ...)
-{
-	static int differing;
-	va_list args;
-
-	while (__atomic_exchange_n(&differing, 1, __ATOMIC_ACQ_REL))
-		pause();
-	va_start(args, fmt);
-	vsnprintf(report->what, sizeof(report->what), fmt, args);
-	va_end(args);
-	fprintf(stderr, "coherence: %s\n", report->what);
-	_exit(1);
-}
-
-/* The words of a BUG are those of the verdict. A warning is as bad. */
-static void hear(enum gnomon_log_level level, const char *message, void *arg)
-{
-	(void)arg;
-	if (level == GNOMON_LOG_WARN)
-		differ("%s", message);
-	if (level != GNOMON_LOG_BUG)
-		return;
-	snprintf(report->what, sizeof(report->what), "%s", message);
-	fprintf(stderr, "%s\n", message);
 }
 
 static void count_all(struct world *w)
@@ -123,24 +73,27 @@ static void run_program(struct world *w, struct list *list, const struct how *ho
 
 	step_init(w);
 	for (int i = 0; i < list->nr; i++) {
-		report->at = i;
+		child_is_at(i);
 		if (how->generate)
 			generate(w, &random, &list->ops[i]);
 		step(w, &list->ops[i]);
 	}
-	report->at = list->nr;
+	child_is_at(list->nr);
 	step_last(w);
 }
 
-static void child(struct list *list, const struct how *how)
+struct run {
+	struct list *list;
+	const struct how *how;
+};
+
+static void run_body(const void *arg)
 {
-	int null = how->quiet ? open("/dev/null", O_WRONLY) : -1;
+	const struct run *run = arg;
+	const struct how *how = run->how;
+	struct list *list = run->list;
 	static struct world w;
 
-	if (null >= 0)
-		dup2(null, STDERR_FILENO);
-	gnomon_set_log(hear, NULL);
-	alarm(how->limit);
 	world_create(&w, list->cpus, how->broken, how->threads, how->audit, list->budget);
 	if (how->threads)
 		run_threads(&w, list->nr, how->seed);
@@ -149,34 +102,18 @@ static void child(struct list *list, const struct how *how)
 	if (!how->quiet)
 		count_all(&w);
 	world_destroy(&w);
-	exit(0);
 }
 
 struct verdict run_list(struct list *list, const struct how *how)
 {
-	struct verdict verdict = {0};
-	int status;
-	pid_t pid;
+	const struct run run = {list, how};
+	const struct child_run in_child = {.name = "coherence",
+					   .body = run_body,
+					   .arg = &run,
+					   .quiet = how->quiet,
+					   .limit = how->limit};
 
-	report->what[0] = 0;
-	report->at = 0;
-	fflush(NULL);
-	pid = fork();
-	if (pid == 0)
-		child(list, how);
-	if (pid < 0 || waitpid(pid, &status, 0) != pid) {
-		perror("fork");
-		exit(1);
-	}
-	verdict.failed = status != 0;
-	verdict.at = report->at;
-	memcpy(verdict.what, report->what, sizeof(verdict.what));
-	if (verdict.failed && !verdict.what[0])
-		snprintf(verdict.what, sizeof(verdict.what), "ended by %s %d%s",
-			 WIFSIGNALED(status) ? "signal" : "exit code",
-			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-			 WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? ", a hang" : "");
-	return verdict;
+	return child_run(&in_child);
 }
 
 /* ---- lists as text ---- */

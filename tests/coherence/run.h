@@ -7,18 +7,13 @@
 #define TESTS_COHERENCE_RUN_H
 
 #include "tests/coherence/ops.h"
+#include "tests/support/child_run.h"
 
 struct list {
 	struct op *ops; /* shared with the children, who write what they are about to do */
 	int nr;
 	int cpus;
 	unsigned long budget; /* of shadow pages; 0: none */
-};
-
-struct verdict {
-	bool failed;
-	int at; /* the operation */
-	char what[300];
 };
 
 struct how {

@@ -1,25 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/mmmodel/run.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <gnomon/ksm.h>
-#include <gnomon/log.h>
 #include <gnomon/swap.h>
 
 #include "tests/mmmodel/world.h"
 
-/* What a child tells, however it ends. */
+/* Of all children that were not quiet. */
 static struct report {
-	int at;
-	char what[300];
 	uint64_t done[NR_OP_KINDS];
 	uint64_t swapped_in, given_up, merged;
 } * report;
@@ -39,17 +27,6 @@ uint64_t run_merged(void)
 	return report->merged;
 }
 
-static void *shared_memory(size_t size)
-{
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (memory == MAP_FAILED) {
-		perror("mmap");
-		exit(1);
-	}
-	return memory;
-}
-
 struct list list_create(int max, uint64_t nr_frames)
 {
 	if (!report)
@@ -64,29 +41,6 @@ uint64_t run_count(enum op_kind kind)
 	return report->done[kind];
 }
 
-void differ(const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(report->what, sizeof(report->what), fmt, args);
-	va_end(args);
-	fprintf(stderr, "mmmodel: %s\n", report->what);
-	_exit(1);
-}
-
-/* The words of a BUG are those of the verdict. A warning is as bad. */
-static void hear(enum gnomon_log_level level, const char *message, void *arg)
-{
-	(void)arg;
-	if (level == GNOMON_LOG_WARN)
-		differ("%s", message);
-	if (level != GNOMON_LOG_BUG)
-		return;
-	snprintf(report->what, sizeof(report->what), "%s", message);
-	fprintf(stderr, "%s\n", message);
-}
-
 /* What these leave behind is gone soon: so all is looked at at once. */
 static bool is_seldom(enum op_kind kind)
 {
@@ -94,8 +48,16 @@ static bool is_seldom(enum op_kind kind)
 	       kind == OP_SOFT_CLEAR || kind == OP_RECLAIM || kind == OP_MERGE;
 }
 
-static void run_all(struct list *list, const struct how *how)
+struct run {
+	struct list *list;
+	const struct how *how;
+};
+
+static void run_body(const void *arg)
 {
+	const struct run *run = arg;
+	const struct how *how = run->how;
+	struct list *list = run->list;
 	struct reclaim_stats stats;
 	struct ksm_stats ksm_stats;
 	static struct world w;
@@ -104,7 +66,7 @@ static void run_all(struct list *list, const struct how *how)
 	world_create(&w, list->nr_frames, list->swap);
 	w.planted = how->planted;
 	for (int i = 0; i < list->nr; i++) {
-		report->at = i;
+		child_is_at(i);
 		if (how->generate)
 			generate(&w, &random, &list->ops[i]);
 		apply(&w, &list->ops[i]);
@@ -112,7 +74,7 @@ static void run_all(struct list *list, const struct how *how)
 		if ((i + 1) % how->check_every == 0 || is_seldom(list->ops[i].kind))
 			check_world(&w);
 	}
-	report->at = list->nr;
+	child_is_at(list->nr);
 	phys_reclaim_stats(w.phys, &stats);
 	ksm_get_stats(w.ksm, &ksm_stats);
 	world_destroy(&w);
@@ -125,43 +87,16 @@ static void run_all(struct list *list, const struct how *how)
 		report->done[i] += w.done[i];
 }
 
-static void child(struct list *list, const struct how *how)
-{
-	int null = how->quiet ? open("/dev/null", O_WRONLY) : -1;
-
-	if (null >= 0)
-		dup2(null, STDERR_FILENO);
-	gnomon_set_log(hear, NULL);
-	alarm(how->limit);
-	run_all(list, how);
-	exit(0);
-}
-
 struct verdict run_list(struct list *list, const struct how *how)
 {
-	struct verdict verdict = {0};
-	int status;
-	pid_t pid;
+	const struct run run = {list, how};
+	const struct child_run in_child = {.name = "mmmodel",
+					   .body = run_body,
+					   .arg = &run,
+					   .quiet = how->quiet,
+					   .limit = how->limit};
 
-	report->what[0] = 0;
-	report->at = 0;
-	fflush(NULL);
-	pid = fork();
-	if (pid == 0)
-		child(list, how);
-	if (pid < 0 || waitpid(pid, &status, 0) != pid) {
-		perror("fork");
-		exit(1);
-	}
-	verdict.failed = status != 0;
-	verdict.at = report->at;
-	memcpy(verdict.what, report->what, sizeof(verdict.what));
-	if (verdict.failed && !verdict.what[0])
-		snprintf(verdict.what, sizeof(verdict.what), "ended by %s %d%s",
-			 WIFSIGNALED(status) ? "signal" : "exit code",
-			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-			 WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? ", a hang" : "");
-	return verdict;
+	return child_run(&in_child);
 }
 
 /* ---- lists as text ---- */

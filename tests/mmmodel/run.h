@@ -7,18 +7,13 @@
 #define TESTS_MMMODEL_RUN_H
 
 #include "tests/mmmodel/ops.h"
+#include "tests/support/child_run.h"
 
 struct list {
 	struct op *ops; /* shared with the children, who write what they are about to do */
 	int nr;
 	uint64_t nr_frames;
 	bool swap;
-};
-
-struct verdict {
-	bool failed;
-	int at; /* the operation */
-	char what[300];
 };
 
 struct how {

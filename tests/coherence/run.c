@@ -16,29 +16,7 @@ const char *const count_names[NR_COUNTS] = {
 	[COUNT_SYNCED] = "synced",	  [COUNT_RECYCLED] = "recycled",
 };
 
-/* Of all children that were not quiet. */
-static struct report {
-	uint64_t done[NR_OP_KINDS], count[NR_COUNTS];
-} * report;
-
-struct list list_create(int max)
-{
-	if (!report)
-		report = shared_memory(sizeof(*report));
-	return (struct list){.ops = shared_memory(max * sizeof(struct op)), .nr = max, .cpus = 1};
-}
-
-uint64_t run_count(enum count count)
-{
-	return report->count[count];
-}
-
-uint64_t run_count_op(enum op_kind kind)
-{
-	return report->done[kind];
-}
-
-static void count_all(struct world *w)
+static void count_all(struct world *w, const struct tally *tally)
 {
 	struct shadow_stats shadow;
 	struct reclaim_stats reclaim;
@@ -50,21 +28,21 @@ static void count_all(struct world *w)
 	ksm_get_stats(w->ksm, &ksm);
 	mm_get_stats(w->g.mm, &mm);
 	for (int i = 0; i < NR_OP_KINDS; i++)
-		report->done[i] += atomic64_read(&w->done[i]);
-	report->count[COUNT_STORES] += atomic64_read(&w->stores);
-	report->count[COUNT_FAULTS] += atomic64_read(&w->faults);
-	report->count[COUNT_DEVICE] += atomic64_read(&w->device_accesses);
-	report->count[COUNT_REFUSED] += atomic64_read(&w->refused);
-	report->count[COUNT_EMULATED] += atomic64_read(&w->emulated);
-	report->count[COUNT_LET_THROUGH] += atomic64_read(&w->let_through);
-	report->count[COUNT_STALE] += atomic64_read(&w->stale);
-	report->count[COUNT_INSIDE] += atomic64_read(&w->inside);
-	report->count[COUNT_SWAPPED] += reclaim.swap_in;
-	report->count[COUNT_MERGED] += ksm.pages_merged;
-	report->count[COUNT_MIGRATED] += mm.pages_migrated;
-	report->count[COUNT_UNSYNC] += shadow.unsync_made;
-	report->count[COUNT_SYNCED] += shadow.synced;
-	report->count[COUNT_RECYCLED] += shadow.pages_recycled;
+		tally->done[i] += atomic64_read(&w->done[i]);
+	tally->count[COUNT_STORES] += atomic64_read(&w->stores);
+	tally->count[COUNT_FAULTS] += atomic64_read(&w->faults);
+	tally->count[COUNT_DEVICE] += atomic64_read(&w->device_accesses);
+	tally->count[COUNT_REFUSED] += atomic64_read(&w->refused);
+	tally->count[COUNT_EMULATED] += atomic64_read(&w->emulated);
+	tally->count[COUNT_LET_THROUGH] += atomic64_read(&w->let_through);
+	tally->count[COUNT_STALE] += atomic64_read(&w->stale);
+	tally->count[COUNT_INSIDE] += atomic64_read(&w->inside);
+	tally->count[COUNT_SWAPPED] += reclaim.swap_in;
+	tally->count[COUNT_MERGED] += ksm.pages_merged;
+	tally->count[COUNT_MIGRATED] += mm.pages_migrated;
+	tally->count[COUNT_UNSYNC] += shadow.unsync_made;
+	tally->count[COUNT_SYNCED] += shadow.synced;
+	tally->count[COUNT_RECYCLED] += shadow.pages_recycled;
 }
 
 static void run_program(struct world *w, struct list *list, const struct how *how)
@@ -82,72 +60,16 @@ static void run_program(struct world *w, struct list *list, const struct how *ho
 	step_last(w);
 }
 
-struct run {
-	struct list *list;
-	const struct how *how;
-};
-
-static void run_body(const void *arg)
+void run(struct list *list, const struct how *how, const struct setup *setup)
 {
-	const struct run *run = arg;
-	const struct how *how = run->how;
-	struct list *list = run->list;
 	static struct world w;
 
-	world_create(&w, list->cpus, how->broken, how->threads, how->audit, list->budget);
-	if (how->threads)
+	world_create(&w, setup->cpus, setup->broken, setup->threads, setup->audit, setup->budget);
+	if (setup->threads)
 		run_threads(&w, list->nr, how->seed);
 	else
 		run_program(&w, list, how);
-	if (!how->quiet)
-		count_all(&w);
+	if (how->tally)
+		count_all(&w, how->tally);
 	world_destroy(&w);
-}
-
-struct verdict run_list(struct list *list, const struct how *how)
-{
-	const struct run run = {list, how};
-	const struct child_run in_child = {.name = "coherence",
-					   .body = run_body,
-					   .arg = &run,
-					   .quiet = how->quiet,
-					   .limit = how->limit};
-
-	return child_run(&in_child);
-}
-
-/* ---- lists as text ---- */
-
-void list_print(FILE *f, const struct list *list)
-{
-	fprintf(f, "cpus=%d budget=%lu\n", list->cpus, list->budget);
-	for (int i = 0; i < list->nr; i++)
-		op_print(f, &op_format, &list->ops[i]);
-}
-
-bool list_read(const char *path, struct list *list)
-{
-	char line[256];
-	int max = 0;
-	FILE *f = fopen(path, "r");
-
-	if (!f)
-		return perror(path), false;
-	while (fgets(line, sizeof(line), f))
-		max++;
-	rewind(f);
-	*list = list_create(max + 1);
-	list->nr = 0;
-	while (fgets(line, sizeof(line), f)) {
-		if (line[0] == '#' || line[0] == '\n' ||
-		    sscanf(line, "cpus=%d budget=%lu", &list->cpus, &list->budget) == 2)
-			continue;
-		if (!op_parse(line, &op_format, &list->ops[list->nr++])) {
-			fprintf(stderr, "%s: no operation: %s", path, line);
-			fclose(f);
-			return false;
-		}
-	}
-	fclose(f);
-	return true;
 }

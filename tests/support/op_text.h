@@ -30,6 +30,12 @@ struct op_format {
 	int nr_fields;
 };
 
+/* Number @i of an array. */
+static inline struct op *op_at(const struct op_format *format, struct op *ops, int i)
+{
+	return (struct op *)(void *)((char *)ops + i * format->size);
+}
+
 /* The number at @offset of @op. */
 static inline int *op_number(struct op *op, size_t offset)
 {

@@ -11,7 +11,6 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <gnomon/shadow.h>
 
@@ -19,8 +18,7 @@
 #include "notifier/sync/util.h"
 #include "tests/coherence/run.h"
 
-#define ROUND	       2000
-#define SHRINK_SECONDS 120
+#define ROUND 2000
 
 #ifdef GNOMON_TSAN
 #define STEPS	       12000
@@ -69,38 +67,29 @@ static int usage(FILE *f, int status)
 	return status;
 }
 
-static int fail_with(struct list *list, struct verdict *verdict, uint64_t seed)
+/* Every third round is short of pages. */
+static int prepare(struct setup *setup, uint64_t round, uint64_t left)
 {
-	int before = list->nr, runs;
-
-	printf("coherence: round of seed %llu: ", (unsigned long long)seed);
-	if (opt.threads) {
-		printf("%d CPUs, budget %lu: %s\n", list->cpus, list->budget, verdict->what);
-		return 1;
-	}
-	printf("operation %d: %s\n", verdict->at + 1, verdict->what);
-	fflush(stdout);
-	runs = shrink(list, verdict, SHRINK_SECONDS, opt.broken, opt.audit);
-	printf("coherence: %d operations of %d are enough (found in %d runs): %s\n", list->nr,
-	       before, runs, verdict->what);
-	list_print(stdout, list);
-	return 1;
+	setup->cpus = opt.cpus ? opt.cpus : 1 + (int)(round % 4);
+	setup->budget = round % 3 ? 0 : shadow_min_page_budget(4, setup->cpus) + round % 8;
+	setup->threads = opt.threads;
+	setup->audit = opt.audit && (!opt.threads || round % 2);
+	return left < ROUND ? (int)left : ROUND;
 }
 
-static int replay(void)
+static void print_setup(FILE *f, const struct setup *setup)
 {
-	const struct how how = {.audit = opt.audit, .limit = 600, .broken = opt.broken};
-	struct verdict verdict;
-	struct list list;
+	fprintf(f, "cpus=%d budget=%lu\n", setup->cpus, setup->budget);
+}
 
-	if (!list_read(opt.replay, &list))
-		return 1;
-	verdict = run_list(&list, &how);
-	if (verdict.failed)
-		printf("coherence: operation %d: %s\n", verdict.at + 1, verdict.what);
-	else
-		printf("coherence: %d operations, no difference\n", list.nr);
-	return verdict.failed;
+static bool parse_setup(const char *line, struct setup *setup)
+{
+	return sscanf(line, "cpus=%d budget=%lu", &setup->cpus, &setup->budget) == 2;
+}
+
+static void describe(FILE *f, const struct setup *setup)
+{
+	fprintf(f, "%d CPUs, budget %lu", setup->cpus, setup->budget);
 }
 
 /* What must happen in 10000 steps, at least; a quarter, or less, of what does. Of all else some, in
@@ -111,72 +100,27 @@ static const unsigned int least[NR_COUNTS] = {
 };
 
 /* Does it show anything? */
-static int floors(uint64_t steps)
+static int floors(uint64_t steps, const struct tally *tally)
 {
 	int status = 0;
 
+	/* Less is for playing with. */
+	if (steps < 12000)
+		return 0;
 	for (int kind = 0; kind < NR_OP_KINDS; kind++) {
-		if (run_count_op(kind) >= (kind <= OP_EDIT ? steps / 100 : 5))
+		if (tally->done[kind] >= (kind <= OP_EDIT ? steps / 100 : 5))
 			continue;
 		printf("coherence: %s hardly happened: this run shows nothing\n", op_names[kind]);
 		status = 1;
 	}
 	for (int count = 0; count < NR_COUNTS; count++) {
-		if (run_count(count) > steps * least[count] / 10000 ||
+		if (tally->count[count] > steps * least[count] / 10000 ||
 		    (opt.threads && count == COUNT_INSIDE) || (!least[count] && steps < 24000))
 			continue;
 		printf("coherence: hardly any %s: this run shows nothing\n", count_names[count]);
 		status = 1;
 	}
 	return status;
-}
-
-static int report(uint64_t steps, double seconds)
-{
-	printf("coherence: %llu steps in %.1f s, no difference:", (unsigned long long)steps,
-	       seconds);
-	for (int kind = 0; kind < NR_OP_KINDS; kind++)
-		printf(" %s %llu", op_names[kind], (unsigned long long)run_count_op(kind));
-	for (int count = 0; count < NR_COUNTS; count++)
-		printf("%s %s %llu", count ? "," : ";", count_names[count],
-		       (unsigned long long)run_count(count));
-	printf("\n");
-	/* Less is for playing with. */
-	return steps >= 12000 ? floors(steps) : 0;
-}
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
-}
-
-static int explore(void)
-{
-	struct list list = list_create(ROUND);
-	double start = now();
-	uint64_t done = 0;
-
-	for (uint64_t round = opt.seed; done < opt.steps; round++) {
-		const struct how how = {.generate = true,
-					.seed = round * 0x2545f4914f6cdd1dULL,
-					.threads = opt.threads,
-					.audit = opt.audit && (!opt.threads || round % 2),
-					.limit = 600,
-					.broken = opt.broken};
-		struct verdict verdict;
-
-		list.nr = opt.steps - done < ROUND ? (int)(opt.steps - done) : ROUND;
-		list.cpus = opt.cpus ? opt.cpus : 1 + (int)(round % 4);
-		list.budget = round % 3 ? 0 : shadow_min_page_budget(4, list.cpus) + round % 8;
-		verdict = run_list(&list, &how);
-		if (verdict.failed)
-			return fail_with(&list, &verdict, round);
-		done += list.nr;
-	}
-	return report(done, now() - start);
 }
 
 static bool parse_break(const char *name)
@@ -187,6 +131,26 @@ static bool parse_break(const char *name)
 	}
 	return opt.broken;
 }
+
+/* What is left happens one after the other. */
+static const struct simpler simpler[] = {{offsetof(struct op, inside), 0}};
+
+static struct setup setup;
+static struct explorer explorer = {
+	.name = "coherence",
+	.format = &op_format,
+	.max_ops = ROUND,
+	.setup = &setup,
+	.prepare = prepare,
+	.run = run,
+	.print_setup = print_setup,
+	.parse_setup = parse_setup,
+	.simpler = simpler,
+	.nr_simpler = ARRAY_SIZE(simpler),
+	.counts = count_names,
+	.nr_counts = NR_COUNTS,
+	.floors = floors,
+};
 
 int main(int argc, char **argv)
 {
@@ -220,5 +184,7 @@ int main(int argc, char **argv)
 	if (!opt.steps)
 		opt.steps = (opt.threads ? STEPS_THREADED : STEPS) *
 			    (getenv("GNOMON_TEST_LONG") ? 10 : 1);
-	return opt.replay ? replay() : explore();
+	setup = (struct setup){.cpus = 1, .audit = opt.audit, .broken = opt.broken};
+	explorer.describe = opt.threads ? describe : NULL;
+	return opt.replay ? replay(&explorer, opt.replay) : explore(&explorer, opt.steps, opt.seed);
 }

@@ -7,9 +7,9 @@
 #ifndef TESTS_COHERENCE_OPS_H
 #define TESTS_COHERENCE_OPS_H
 
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
+
+#include "tests/support/op_text.h"
 
 /* X(kind, name): first what a CPU does, then a device, then the host. */
 #define OP_KINDS(X)            \
@@ -57,10 +57,6 @@ struct op {
 };
 
 extern const char *const op_names[NR_OP_KINDS];
-
-/* "edit cpu=1 page=4 to=7 flags=39": what is 0 is left out. */
-void op_print(FILE *f, const struct op *op);
-/* False: no such line. */
-bool op_parse(const char *line, struct op *op);
+extern const struct op_format op_format;
 
 #endif

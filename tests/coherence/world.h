@@ -21,6 +21,7 @@
 #include "tests/coherence/ops.h"
 #include "tests/model/guest_mem.h"
 #include "tests/paging/sdm_paging.h"
+#include "tests/support/differ.h"
 
 #define MAX_CPUS 4
 #define NR_PCIDS 3
@@ -133,9 +134,6 @@ struct world {
 	atomic64_t done[NR_OP_KINDS];
 	atomic64_t stores, faults, emulated, let_through, device_accesses, refused, stale, inside;
 };
-
-/* The end of the run; @fmt says what is wrong. */
-_Noreturn void differ(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 void world_create(struct world *w, unsigned int nr_cpus, unsigned int broken, bool threads,
 		  bool audit, unsigned long budget);

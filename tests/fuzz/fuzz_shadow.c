@@ -33,7 +33,7 @@ static void print_program(void)
 	fprintf(stderr, "the program, for coherence --replay:\ncpus=%d budget=%lu\n", program.cpus,
 		program.budget);
 	for (int i = 0; i < program.nr; i++)
-		op_print(stderr, &program.ops[i]);
+		op_print(stderr, &op_format, &program.ops[i]);
 }
 
 void differ(const char *fmt, ...)

@@ -7,15 +7,16 @@
  */
 #include <getopt.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
+
+#include <gnomon/ksm.h>
+#include <gnomon/swap.h>
 
 #include "notifier/sync/util.h"
-#include "tests/mmmodel/run.h"
+#include "tests/mmmodel/world.h"
+#include "tests/support/explore.h"
 
-#define ROUND	       5000
-#define CHECK_EVERY    16
-#define SHRINK_SECONDS 120
+#define ROUND	    5000
+#define CHECK_EVERY 16
 
 /* One thread: ThreadSanitizer makes it slow, and finds nothing. */
 #ifdef GNOMON_TSAN
@@ -24,12 +25,16 @@
 #define STEPS 50000
 #endif
 
+struct setup {
+	uint64_t nr_frames;
+	bool swap;
+	bool planted; /* world.h */
+};
+
 static const struct {
 	uint64_t nr_frames;
 	bool swap;
 } pools[] = {{1024, false}, {96, false}, {64, true}, {320, false}, {160, true}};
-
-static bool planted;
 
 static int usage(FILE *f, int status)
 {
@@ -45,55 +50,106 @@ static int usage(FILE *f, int status)
 	return status;
 }
 
-static int fail_with(struct list *list, struct verdict *verdict, const char *where)
+static int prepare(struct setup *setup, uint64_t round, uint64_t left)
 {
-	int before = list->nr, runs;
-
-	printf("mmmodel: %s: operation %d: %s\n", where, verdict->at + 1, verdict->what);
-	fflush(stdout);
-	runs = shrink(list, verdict, SHRINK_SECONDS, planted);
-	printf("mmmodel: %d operations of %d are enough (found in %d runs): %s\n", list->nr, before,
-	       runs, verdict->what);
-	list_print(stdout, list);
-	return 1;
+	(void)left;
+	setup->nr_frames = pools[round % ARRAY_SIZE(pools)].nr_frames;
+	setup->swap = pools[round % ARRAY_SIZE(pools)].swap;
+	return ROUND;
 }
 
-static int replay(const char *path)
+static void print_setup(FILE *f, const struct setup *setup)
 {
-	const struct how how = {.check_every = 1, .limit = 600, .planted = planted};
-	struct verdict verdict;
-	struct list list;
+	fprintf(f, "frames=%llu swap=%d\n", (unsigned long long)setup->nr_frames, setup->swap);
+}
 
-	if (!list_read(path, &list))
-		return 1;
-	verdict = run_list(&list, &how);
-	if (!verdict.failed) {
-		printf("mmmodel: %d operations, no difference\n", list.nr);
-		return 0;
+static bool parse_setup(const char *line, struct setup *setup)
+{
+	unsigned long long nr_frames;
+	int swap = setup->swap;
+
+	if (sscanf(line, "frames=%llu swap=%d", &nr_frames, &swap) < 1)
+		return false;
+	setup->nr_frames = nr_frames;
+	setup->swap = swap;
+	return true;
+}
+
+/* ---- a run ---- */
+
+enum count { COUNT_SWAPPED_IN, COUNT_GIVEN_UP, COUNT_MERGED, NR_COUNTS };
+static const char *const count_names[NR_COUNTS] = {
+	[COUNT_SWAPPED_IN] = "pages swapped in",
+	[COUNT_GIVEN_UP] = "given up", /* after MM_MADV_FREE */
+	[COUNT_MERGED] = "merged",
+};
+
+static void count_pages(const struct world *w, const struct tally *tally)
+{
+	struct reclaim_stats reclaim;
+	struct ksm_stats ksm;
+
+	phys_reclaim_stats(w->phys, &reclaim);
+	ksm_get_stats(w->ksm, &ksm);
+	tally->count[COUNT_SWAPPED_IN] += reclaim.swap_in;
+	tally->count[COUNT_GIVEN_UP] += reclaim.lazyfreed;
+	tally->count[COUNT_MERGED] += ksm.pages_merged;
+}
+
+/* What these leave behind is gone soon: so all is looked at at once. */
+static bool is_seldom(enum op_kind kind)
+{
+	return kind == OP_FORK || kind == OP_PUNCH || kind == OP_SYNC || kind == OP_MSYNC ||
+	       kind == OP_SOFT_CLEAR || kind == OP_RECLAIM || kind == OP_MERGE;
+}
+
+/* Operations between two looks at everything. A list that is to be shrunk is soon a short one. */
+static int check_every(const struct list *list, const struct how *how)
+{
+	if (how->generate)
+		return CHECK_EVERY;
+	return how->quiet && list->nr > 2000 ? 64 : 1;
+}
+
+static void run(struct list *list, const struct how *how, const struct setup *setup)
+{
+	int every = check_every(list, how);
+	uint64_t random = how->seed;
+	static struct world w;
+
+	world_create(&w, setup->nr_frames, setup->swap);
+	w.planted = setup->planted;
+	for (int i = 0; i < list->nr; i++) {
+		child_is_at(i);
+		if (how->generate)
+			generate(&w, &random, &list->ops[i]);
+		apply(&w, &list->ops[i]);
+		check_frames_used(&w);
+		if ((i + 1) % every == 0 || is_seldom(list->ops[i].kind))
+			check_world(&w);
 	}
-	printf("mmmodel: operation %d: %s\n", verdict.at + 1, verdict.what);
-	return 1;
+	child_is_at(list->nr);
+	if (how->tally)
+		count_pages(&w, how->tally);
+	/* By operations, too. */
+	world_destroy(&w);
+	for (int i = 0; i < NR_OP_KINDS && how->tally; i++)
+		how->tally->done[i] += w.done[i];
 }
 
-static int report(uint64_t steps, double seconds)
+static int floors(uint64_t steps, const struct tally *tally)
 {
 	int status = 0;
 
-	printf("mmmodel: %llu steps in %.1f s, no difference:", (unsigned long long)steps, seconds);
-	for (int kind = 0; kind < NR_OP_KINDS; kind++)
-		printf(" %s %llu", op_names[kind], (unsigned long long)run_count(kind));
-	printf("; pages swapped in %llu, given up %llu, merged %llu\n",
-	       (unsigned long long)run_swapped_in(), (unsigned long long)run_given_up(),
-	       (unsigned long long)run_merged());
 	/* Less is for playing with. */
 	if (steps < ARRAY_SIZE(pools) * ROUND)
 		return 0;
-	if (!run_swapped_in() || !run_given_up() || !run_merged()) {
+	for (int count = 0; count < NR_COUNTS; count++)
+		status |= !tally->count[count];
+	if (status)
 		printf("mmmodel: nothing left memory: this run shows nothing\n");
-		status = 1;
-	}
 	for (int kind = 0; kind < NR_OP_KINDS; kind++) {
-		if (run_count(kind))
+		if (tally->done[kind])
 			continue;
 		printf("mmmodel: %s never happened: this run shows nothing\n", op_names[kind]);
 		status = 1;
@@ -101,41 +157,30 @@ static int report(uint64_t steps, double seconds)
 	return status;
 }
 
-static double now(void)
-{
-	struct timespec ts;
+/* ---- all runs ---- */
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
-}
+static const struct simpler simpler[] = {{offsetof(struct op, skew), 0},
+					 {offsetof(struct op, cut), 0},
+					 {offsetof(struct op, value), 0},
+					 {offsetof(struct op, object), 0},
+					 {offsetof(struct op, nr), 1}};
 
-static int explore(uint64_t steps, uint64_t seed)
-{
-	struct list list = list_create(ROUND, 0);
-	double start = now();
-	uint64_t done = 0;
-
-	for (uint64_t round = 0; done < steps; round++) {
-		const struct how how = {.generate = true,
-					.seed = (seed + round) * 0x2545f4914f6cdd1dULL,
-					.check_every = CHECK_EVERY,
-					.limit = 600,
-					.planted = planted};
-		struct verdict verdict;
-		char where[64];
-
-		list.nr = ROUND;
-		list.nr_frames = pools[(seed + round) % ARRAY_SIZE(pools)].nr_frames;
-		list.swap = pools[(seed + round) % ARRAY_SIZE(pools)].swap;
-		verdict = run_list(&list, &how);
-		snprintf(where, sizeof(where), "round of seed %llu",
-			 (unsigned long long)(seed + round));
-		if (verdict.failed)
-			return fail_with(&list, &verdict, where);
-		done += ROUND;
-	}
-	return report(done, now() - start);
-}
+static struct setup setup;
+static const struct explorer explorer = {
+	.name = "mmmodel",
+	.format = &op_format,
+	.max_ops = ROUND,
+	.setup = &setup,
+	.prepare = prepare,
+	.run = run,
+	.print_setup = print_setup,
+	.parse_setup = parse_setup,
+	.simpler = simpler,
+	.nr_simpler = ARRAY_SIZE(simpler),
+	.counts = count_names,
+	.nr_counts = NR_COUNTS,
+	.floors = floors,
+};
 
 int main(int argc, char **argv)
 {
@@ -154,11 +199,11 @@ int main(int argc, char **argv)
 		else if (c == 'r')
 			replayed = optarg;
 		else if (c == 'p')
-			planted = true;
+			setup.planted = true;
 		else
 			return c == 'h' ? usage(stdout, 0) : usage(stderr, 64);
 	}
 	if (optind != argc || !steps)
 		return usage(stderr, 64);
-	return replayed ? replay(replayed) : explore(steps, seed);
+	return replayed ? replay(&explorer, replayed) : explore(&explorer, steps, seed);
 }

@@ -7,9 +7,9 @@
 #ifndef TESTS_MMMODEL_OPS_H
 #define TESTS_MMMODEL_OPS_H
 
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
+
+#include "tests/support/op_text.h"
 
 /* X(kind, name) */
 #define OP_KINDS(X)                          \
@@ -62,10 +62,6 @@ struct op {
 };
 
 extern const char *const op_names[NR_OP_KINDS];
-
-/* "mmap mm=1 page=4 nr=3 prot=3": what is 0 is left out. */
-void op_print(FILE *f, const struct op *op);
-/* False: no such line. */
-bool op_parse(const char *line, struct op *op);
+extern const struct op_format op_format;
 
 #endif

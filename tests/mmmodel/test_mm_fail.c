@@ -45,7 +45,7 @@ void differ(const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
 	fprintf(stderr, "site %lld, operation %d: ", (long long)current_site, current);
-	op_print(stderr, &ops[current]);
+	op_print(stderr, &op_format, &ops[current]);
 	fail("%s", text);
 }
 

@@ -20,6 +20,7 @@
 #include <gnomon/mmu_notifier.h>
 
 #include "tests/mmmodel/ops.h"
+#include "tests/support/differ.h"
 
 #define NR_MMS		 6
 #define NR_OBJECTS	 4
@@ -120,9 +121,6 @@ struct world {
 	bool failing, gave_up;
 	uint64_t done[NR_OP_KINDS]; /* operations that were not passed by */
 };
-
-/* What differs is a bug: of the mm, or of the model. Given by the program that has the world. */
-_Noreturn void differ(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- world.c ---- */
 

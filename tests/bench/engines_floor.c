@@ -4,7 +4,7 @@
  * and in between the one thing that the operation cannot do without.
  *
  *   exit      an exception, its signal, back from it; to us and back
- *   fill      the same by way of a third thread, which maps a page that is in memory
+ *   fill      the same by way of a third thread, which maps a page that is in memory; it is used
  *   shootdown to that thread, which unmaps a page, and back. On another CPU a thread of its process
  *             runs, so that the kernel has to tell that CPU
  *   switch    as exit
@@ -117,6 +117,8 @@ static void child_main(struct shared *sh)
 		_exit(1);
 	for (;;) {
 		take_over(&sh->vcpu);
+		if (sh->op == ENGINES_FILL && sh->page)
+			*(volatile char *)(floor_.pages + (sh->page - 1) * PAGE);
 		__asm__ __volatile__("ud2");
 		hand_over(&sh->us);
 	}

@@ -10,6 +10,7 @@
 #define TESTS_HOSTED_RIG_H
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
 
@@ -56,6 +57,17 @@ enum {
 	    "guest_" #name ":\n" code "\n"                      \
 	    "guest_" #name "_end:\n"                            \
 	    ".popsection\n")
+
+/*
+ * What these tests wait for happens in another process, which wakes nobody: one looks, and in a
+ * moment again. Who looked in a loop would be in the way of it.
+ */
+static inline void look_again_in(unsigned int usecs)
+{
+	const struct timespec moment = {0, usecs * 1000l};
+
+	ppoll(NULL, 0, &moment, NULL);
+}
 
 struct rig {
 	struct phys *phys;

@@ -59,7 +59,7 @@ static void set(struct oracle *o, pfn_t want, bool stop)
 {
 	mutex_lock(&o->lock);
 	WRITE_ONCE(o->want, want);
-	o->stop = stop;
+	WRITE_ONCE(o->stop, stop);
 	for (unsigned int i = 0; i < o->nr_entries; i++)
 		WRITE_ONCE(*o->entries[i], want == INVALID_PFN ? 0 : want << PAGE_SHIFT | RWX);
 	mutex_unlock(&o->lock);

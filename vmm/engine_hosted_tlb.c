@@ -386,7 +386,8 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 	lockdep_assert_held(&space->lock);
 	gva &= PAGE_MASK;
 	hosted_settle(space);
-	if (space->dead || gva < HOSTED_GVA_FIRST || gva >= HOSTED_GVA_END ||
+	/* A root that was retired while its vCPU was on the way here is nobody's table any more. */
+	if (space->dead || space->root != root || gva < HOSTED_GVA_FIRST || gva >= HOSTED_GVA_END ||
 	    !walk(space->engine, root, gva, error_code, &t))
 		return FILL_FAULT;
 	if (space->refused >= MANY_REFUSALS)

@@ -3,13 +3,12 @@
 
 #include <time.h>
 
-#define LOOK_NSECS 3000000
+#define LOOK_USECS 3000
 #define FRAMES	   256
 
 /* Kicks the attempt that it has found running for too long, and again while that does not help. */
 static void *watchdog(void *arg)
 {
-	static const struct timespec pause = {0, LOOK_NSECS};
 	struct escape *e = arg;
 	unsigned int looks = 0;
 	uint64_t before = 0;
@@ -17,7 +16,7 @@ static void *watchdog(void *arg)
 	while (!smp_load_acquire(&e->stop)) {
 		uint64_t now;
 
-		nanosleep(&pause, NULL);
+		look_again_in(LOOK_USECS);
 		now = smp_load_acquire(&e->attempt);
 		looks = now && now == before ? looks + 1 : 0;
 		if (looks > READ_ONCE(e->patience)) {

@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "notifier/sync/thread.h"
+#include "notifier/sync/wait.h"
 #include "tests/support/engine_rig.h"
 #include "vmm/engine_hosted.h"
 
@@ -19,6 +20,15 @@
 
 #define RO     (P | U | 0x20ul)
 #define POISON PHYS_POISON /* of words that no guest should have changed */
+
+/*
+ * What these tests wait for happens in another process, which wakes nobody: one looks, and in a
+ * moment again. Who looked in a loop would be in the way of it.
+ */
+static inline void look_again_in(unsigned int usecs)
+{
+	fsleep(usecs);
+}
 
 static inline struct hosted_engine *rig_hosted(struct rig *rig)
 {

@@ -318,12 +318,11 @@ struct shooter {
 
 static void shoot(void *arg)
 {
-	static const struct timespec pause = {0, 1000000};
 	struct shooter *s = arg;
 
 	while (!smp_load_acquire(&s->stop)) {
 		rig_shoot(&s->e->rig, s->e->rig.data);
-		nanosleep(&pause, NULL);
+		look_again_in(1000);
 	}
 }
 

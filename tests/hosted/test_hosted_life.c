@@ -21,13 +21,6 @@ GUEST(ud2, "ud2");
 /* Reads what the mapper does at present, so that the stub lets it go on, and wakes it; again. */
 GUEST(wake_mapper, "mov (%rsp), %rcx; movl 4(%rbx), %r14d; jmp *%rdx");
 
-static void give_way(void)
-{
-	static const struct timespec moment = {0, 1000000};
-
-	nanosleep(&moment, NULL);
-}
-
 /* Where the stub has these bytes. */
 static uint64_t stub_place(const void *bytes, size_t len)
 {
@@ -67,7 +60,7 @@ static void killed(void (*start_guest)(struct rig *rig))
 	if (read(fds[0], &child, sizeof(child)) != sizeof(child))
 		skip("there is no guest");
 	for (unsigned int i = 0; i < 100; i++) /* it is at it by then */
-		give_way();
+		look_again_in(1000);
 	expect_eq(kill(child, 0), 0);
 	expect_eq(kill(program, SIGKILL), 0);
 	begun = time(NULL);
@@ -77,7 +70,7 @@ static void killed(void (*start_guest)(struct rig *rig))
 			kill(child, SIGKILL);
 			fail("a child is alive %d seconds after its program", ORPHAN_TIME);
 		}
-		give_way();
+		look_again_in(1000);
 	}
 }
 
@@ -196,7 +189,7 @@ static void begin_loop(struct runner *r, struct rig *rig)
 	regs->gpr[GPR_RDI] = DATA;
 	expect_eq(kthread_run(&r->thread, "vcpu", run_thread, r), 0);
 	while (READ_ONCE(rig_words(rig, rig->data)[0]) == 0)
-		give_way();
+		look_again_in(1000);
 }
 
 static void expect_new_machine_works(void)

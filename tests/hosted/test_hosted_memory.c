@@ -174,10 +174,10 @@ TEST(hosted_memory, a_shootdown_needs_no_mapping)
 
 static void give_again(void *arg)
 {
-	static const struct timespec moment = {0, 60000000};
 	struct rig *rig = arg;
 
-	nanosleep(&moment, NULL);
+	while (!READ_ONCE(rig_space(rig, 0)->refused))
+		look_again_in(1000);
 	limit_address_space(rig, RLIM_INFINITY);
 }
 

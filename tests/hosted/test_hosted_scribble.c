@@ -57,13 +57,6 @@ static void begin_program(struct scribble *s, unsigned int vcpu)
 	regs->gpr[GPR_RSP] = STACK_END - 64;
 }
 
-static void give_way(void)
-{
-	static const struct timespec moment = {0, 20000};
-
-	nanosleep(&moment, NULL);
-}
-
 /* Whatever comes out, it begins again, until there is no child to do it in. */
 static void vcpu_thread(void *arg)
 {
@@ -75,7 +68,7 @@ static void vcpu_thread(void *arg)
 		begin_program(s, vcpu);
 		exit = rig_exit(&s->rig, vcpu);
 		if (exit.kind == ENGINE_EXIT_TRAP)
-			give_way();
+			look_again_in(20);
 	} while ((exit.kind == ENGINE_EXIT_TRAP || exit.kind == ENGINE_EXIT_KICK) &&
 		 !READ_ONCE(s->stop));
 	atomic_inc_return(&s->ended);
@@ -135,12 +128,12 @@ static unsigned int shoot(struct scribble *s, unsigned int most)
 		WRITE_ONCE(*s->entry, s->frames[n] << PAGE_SHIFT | RWX);
 		while (word(s, n) == before && !is_dead(s) && looks++ < LOOKS) {
 			expect_eq(word(s, !n), seen[!n]);
-			give_way();
+			look_again_in(20);
 		}
 		WRITE_ONCE(*s->entry, 0);
 		rig_shoot(&s->rig, s->frames[n]);
 		seen[n] = word(s, n);
-		give_way();
+		look_again_in(20);
 		if (word(s, n) != seen[n])
 			fail("%s: a store after the shootdown", scribblers[s->scribbler].name);
 		if (word(s, n) == before)

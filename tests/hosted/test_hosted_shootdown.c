@@ -59,7 +59,7 @@ static void set(struct oracle *o, pfn_t want, bool stop)
 {
 	mutex_lock(&o->lock);
 	WRITE_ONCE(o->want, want);
-	o->stop = stop;
+	WRITE_ONCE(o->stop, stop);
 	for (unsigned int i = 0; i < o->nr_entries; i++)
 		WRITE_ONCE(*o->entries[i], want == INVALID_PFN ? 0 : want << PAGE_SHIFT | RWX);
 	mutex_unlock(&o->lock);
@@ -128,14 +128,6 @@ static void destroy(struct oracle *o)
 	rig_destroy(&o->rig);
 }
 
-/* Give up the CPU for a moment: who waits by a loop is in the way of what it waits for. */
-static void give_way(void)
-{
-	static const struct timespec moment = {0, 20000};
-
-	nanosleep(&moment, NULL);
-}
-
 static void pause_for(unsigned int turns)
 {
 	while (turns--)
@@ -160,7 +152,7 @@ static void wait_for_store(struct oracle *o, unsigned int frame)
 	set(o, o->frames[frame], false);
 	while (word(o, frame, cpu) == seen) {
 		expect_no_store(o, !frame);
-		give_way();
+		look_again_in(20);
 	}
 }
 
@@ -227,7 +219,7 @@ TEST(hosted_shootdown, late_stores_without)
 		set(&o, INVALID_PFN, false);
 		seen = word(&o, n, 0);
 		for (unsigned int look = 0; look < LOOKS && word(&o, n, 0) == seen; look++)
-			give_way();
+			look_again_in(20);
 		late += word(&o, n, 0) != seen;
 		rig_shoot(&o.rig, o.frames[n]);
 		o.seen[n] = word(&o, n, 0);

@@ -27,7 +27,7 @@ static const uint64_t odd_numbers[] = {1000, 1024, 4096, 0x7fffffff, 0xffffffff,
 /* The arguments that would do the most harm, were it this system call or that. */
 static void set_arguments(struct escape *e, unsigned int set, struct guest_regs *regs)
 {
-	uint64_t canary = e->canaries[set] << PAGE_SHIFT;
+	uint64_t canary = e->canaries[set % NR_CANARIES] << PAGE_SHIFT;
 	const uint64_t args[][6] = {
 		/* mmap, mremap, mprotect, munmap */
 		{DATA, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED,

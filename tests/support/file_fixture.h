@@ -27,6 +27,7 @@ static struct {
 	size_t at_most;				       /* bytes a call, if not 0 */
 	struct park *after_read, *before_write;	       /* where calls stop */
 	atomic_t reads, writes, punches;	       /* that were done */
+	void (*after_close)(int fd);		       /* of the object's descriptor */
 } file_calls;
 
 static inline bool fails(const atomic_t *with)
@@ -73,13 +74,24 @@ static inline int test_fallocate(int fd, int mode, off_t at, off_t len)
 	return fallocate(fd, mode, at, len);
 }
 
+static inline int test_close(int fd)
+{
+	int ret = close(fd);
+
+	if (file_calls.after_close)
+		file_calls.after_close(fd);
+	return ret;
+}
+
 #define pread	  test_pread
 #define pwrite	  test_pwrite
 #define fallocate test_fallocate
+#define close	  test_close
 #include "notifier/file_pages.c"
 #undef pread
 #undef pwrite
 #undef fallocate
+#undef close
 
 /* Each word of page @n of a new file is this. */
 static inline uint64_t file_word(uint64_t n)

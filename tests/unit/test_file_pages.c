@@ -2,6 +2,8 @@
 /* Objects with a file below them: pages that come from it and go back, and who may write when. */
 #include <sys/resource.h>
 
+#include <gnomon/swap.h>
+
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
@@ -280,6 +282,36 @@ TEST(file_pages, what_is_lost_is_said)
 	file_rig_done(&rig);
 	expect_warnings(1,
 			"pages of a file are lost with its last mapping: Operation not permitted");
+}
+
+static struct {
+	struct phys *phys;
+	int fd; /* another file's, which got the number */
+} after;
+
+/* What could not be written before can be now: where to? */
+static void reclaim_after_close(int fd)
+{
+	after.fd = test_file(1);
+	expect_eq(after.fd, fd);
+	atomic_set(&file_calls.write_errno, 0);
+	phys_reclaim(after.phys, 1);
+}
+
+/* Whoever reclaims a page that is lost must not find the number of a descriptor that is closed. */
+TEST(file_pages, what_is_lost_is_not_found_elsewhere)
+{
+	struct file_rig rig = file_rig_init(1, 8);
+
+	hear_start();
+	test_write(rig.mm, file_page(0), 1);
+	after.phys = rig.phys;
+	file_calls.after_close = reclaim_after_close;
+	atomic_set(&file_calls.write_errno, ENOSPC);
+	file_rig_done(&rig);
+	expect_warnings(1, "pages of a file are lost with its last mapping: No space left");
+	expect_eq(test_file_read(after.fd, 0), file_word(0));
+	close(after.fd);
 }
 
 /* ---- a file that fails ---- */

@@ -268,8 +268,14 @@ TEST(file_hole, a_fault_in_between)
 {
 	struct file_rig rig = file_rig_init(1, 4);
 	struct puncher p = {.rig = &rig};
+	struct mm_struct *other = test_mm(rig.phys);
+	struct told by_other = {0};
 	struct park park;
 
+	/* Here it does not come back, so nobody is told of that. */
+	expect_eq(mm_mmap(other, file_page(0), PAGE_SIZE, RW, rig.mapping, 0), 0);
+	test_read(other, file_page(0));
+	told_register(&by_other, other);
 	park_init(&park);
 	p.park = &park;
 	p.cn.on_end = park_at_end;
@@ -285,6 +291,51 @@ TEST(file_hole, a_fault_in_between)
 	expect_eq(atomic64_read(&p.cn.starts[MMU_NOTIFY_CLEAR]), 2);
 	expect_eq(mm_lookup_pfn(rig.mm, file_page(0)), INVALID_PFN);
 	mmu_notifier_unregister(&p.cn.mn, rig.mm);
+	told_unregister(&by_other, 1, other);
+	mmput(other);
+	expect_hole(&rig);
+	file_rig_done(&rig);
+}
+
+static void park_in_move(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	if (range->event == MMU_NOTIFY_MIGRATE)
+		park_enter(cn->arg);
+}
+
+static void move_page(void *arg)
+{
+	struct file_rig *rig = arg;
+
+	expect_eq(migrate_mapping_page(rig->mapping, 0), 0);
+}
+
+/* The page is on its way: mapped nowhere, but for an entry that waits for it. */
+TEST(file_hole, a_move_under_way)
+{
+	struct file_rig rig = file_rig_init(1, 4);
+	struct counting_notifier cn = {.on_end = park_in_move};
+	struct kthread mover;
+	struct puncher p;
+	struct park park;
+	pte_t *ptep;
+
+	park_init(&park);
+	cn.arg = &park;
+	counting_register(&cn, rig.mm);
+	test_write(rig.mm, file_page(0), 5);
+	ptep = pgtable_lookup(rig.mm->pgtable, file_page(0));
+	expect_eq(kthread_run(&mover, "move", move_page, &rig), 0);
+	park_wait(&park, 1);
+	expect(pte_migration(pte_load(ptep)));
+	punch_until_asleep(&p, &rig);
+	expect(pte_none(pte_load(ptep)));
+	park_release(&park);
+	kthread_join(&mover);
+	kthread_join(&p.thread);
+	/* It did not come back, so there was no second look. */
+	expect_eq(atomic64_read(&cn.starts[MMU_NOTIFY_CLEAR]), 1);
+	mmu_notifier_unregister(&cn.mn, rig.mm);
 	expect_hole(&rig);
 	file_rig_done(&rig);
 }

@@ -4,6 +4,7 @@
 
 #include "notifier/frame.h"
 #include "tests/support/asleep.h"
+#include "tests/support/step.h"
 #include "tests/support/told.h"
 
 TEST(file_sync, writes_what_is_dirty)
@@ -168,6 +169,71 @@ TEST(file_sync, an_error_leaves_the_page_dirty)
 	expect_eq(test_file_read(rig.fd, 0), 50);
 	expect_eq(test_file_read(rig.fd, PAGE_SIZE), 60);
 	expect_eq(test_file_read(rig.fd, 2 * PAGE_SIZE), 52);
+	file_rig_done(&rig);
+}
+
+struct accessed {
+	struct step step;
+	pte_t *ptep;
+	unsigned int at;
+};
+
+static void access_here(struct step *step)
+{
+	struct accessed *a = step->arg;
+
+	if (step->nr < a->at)
+		return;
+	step->over = true;
+	expect(pte_touch(a->ptep, pte_load(a->ptep), false));
+}
+
+static void step_in_window(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct accessed *a = cn->arg;
+
+	(void)range;
+	step_begin(&a->step);
+}
+
+static void step_no_more(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	(void)cn;
+	(void)range;
+	step_end();
+}
+
+/* Somebody reads the page between any two instructions of what takes the right to write: that goes
+ * all the same, and that it was read is known. */
+TEST(file_sync, an_access_while_the_right_goes)
+{
+	struct accessed a = {.step = {.at_each = access_here, .arg = &a}};
+	struct counting_notifier cn = {.on_start = step_in_window,
+				       .on_end = step_no_more,
+				       .arg = &a};
+	struct file_rig rig;
+
+	step_skip();
+	rig = file_rig_init(1, 4);
+	test_read(rig.mm, file_page(0));
+	a.ptep = pgtable_lookup(rig.mm->pgtable, file_page(0));
+	counting_register(&cn, rig.mm);
+	do {
+		pte_t pte;
+
+		test_write(rig.mm, file_page(0), a.at);
+		spin_lock(&rig.mm->page_table_lock);
+		pte = pte_load(a.ptep);
+		expect(change_pte(rig.mm, file_page(0), a.ptep, &pte, pte & ~PTE_ACCESSED));
+		spin_unlock(&rig.mm->page_table_lock);
+		a.at += test_long() ? 1 : 9;
+		expect_eq(address_space_sync(rig.mapping, 0, 1), 1);
+		pte = pte_load(a.ptep);
+		expect_eq(pte & (PTE_WRITE | PTE_DIRTY), 0);
+		expect_eq(!!(pte & PTE_ACCESSED), a.step.over);
+	} while (a.step.over);
+	expect_ge(a.at, 50);
+	mmu_notifier_unregister(&cn.mn, rig.mm);
 	file_rig_done(&rig);
 }
 

@@ -7,7 +7,9 @@
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
+#include "notifier/mm_internal.h"
 #include "tests/support/hear.h"
+#include "tests/support/step.h"
 
 TEST(file_pages, come_from_the_file_when_first_touched)
 {
@@ -175,6 +177,92 @@ TEST(file_pages, the_first_write_is_noticed)
 		expect_eq(atomic64_read(&cn.starts[i]), 0);
 	mmu_notifier_unregister(&cn.mn, rig.mm);
 	file_rig_done(&rig);
+}
+
+struct going {
+	struct step step;
+	struct file_rig rig;
+	pte_t *ptep;
+	unsigned int at;
+	bool hole; /* the page goes, and not only the entry */
+};
+
+#ifdef CONFIG_LOCKDEP
+/* On the thread of a fault, which has mmap_lock, and then the frame: who zaps waits for neither,
+ * who makes a hole for the frame. */
+static bool may_go(const struct going *g)
+{
+	const struct thread_state *self = current_thread();
+	pte_t pte = pte_load(g->ptep);
+
+	if (self->lockdep_busy || READ_ONCE(g->rig.mm->page_table_lock.raw.state))
+		return false;
+	if (g->hole)
+		return self->nr_held == 1 && pte_present(pte) &&
+		       !frame_locked(pfn_to_frame(g->rig.phys, pte_pfn(pte))) &&
+		       !READ_ONCE(g->rig.mapping->i_mmap_rwsem.count);
+	return self->nr_held == 1 || self->nr_held == 2;
+}
+
+static void zap_here(struct mm_struct *mm)
+{
+	struct mmu_notifier_range range;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, file_page(0), file_page(1));
+	mmu_notifier_invalidate_range_start(&range);
+	zap_vma_range(find_vma(mm, file_page(0)), file_page(0), file_page(1));
+	mmu_notifier_invalidate_range_end(&range);
+}
+
+static void go_here(struct step *step)
+{
+	struct going *g = step->arg;
+
+	if (step->nr < g->at || !may_go(g))
+		return;
+	g->at = step->nr;
+	step->over = true;
+	if (g->hole)
+		expect_eq(address_space_punch_hole(g->rig.mapping, 0, 1), 0);
+	else
+		zap_here(g->rig.mm);
+}
+
+static void write_as_it_goes(struct going *g)
+{
+	g->rig = file_rig_init(1, 4);
+	g->at = 0;
+	do {
+		test_write(g->rig.mm, file_page(0), 77);
+		expect_ge(address_space_sync(g->rig.mapping, 0, 1), 0);
+		g->ptep = pgtable_lookup(g->rig.mm->pgtable, file_page(0));
+		step_begin(&g->step);
+		mm_fault(g->rig.mm, file_page(0), true);
+		step_end();
+		if (pte_allows(pte_load(g->ptep), true))
+			expect(address_space_page_dirty(g->rig.mapping, 0));
+		expect_eq(test_read(g->rig.mm, file_page(0)), g->hole && g->step.over ? 0 : 77);
+		g->at += test_long() ? 1 : 17;
+	} while (g->step.over);
+	expect_ge(g->at, 100);
+	file_rig_done(&g->rig);
+}
+#endif
+
+/* The entry is zapped, or the page goes, between any two instructions of the fault that notices the
+ * first write: it marks no page that is none, and gives no right to an entry that is none. */
+TEST(file_pages, what_is_written_first_goes)
+{
+#ifdef CONFIG_LOCKDEP
+	struct going g = {.step = {.at_each = go_here, .arg = &g}};
+
+	step_skip();
+	write_as_it_goes(&g);
+	g.hole = true;
+	write_as_it_goes(&g);
+#else
+	skip("which locks are held is known in debug builds");
+#endif
 }
 
 TEST(file_pages, a_zap_forgets_nothing)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Writing back: what is in the file after a sync, who is told, and that no store is lost. */
+#include <gnomon/swap.h>
+
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
@@ -235,6 +237,57 @@ TEST(file_sync, an_access_while_the_right_goes)
 	expect_ge(a.at, 50);
 	mmu_notifier_unregister(&cn.mn, rig.mm);
 	file_rig_done(&rig);
+}
+
+struct reclaimed {
+	struct step step;
+	struct phys *phys;
+	unsigned int at;
+	bool gone;
+};
+
+#ifdef CONFIG_LOCKDEP
+static void reclaim_here(struct step *step)
+{
+	struct reclaimed *r = step->arg;
+
+	if (current_thread()->nr_held)
+		step->over = true; /* with the first lock on the way to the page */
+	if (step->over || step->nr < r->at || current_thread()->lockdep_busy)
+		return;
+	step->over = true;
+	r->gone = phys_reclaim(r->phys, 1) == 1;
+}
+#endif
+
+/* Reclaim takes the page, which was found dirty, or not yet: then the file has it already. */
+TEST(file_sync, the_page_is_taken_before_it_is_locked)
+{
+#ifdef CONFIG_LOCKDEP
+	struct reclaimed r = {.step = {.at_each = reclaim_here, .arg = &r}};
+	struct file_rig rig;
+	unsigned int gone = 0;
+
+	step_skip();
+	rig = file_rig_init(1, 4);
+	r.phys = rig.phys;
+	do {
+		long written;
+
+		test_write(rig.mm, file_page(0), ++r.at);
+		r.gone = false;
+		step_begin(&r.step);
+		written = address_space_sync(rig.mapping, 0, 1);
+		step_end();
+		expect_eq(written, !r.gone);
+		expect_eq(test_file_read(rig.fd, 0), r.at);
+		gone += r.gone;
+	} while (r.gone);
+	expect_ge(gone, 20);
+	file_rig_done(&rig);
+#else
+	skip("which locks are held is known in debug builds");
+#endif
 }
 
 /* ---- two at one page ---- */

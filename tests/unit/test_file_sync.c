@@ -401,6 +401,7 @@ TEST(file_sync, msync)
 	expect_eq(mm_msync(rig.mm, file_page(10), 2 * PAGE_SIZE), -ENOMEM);
 	expect_eq(mm_msync(rig.mm, file_page(20), PAGE_SIZE), -ENOMEM);
 	expect_eq(mm_msync(rig.mm, 0, 2 * HVA_MAX), -ENOMEM);
+	expect_eq(mm_msync(rig.mm, PAGE_SIZE, -PAGE_SIZE), -ENOMEM); /* wraps */
 	expect_eq(mm_msync(rig.mm, file_page(0) + 1, PAGE_SIZE), -EINVAL);
 	expect_eq(mm_msync(rig.mm, file_page(0), 0), 0);
 	file_rig_done(&rig);

@@ -153,6 +153,18 @@ static void a_window_that_is_closed(void *arg)
 	narrow();
 }
 
+static void a_window_that_is_closed_before_the_inner(void *arg)
+{
+	struct mmu_notifier_range outer = window(0, 4), inner = window(2, 3);
+
+	(void)arg;
+	mmap_read_lock(f.mm);
+	mmu_notifier_invalidate_range_start(&outer);
+	mmu_notifier_invalidate_range_start(&inner);
+	mmu_notifier_invalidate_range_end(&outer);
+	narrow();
+}
+
 static void a_window_of_another_mm(void *arg)
 {
 	struct mmu_notifier_range range = window(0, 4);
@@ -240,6 +252,8 @@ TEST(set_pte, debug_builds_insist)
 	expect_bug(no_window, NULL, "inside an open invalidation window");
 	expect_bug(a_window_elsewhere, NULL, "inside an open invalidation window");
 	expect_bug(a_window_that_is_closed, NULL, "inside an open invalidation window");
+	expect_bug(a_window_that_is_closed_before_the_inner, NULL,
+		   "inside an open invalidation window");
 	expect_bug(a_window_that_was_refused, NULL, "inside an open invalidation window");
 	expect_bug(a_window_of_another_mm, NULL, "inside an open invalidation window");
 	expect_bug(a_window_under_no_lock, NULL, "held open under mmap_lock or a reverse-map lock");

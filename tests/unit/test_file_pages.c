@@ -4,6 +4,7 @@
 
 #include <gnomon/swap.h>
 
+#include "tests/support/fail_alloc.h"
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
@@ -75,6 +76,7 @@ TEST(file_pages, what_will_not_do_is_refused)
 	struct rlimit limit;
 	char path[64];
 	int fd = test_file(2), other, pipes[2];
+	int64_t live;
 
 	expect_eq(address_space_create_file(phys, -1, 0, &mapping), -EBADF);
 	expect_eq(address_space_create_file(phys, fd, 3, &mapping), -EINVAL);
@@ -96,9 +98,17 @@ TEST(file_pages, what_will_not_do_is_refused)
 	expect_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	limit.rlim_cur = (rlim_t)other;
 	expect_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	live = atomic64_read(&allocs.live);
 	expect_eq(address_space_create_file(phys, fd, 0, &mapping), -EMFILE);
+	expect_eq(atomic64_read(&allocs.live), live);
 	limit.rlim_cur = limit.rlim_max;
 	expect_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (int64_t site = 0; site < 2; site++) {
+		alloc_fail_at(site);
+		expect_eq(address_space_create_file(phys, fd, 0, &mapping), -ENOMEM);
+		expect(alloc_failed());
+		expect_eq(atomic64_read(&allocs.live), live);
+	}
 	/* Some of it; and an empty file has no page to map. */
 	expect_eq(address_space_create_file(phys, fd, 1, &mapping), 0);
 	expect_eq(mapping->nr_pages, 1);

@@ -164,9 +164,13 @@ TEST(file_sync, an_error_leaves_the_page_dirty)
 		expect(address_space_page_dirty(rig.mapping, n));
 		expect_eq(test_file_read(rig.fd, n * PAGE_SIZE), file_word(n));
 	}
+	atomic_set(&file_calls.write_errno, 0);
+	file_calls.writes_nothing = true;
+	expect_eq(address_space_sync(rig.mapping, 0, 3), -EIO);
+	expect(address_space_page_dirty(rig.mapping, 0));
+	file_calls.writes_nothing = false;
 	/* Nothing was lost, written to meanwhile or not. */
 	test_write(rig.mm, file_page(1), 60);
-	atomic_set(&file_calls.write_errno, 0);
 	expect_eq(address_space_sync(rig.mapping, 0, 3), 3);
 	expect_eq(test_file_read(rig.fd, 0), 50);
 	expect_eq(test_file_read(rig.fd, PAGE_SIZE), 60);

@@ -300,8 +300,9 @@ void address_space_replace(struct address_space *mapping, uint64_t pgoff, pfn_t 
 }
 
 /*
- * The last put: nobody maps the object, but a migration may be moving a page of it. It holds the
- * frame's lock for as long as it uses the mapping, so locking each frame in turn waits for it.
+ * The last put: nobody maps the object, but a migration may be moving a page of it, or reclaim
+ * taking one. They hold the frame's lock for as long as they use the mapping, and the file below
+ * it, so locking each frame in turn waits for them.
  */
 static void remove_page(struct address_space *mapping, uint64_t pgoff)
 {
@@ -323,9 +324,11 @@ void address_space_put(struct address_space *mapping)
 	might_sleep();
 	ASSERT(!mapping->i_mmap.rbh_root, "every VMA holds a reference on what it maps");
 	if (has_file(mapping))
-		file_close(mapping);
+		file_last_sync(mapping);
 	for (uint64_t pgoff = 0; pgoff < mapping->nr_pages; pgoff++)
 		remove_page(mapping, pgoff);
+	if (has_file(mapping))
+		file_close(mapping);
 	kvfree(mapping->slots, max(mapping->nr_pages, (uint64_t)1) * sizeof(*mapping->slots));
 	kfree(mapping);
 }

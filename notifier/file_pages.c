@@ -87,14 +87,17 @@ int address_space_create_file(struct phys *phys, int fd, uint64_t nr_pages,
 	return 0;
 }
 
-void file_close(struct address_space *mapping)
+void file_last_sync(struct address_space *mapping)
 {
 	long ret = address_space_sync(mapping, 0, mapping->nr_pages);
 
 	if (ret < 0)
 		pr_warn("pages of a file are lost with its last mapping: %s", strerror((int)-ret));
+}
+
+void file_close(struct address_space *mapping)
+{
 	close(mapping->fd);
-	mapping->fd = -1;
 }
 
 int file_read_page(struct address_space *mapping, uint64_t pgoff, pfn_t pfn)

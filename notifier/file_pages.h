@@ -30,7 +30,9 @@ int file_write_page(struct address_space *mapping, uint64_t pgoff, const void *p
 /* Zeroes in the file, without the blocks. 0, -errno. */
 int file_punch(struct address_space *mapping, uint64_t first, uint64_t nr_pages);
 
-/* The last put: what is dirty is written, or said to be lost; the descriptor is closed. */
+/* The last put: what is dirty is written, or said to be lost; and with all pages gone, so that
+ * nobody writes one any more, the descriptor is closed. */
+void file_last_sync(struct address_space *mapping);
 void file_close(struct address_space *mapping);
 
 /*

@@ -68,10 +68,9 @@ static void mkclean_one(struct vm_area_struct *vma, hva_t hva, void *arg)
 	mmu_notifier_invalidate_range_start(&range);
 	spin_lock(&mm->page_table_lock);
 	pte = pte_load(ptep);
-	while (pte_present(pte) && pte_pfn(pte) == *pfn && (pte & writes)) {
-		if (change_pte(mm, hva, ptep, &pte, pte & ~writes))
-			break;
-	}
+	while (pte_present(pte) && pte_pfn(pte) == *pfn && (pte & writes) &&
+	       !change_pte(mm, hva, ptep, &pte, pte & ~writes))
+		;
 	spin_unlock(&mm->page_table_lock);
 	mmu_notifier_invalidate_range_end(&range);
 }

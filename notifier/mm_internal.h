@@ -205,8 +205,8 @@ void link_vma(struct vm_area_struct *vma);
 void link_vma_locked(struct vm_area_struct *vma);
 void unlink_vma(struct vm_area_struct *vma);
 
-/* Make @vma be [start, end), of which it has at least a page, with the same page at each hva. */
-void resize_vma(struct vm_area_struct *vma, hva_t start, hva_t end);
+/* Make @vma end at @end, above its start, with the same page at each hva that stays. */
+void resize_vma(struct vm_area_struct *vma, hva_t end);
 
 /*
  * See to it that a border between areas lies at @addr, if an area covers it. 0, -ENOMEM. Changes

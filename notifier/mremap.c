@@ -193,7 +193,6 @@ static int move_fixed(struct mm_struct *mm, const struct remap *r, struct pgtabl
 
 static int remap_locked(struct mm_struct *mm, struct remap *r, struct pgtable_node **tables)
 {
-	struct vm_area_struct *vma;
 	int ret = check_area(mm, r);
 
 	if (ret)
@@ -204,8 +203,7 @@ static int remap_locked(struct mm_struct *mm, struct remap *r, struct pgtable_no
 	if (r->new_len <= r->old_len)
 		return unmap_range(mm, r->addr + r->new_len, r->addr + r->old_len, tables);
 	if (can_grow_in_place(mm, r)) {
-		vma = find_vma(mm, r->addr);
-		resize_vma(vma, vma->start, r->addr + r->new_len);
+		resize_vma(find_vma(mm, r->addr), r->addr + r->new_len);
 		merge_vmas(mm, r->addr, r->addr + r->new_len);
 		return 0;
 	}

@@ -187,21 +187,19 @@ void unlink_vma(struct vm_area_struct *vma)
 	vma->mm->nr_vmas--;
 }
 
-/* The order in the tree stays, as areas do not overlap before or after. */
-static void resize_vma_locked(struct vm_area_struct *vma, hva_t start, hva_t end)
+/* Where it begins stays, and so does its first page: an area loses its head by a split. */
+static void resize_vma_locked(struct vm_area_struct *vma, hva_t end)
 {
 	lockdep_assert_held_write(&vma->mm->mmap_lock);
 	leave_rmaps(vma);
-	vma->pgoff += ((int64_t)start - (int64_t)vma->start) >> PAGE_SHIFT;
-	vma->start = start;
 	vma->end = end;
 	join_rmaps(vma);
 }
 
-void resize_vma(struct vm_area_struct *vma, hva_t start, hva_t end)
+void resize_vma(struct vm_area_struct *vma, hva_t end)
 {
 	vma_lock_rmaps(vma);
-	resize_vma_locked(vma, start, end);
+	resize_vma_locked(vma, end);
 	vma_unlock_rmaps(vma);
 }
 
@@ -217,7 +215,7 @@ int split_vma_at_unlimited(struct mm_struct *mm, hva_t addr)
 	if (!upper)
 		return -ENOMEM;
 	vma_lock_rmaps(vma);
-	resize_vma_locked(vma, vma->start, addr);
+	resize_vma_locked(vma, addr);
 	link_vma_locked(upper);
 	vma_unlock_rmaps(vma);
 	return 0;
@@ -255,7 +253,7 @@ void merge_vmas(struct mm_struct *mm, hva_t start, hva_t end)
 		}
 		vma_lock_rmaps(vma);
 		leave_rmaps(next);
-		resize_vma_locked(vma, vma->start, next->end);
+		resize_vma_locked(vma, next->end);
 		vma_unlock_rmaps(vma);
 		RB_REMOVE(vma_tree, &mm->vmas, next);
 		mm->nr_vmas--;

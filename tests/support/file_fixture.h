@@ -25,8 +25,10 @@ static struct {
 	atomic_t read_errno, write_errno, punch_errno; /* fail with it; 0: do not */
 	atomic_t interrupts;			       /* so many calls end with EINTR first */
 	size_t at_most;				       /* bytes a call, if not 0 */
+	bool writes_nothing;			       /* and says so, which is no error */
 	struct park *after_read, *before_write;	       /* where calls stop */
 	atomic_t reads, writes, punches;	       /* that were done */
+	void (*after_close)(int fd);		       /* of the object's descriptor */
 } file_calls;
 
 static inline bool fails(const atomic_t *with)
@@ -57,6 +59,10 @@ static inline ssize_t test_pwrite(int fd, const void *buf, size_t len, off_t at)
 {
 	if (fails(&file_calls.write_errno))
 		return -1;
+	if (file_calls.writes_nothing) {
+		errno = 0;
+		return 0;
+	}
 	if (file_calls.before_write)
 		park_enter(file_calls.before_write);
 	if (file_calls.at_most)
@@ -73,13 +79,24 @@ static inline int test_fallocate(int fd, int mode, off_t at, off_t len)
 	return fallocate(fd, mode, at, len);
 }
 
+static inline int test_close(int fd)
+{
+	int ret = close(fd);
+
+	if (file_calls.after_close)
+		file_calls.after_close(fd);
+	return ret;
+}
+
 #define pread	  test_pread
 #define pwrite	  test_pwrite
 #define fallocate test_fallocate
+#define close	  test_close
 #include "notifier/file_pages.c"
 #undef pread
 #undef pwrite
 #undef fallocate
+#undef close
 
 /* Each word of page @n of a new file is this. */
 static inline uint64_t file_word(uint64_t n)

@@ -10,7 +10,9 @@
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
 #include "notifier/reclaim.h"
+#include "tests/support/asleep.h"
 #include "tests/support/mirror_device.h"
+#include "tests/support/park.h"
 
 #define BASE	 0x10000000UL
 #define NR_PAGES 4
@@ -92,6 +94,24 @@ TEST(device_exclusive, what_cannot_be_had)
 	mmap_read_unlock(mm);
 	expect_eq(mm_lookup_pfn(mm, page(0)), pinned);
 	mm_unpin_page(mm, pinned, true);
+	end();
+}
+
+TEST(device_exclusive, without_a_frame)
+{
+	pfn_t taken[64], pfn;
+
+	begin();
+	for (size_t i = 0; i < ARRAY_SIZE(taken); i++) {
+		taken[i] = phys_alloc(phys);
+		expect_ne(taken[i], INVALID_PFN);
+	}
+	mmap_read_lock(mm);
+	expect_eq(make_device_exclusive(mm, page(0), &dev, &pfn), -ENOMEM);
+	mmap_read_unlock(mm);
+	for (size_t i = 0; i < ARRAY_SIZE(taken); i++)
+		phys_put(phys, taken[i]);
+	expect_eq(mirror_increment(&dev, 0), 0);
 	end();
 }
 
@@ -367,6 +387,66 @@ TEST(device_exclusive, zapped_before_the_lock)
 	put_device_exclusive(mm, pfn);
 	expect_eq(mm_zap_range(mm, page(0), PAGE_SIZE), 1);
 	expect(!device_would_have(pfn, seq));
+	end();
+}
+
+static struct park park;
+
+static void park_in_exclusive(struct counting_notifier *counting,
+			      const struct mmu_notifier_range *range)
+{
+	(void)counting;
+	if (range->event == MMU_NOTIFY_EXCLUSIVE)
+		park_enter(&park);
+}
+
+struct zapper {
+	atomic_t tid;
+};
+
+static void zap(void *arg)
+{
+	struct zapper *zapper = arg;
+
+	park_wait(&park, 1);
+	atomic_set(&zapper->tid, gettid());
+	expect_eq(mm_zap_range(mm, page(0), PAGE_SIZE), 1);
+}
+
+static void let_on_when_zapped(void *arg)
+{
+	struct zapper *zapper = arg;
+
+	while (!atomic_read(&zapper->tid))
+		sched_yield();
+	until_asleep(atomic_read(&zapper->tid)); /* for the frame's lock, the entry cleared */
+	expect(pte_none(pte_load(pgtable_lookup(mm->pgtable, page(0)))));
+	park_release(&park);
+}
+
+/* And one in the window: then the device gets what comes next, not what is nobody's. */
+TEST(device_exclusive, zapped_in_the_window)
+{
+	struct zapper zapper = {0};
+	struct kthread threads[2];
+	pfn_t pfn, old;
+
+	begin();
+	park_init(&park);
+	test_write(mm, page(0), 5);
+	old = mm_lookup_pfn(mm, page(0));
+	cn.on_start = park_in_exclusive;
+	expect_eq(kthread_run(&threads[0], "zap", zap, &zapper), 0);
+	expect_eq(kthread_run(&threads[1], "let on", let_on_when_zapped, &zapper), 0);
+	mmap_read_lock(mm);
+	expect_eq(make_device_exclusive(mm, page(0), &dev, &pfn), 0);
+	mmap_read_unlock(mm);
+	expect_ne(pfn, old);
+	expect(pte_exclusive(pte_load(pgtable_lookup(mm->pgtable, page(0)))));
+	put_device_exclusive(mm, pfn);
+	kthread_join(&threads[0]);
+	kthread_join(&threads[1]);
+	expect_eq(test_read(mm, page(0)), 0);
 	end();
 }
 

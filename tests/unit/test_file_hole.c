@@ -7,7 +7,9 @@
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
+#include "notifier/mm_internal.h"
 #include "tests/support/asleep.h"
+#include "tests/support/step.h"
 #include "tests/support/told.h"
 
 static int64_t blocks_of(int fd)
@@ -268,8 +270,14 @@ TEST(file_hole, a_fault_in_between)
 {
 	struct file_rig rig = file_rig_init(1, 4);
 	struct puncher p = {.rig = &rig};
+	struct mm_struct *other = test_mm(rig.phys);
+	struct told by_other = {0};
 	struct park park;
 
+	/* Here it does not come back, so nobody is told of that. */
+	expect_eq(mm_mmap(other, file_page(0), PAGE_SIZE, RW, rig.mapping, 0), 0);
+	test_read(other, file_page(0));
+	told_register(&by_other, other);
 	park_init(&park);
 	p.park = &park;
 	p.cn.on_end = park_at_end;
@@ -285,6 +293,51 @@ TEST(file_hole, a_fault_in_between)
 	expect_eq(atomic64_read(&p.cn.starts[MMU_NOTIFY_CLEAR]), 2);
 	expect_eq(mm_lookup_pfn(rig.mm, file_page(0)), INVALID_PFN);
 	mmu_notifier_unregister(&p.cn.mn, rig.mm);
+	told_unregister(&by_other, 1, other);
+	mmput(other);
+	expect_hole(&rig);
+	file_rig_done(&rig);
+}
+
+static void park_in_move(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	if (range->event == MMU_NOTIFY_MIGRATE)
+		park_enter(cn->arg);
+}
+
+static void move_page(void *arg)
+{
+	struct file_rig *rig = arg;
+
+	expect_eq(migrate_mapping_page(rig->mapping, 0), 0);
+}
+
+/* The page is on its way: mapped nowhere, but for an entry that waits for it. */
+TEST(file_hole, a_move_under_way)
+{
+	struct file_rig rig = file_rig_init(1, 4);
+	struct counting_notifier cn = {.on_end = park_in_move};
+	struct kthread mover;
+	struct puncher p;
+	struct park park;
+	pte_t *ptep;
+
+	park_init(&park);
+	cn.arg = &park;
+	counting_register(&cn, rig.mm);
+	test_write(rig.mm, file_page(0), 5);
+	ptep = pgtable_lookup(rig.mm->pgtable, file_page(0));
+	expect_eq(kthread_run(&mover, "move", move_page, &rig), 0);
+	park_wait(&park, 1);
+	expect(pte_migration(pte_load(ptep)));
+	punch_until_asleep(&p, &rig);
+	expect(pte_none(pte_load(ptep)));
+	park_release(&park);
+	kthread_join(&mover);
+	kthread_join(&p.thread);
+	/* It did not come back, so there was no second look. */
+	expect_eq(atomic64_read(&cn.starts[MMU_NOTIFY_CLEAR]), 1);
+	mmu_notifier_unregister(&cn.mn, rig.mm);
 	expect_hole(&rig);
 	file_rig_done(&rig);
 }
@@ -399,4 +452,81 @@ TEST(file_hole, what_is_swapped_out_is_gone_too)
 	phys_reclaim_stats(phys, &stats);
 	expect_eq(stats.swap_used, 0);
 	test_phys_done(phys);
+}
+
+struct comes_back {
+	struct step step;
+	struct address_space *mapping;
+	unsigned int at;
+	uint64_t was; /* the page that came */
+	bool armed;
+};
+
+#ifdef CONFIG_LOCKDEP
+static void come_back_here(struct step *step)
+{
+	struct comes_back *c = step->arg;
+	pfn_t pfn;
+
+	/* Whoever makes the hole holds no lock but that against writing back. */
+	if (step->nr < c->at || current_thread()->lockdep_busy || current_thread()->nr_held != 1 ||
+	    READ_ONCE(c->mapping->i_pages_lock.raw.state))
+		return;
+	c->at = step->nr;
+	step->over = true;
+	expect_eq(address_space_get_page(c->mapping, 0, &pfn), 0);
+	c->was = *(uint64_t *)phys_map(c->mapping->phys, pfn);
+	unlock_frame(c->mapping->phys, pfn);
+	phys_put(c->mapping->phys, pfn);
+}
+
+static void step_from_here(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct comes_back *c = cn->arg;
+
+	(void)range;
+	if (c->armed)
+		step_begin(&c->step);
+}
+#endif
+
+/* A page is out, and somebody reads it between any two instructions of the hole, from the end of
+ * its window on: what it was is gone all the same. */
+TEST(file_hole, what_is_swapped_out_comes_back)
+{
+#ifdef CONFIG_LOCKDEP
+	struct comes_back c = {.step = {.at_each = come_back_here, .arg = &c}};
+	struct counting_notifier cn = {.on_end = step_from_here, .arg = &c};
+	struct phys *phys;
+	struct mm_struct *mm;
+	unsigned int nr[2] = {0};
+
+	step_skip();
+	phys = test_phys(4);
+	mm = test_mm(phys);
+	c.mapping = test_mapping(phys, 1);
+	expect_eq(phys_swap_on(phys, "/tmp", 4), 0);
+	expect_eq(mm_mmap(mm, FILE_BASE, PAGE_SIZE, RW, c.mapping, 0), 0);
+	counting_register(&cn, mm);
+	do {
+		test_write(mm, FILE_BASE, 1);
+		expect_eq(mm_madvise(mm, FILE_BASE, PAGE_SIZE, MM_MADV_PAGEOUT), 0);
+		expect_eq(address_space_peek(c.mapping, 0), INVALID_PFN);
+		c.armed = true;
+		address_space_punch_hole(c.mapping, 0, 1);
+		step_end();
+		c.armed = false;
+		expect_eq(test_read(mm, FILE_BASE), 0);
+		nr[c.was] += c.step.over;
+		c.at += test_long() ? 1 : 5;
+	} while (c.step.over);
+	expect_ge(nr[1], 10);
+	expect_ge(nr[0], 10);
+	mmu_notifier_unregister(&cn.mn, mm);
+	mmput(mm);
+	address_space_put(c.mapping);
+	test_phys_done(phys);
+#else
+	skip("which locks are held is known in debug builds");
+#endif
 }

@@ -2,10 +2,15 @@
 /* Objects with a file below them: pages that come from it and go back, and who may write when. */
 #include <sys/resource.h>
 
+#include <gnomon/swap.h>
+
+#include "tests/support/fail_alloc.h"
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
+#include "notifier/mm_internal.h"
 #include "tests/support/hear.h"
+#include "tests/support/step.h"
 
 TEST(file_pages, come_from_the_file_when_first_touched)
 {
@@ -32,7 +37,7 @@ TEST(file_pages, come_from_the_file_when_first_touched)
 /* The file ends within its last page: zeroes there, which may be written, but not to the file. */
 TEST(file_pages, the_file_does_not_grow)
 {
-	struct phys *phys = test_phys(8);
+	struct phys *phys = test_phys(1); /* the later page is where the earlier was */
 	struct mm_struct *mm = test_mm(phys);
 	int fd = test_file(2);
 	struct address_space *mapping;
@@ -71,6 +76,7 @@ TEST(file_pages, what_will_not_do_is_refused)
 	struct rlimit limit;
 	char path[64];
 	int fd = test_file(2), other, pipes[2];
+	int64_t live;
 
 	expect_eq(address_space_create_file(phys, -1, 0, &mapping), -EBADF);
 	expect_eq(address_space_create_file(phys, fd, 3, &mapping), -EINVAL);
@@ -92,9 +98,17 @@ TEST(file_pages, what_will_not_do_is_refused)
 	expect_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	limit.rlim_cur = (rlim_t)other;
 	expect_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	live = atomic64_read(&allocs.live);
 	expect_eq(address_space_create_file(phys, fd, 0, &mapping), -EMFILE);
+	expect_eq(atomic64_read(&allocs.live), live);
 	limit.rlim_cur = limit.rlim_max;
 	expect_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (int64_t site = 0; site < 2; site++) {
+		alloc_fail_at(site);
+		expect_eq(address_space_create_file(phys, fd, 0, &mapping), -ENOMEM);
+		expect(alloc_failed());
+		expect_eq(atomic64_read(&allocs.live), live);
+	}
 	/* Some of it; and an empty file has no page to map. */
 	expect_eq(address_space_create_file(phys, fd, 1, &mapping), 0);
 	expect_eq(mapping->nr_pages, 1);
@@ -175,6 +189,92 @@ TEST(file_pages, the_first_write_is_noticed)
 	file_rig_done(&rig);
 }
 
+struct going {
+	struct step step;
+	struct file_rig rig;
+	pte_t *ptep;
+	unsigned int at;
+	bool hole; /* the page goes, and not only the entry */
+};
+
+#ifdef CONFIG_LOCKDEP
+/* On the thread of a fault, which has mmap_lock, and then the frame: who zaps waits for neither,
+ * who makes a hole for the frame. */
+static bool may_go(const struct going *g)
+{
+	const struct thread_state *self = current_thread();
+	pte_t pte = pte_load(g->ptep);
+
+	if (self->lockdep_busy || READ_ONCE(g->rig.mm->page_table_lock.raw.state))
+		return false;
+	if (g->hole)
+		return self->nr_held == 1 && pte_present(pte) &&
+		       !frame_locked(pfn_to_frame(g->rig.phys, pte_pfn(pte))) &&
+		       !READ_ONCE(g->rig.mapping->i_mmap_rwsem.count);
+	return self->nr_held == 1 || self->nr_held == 2;
+}
+
+static void zap_here(struct mm_struct *mm)
+{
+	struct mmu_notifier_range range;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, file_page(0), file_page(1));
+	mmu_notifier_invalidate_range_start(&range);
+	zap_vma_range(find_vma(mm, file_page(0)), file_page(0), file_page(1));
+	mmu_notifier_invalidate_range_end(&range);
+}
+
+static void go_here(struct step *step)
+{
+	struct going *g = step->arg;
+
+	if (step->nr < g->at || !may_go(g))
+		return;
+	g->at = step->nr;
+	step->over = true;
+	if (g->hole)
+		expect_eq(address_space_punch_hole(g->rig.mapping, 0, 1), 0);
+	else
+		zap_here(g->rig.mm);
+}
+
+static void write_as_it_goes(struct going *g)
+{
+	g->rig = file_rig_init(1, 4);
+	g->at = 0;
+	do {
+		test_write(g->rig.mm, file_page(0), 77);
+		expect_ge(address_space_sync(g->rig.mapping, 0, 1), 0);
+		g->ptep = pgtable_lookup(g->rig.mm->pgtable, file_page(0));
+		step_begin(&g->step);
+		mm_fault(g->rig.mm, file_page(0), true);
+		step_end();
+		if (pte_allows(pte_load(g->ptep), true))
+			expect(address_space_page_dirty(g->rig.mapping, 0));
+		expect_eq(test_read(g->rig.mm, file_page(0)), g->hole && g->step.over ? 0 : 77);
+		g->at += test_long() ? 1 : 17;
+	} while (g->step.over);
+	expect_ge(g->at, 100);
+	file_rig_done(&g->rig);
+}
+#endif
+
+/* The entry is zapped, or the page goes, between any two instructions of the fault that notices the
+ * first write: it marks no page that is none, and gives no right to an entry that is none. */
+TEST(file_pages, what_is_written_first_goes)
+{
+#ifdef CONFIG_LOCKDEP
+	struct going g = {.step = {.at_each = go_here, .arg = &g}};
+
+	step_skip();
+	write_as_it_goes(&g);
+	g.hole = true;
+	write_as_it_goes(&g);
+#else
+	skip("which locks are held is known in debug builds");
+#endif
+}
+
 TEST(file_pages, a_zap_forgets_nothing)
 {
 	struct file_rig rig = file_rig_init(1, 8);
@@ -238,6 +338,7 @@ TEST(file_pages, the_last_put_writes_back)
 	struct file_rig rig = file_rig_init(3, 8);
 	int fd = dup(rig.fd);
 
+	hear_start();
 	/* The object has a descriptor of its own. */
 	close(rig.fd);
 	rig.fd = dup(fd);
@@ -250,6 +351,7 @@ TEST(file_pages, the_last_put_writes_back)
 	expect_eq(test_file_read(fd, PAGE_SIZE + 8), file_word(1));
 	expect_eq(test_file_read(fd, 2 * PAGE_SIZE + 8), 22);
 	expect_eq(atomic_read(&file_calls.writes), 2);
+	expect_warnings(0, NULL);
 	close(fd);
 }
 
@@ -280,6 +382,36 @@ TEST(file_pages, what_is_lost_is_said)
 	file_rig_done(&rig);
 	expect_warnings(1,
 			"pages of a file are lost with its last mapping: Operation not permitted");
+}
+
+static struct {
+	struct phys *phys;
+	int fd; /* another file's, which got the number */
+} after;
+
+/* What could not be written before can be now: where to? */
+static void reclaim_after_close(int fd)
+{
+	after.fd = test_file(1);
+	expect_eq(after.fd, fd);
+	atomic_set(&file_calls.write_errno, 0);
+	phys_reclaim(after.phys, 1);
+}
+
+/* Whoever reclaims a page that is lost must not find the number of a descriptor that is closed. */
+TEST(file_pages, what_is_lost_is_not_found_elsewhere)
+{
+	struct file_rig rig = file_rig_init(1, 8);
+
+	hear_start();
+	test_write(rig.mm, file_page(0), 1);
+	after.phys = rig.phys;
+	file_calls.after_close = reclaim_after_close;
+	atomic_set(&file_calls.write_errno, ENOSPC);
+	file_rig_done(&rig);
+	expect_warnings(1, "pages of a file are lost with its last mapping: No space left");
+	expect_eq(test_file_read(after.fd, 0), file_word(0));
+	close(after.fd);
 }
 
 /* ---- a file that fails ---- */

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Writing back: what is in the file after a sync, who is told, and that no store is lost. */
+#include <gnomon/swap.h>
+
 #include "tests/support/file_fixture.h"
 
 #include "notifier/frame.h"
 #include "tests/support/asleep.h"
+#include "tests/support/step.h"
 #include "tests/support/told.h"
 
 TEST(file_sync, writes_what_is_dirty)
@@ -161,14 +164,134 @@ TEST(file_sync, an_error_leaves_the_page_dirty)
 		expect(address_space_page_dirty(rig.mapping, n));
 		expect_eq(test_file_read(rig.fd, n * PAGE_SIZE), file_word(n));
 	}
+	atomic_set(&file_calls.write_errno, 0);
+	file_calls.writes_nothing = true;
+	expect_eq(address_space_sync(rig.mapping, 0, 3), -EIO);
+	expect(address_space_page_dirty(rig.mapping, 0));
+	file_calls.writes_nothing = false;
 	/* Nothing was lost, written to meanwhile or not. */
 	test_write(rig.mm, file_page(1), 60);
-	atomic_set(&file_calls.write_errno, 0);
 	expect_eq(address_space_sync(rig.mapping, 0, 3), 3);
 	expect_eq(test_file_read(rig.fd, 0), 50);
 	expect_eq(test_file_read(rig.fd, PAGE_SIZE), 60);
 	expect_eq(test_file_read(rig.fd, 2 * PAGE_SIZE), 52);
 	file_rig_done(&rig);
+}
+
+struct accessed {
+	struct step step;
+	pte_t *ptep;
+	unsigned int at;
+};
+
+static void access_here(struct step *step)
+{
+	struct accessed *a = step->arg;
+
+	if (step->nr < a->at)
+		return;
+	step->over = true;
+	expect(pte_touch(a->ptep, pte_load(a->ptep), false));
+}
+
+static void step_in_window(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	struct accessed *a = cn->arg;
+
+	(void)range;
+	step_begin(&a->step);
+}
+
+static void step_no_more(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	(void)cn;
+	(void)range;
+	step_end();
+}
+
+/* Somebody reads the page between any two instructions of what takes the right to write: that goes
+ * all the same, and that it was read is known. */
+TEST(file_sync, an_access_while_the_right_goes)
+{
+	struct accessed a = {.step = {.at_each = access_here, .arg = &a}};
+	struct counting_notifier cn = {.on_start = step_in_window,
+				       .on_end = step_no_more,
+				       .arg = &a};
+	struct file_rig rig;
+
+	step_skip();
+	rig = file_rig_init(1, 4);
+	test_read(rig.mm, file_page(0));
+	a.ptep = pgtable_lookup(rig.mm->pgtable, file_page(0));
+	counting_register(&cn, rig.mm);
+	do {
+		pte_t pte;
+
+		test_write(rig.mm, file_page(0), a.at);
+		spin_lock(&rig.mm->page_table_lock);
+		pte = pte_load(a.ptep);
+		expect(change_pte(rig.mm, file_page(0), a.ptep, &pte, pte & ~PTE_ACCESSED));
+		spin_unlock(&rig.mm->page_table_lock);
+		a.at += test_long() ? 1 : 17;
+		expect_eq(address_space_sync(rig.mapping, 0, 1), 1);
+		pte = pte_load(a.ptep);
+		expect_eq(pte & (PTE_WRITE | PTE_DIRTY), 0);
+		expect_eq(!!(pte & PTE_ACCESSED), a.step.over);
+	} while (a.step.over);
+	expect_ge(a.at, 50);
+	mmu_notifier_unregister(&cn.mn, rig.mm);
+	file_rig_done(&rig);
+}
+
+struct reclaimed {
+	struct step step;
+	struct phys *phys;
+	unsigned int at;
+	bool gone;
+};
+
+#ifdef CONFIG_LOCKDEP
+static void reclaim_here(struct step *step)
+{
+	struct reclaimed *r = step->arg;
+
+	if (current_thread()->nr_held)
+		step->over = true; /* with the first lock on the way to the page */
+	if (step->over || step->nr < r->at || current_thread()->lockdep_busy)
+		return;
+	step->over = true;
+	r->gone = phys_reclaim(r->phys, 1) == 1;
+}
+#endif
+
+/* Reclaim takes the page, which was found dirty, or not yet: then the file has it already. */
+TEST(file_sync, the_page_is_taken_before_it_is_locked)
+{
+#ifdef CONFIG_LOCKDEP
+	struct reclaimed r = {.step = {.at_each = reclaim_here, .arg = &r}};
+	struct file_rig rig;
+	unsigned int gone = 0;
+
+	step_skip();
+	rig = file_rig_init(1, 4);
+	r.phys = rig.phys;
+	do {
+		long written;
+
+		test_write(rig.mm, file_page(0), ++r.at);
+		r.gone = false;
+		step_begin(&r.step);
+		written = address_space_sync(rig.mapping, 0, 1);
+		step_end();
+		expect_eq(written, !r.gone);
+		expect_eq(test_file_read(rig.fd, 0), r.at);
+		gone += r.gone;
+	} while (r.gone);
+	expect_ge(gone, 20);
+	file_rig_done(&rig);
+#else
+	skip("which locks are held is known in debug builds");
+#endif
 }
 
 /* ---- two at one page ---- */
@@ -282,6 +405,7 @@ TEST(file_sync, msync)
 	expect_eq(mm_msync(rig.mm, file_page(10), 2 * PAGE_SIZE), -ENOMEM);
 	expect_eq(mm_msync(rig.mm, file_page(20), PAGE_SIZE), -ENOMEM);
 	expect_eq(mm_msync(rig.mm, 0, 2 * HVA_MAX), -ENOMEM);
+	expect_eq(mm_msync(rig.mm, PAGE_SIZE, -PAGE_SIZE), -ENOMEM); /* wraps */
 	expect_eq(mm_msync(rig.mm, file_page(0) + 1, PAGE_SIZE), -EINVAL);
 	expect_eq(mm_msync(rig.mm, file_page(0), 0), 0);
 	file_rig_done(&rig);
@@ -312,6 +436,8 @@ TEST(file_sync, one_page_for_its_frame)
 	expect(!address_space_page_dirty(rig.mapping, 0));
 	unlock_frame(rig.phys, pfn);
 	phys_put(rig.phys, pfn);
+	/* Nobody who makes a hole has to wait for what is over. */
+	expect_eq(address_space_punch_hole(rig.mapping, 0, 1), 0);
 	file_rig_done(&rig);
 }
 

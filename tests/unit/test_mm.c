@@ -376,11 +376,13 @@ TEST(mm, users_and_count)
 	expect_eq(test_read(mm, page(0)), 1);
 	expect_eq(phys_nr_free(phys), 7);
 
-	/* The pages go with the last user, the structure stays for the last count. */
+	/* Pages, tables and areas go with the last user, the structure stays for the last count. */
 	mmput(mm);
 	expect_eq(phys_nr_free(phys), 8);
 	expect(!mmget_not_zero(mm));
 	expect(mm_phys(mm) == phys);
+	expect(!mm->pgtable && RB_EMPTY(&mm->vmas));
+	expect_eq(mm->nr_vmas, 0);
 	mmdrop(mm);
 	test_phys_done(phys);
 }

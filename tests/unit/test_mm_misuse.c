@@ -148,6 +148,17 @@ static void area_without_the_lock(void *arg)
 	find_vma(f.mm, area_page(2));
 }
 
+static void neighbour_without_the_lock(void *arg)
+{
+	struct vm_area_struct *vma;
+
+	(void)arg;
+	mmap_read_lock(f.mm);
+	vma = find_vma(f.mm, area_page(2));
+	mmap_read_unlock(f.mm);
+	vma_prev(vma);
+}
+
 static void mutation_without_its_locks(void *arg)
 {
 	struct mmu_notifier_range range;
@@ -165,6 +176,7 @@ TEST(mm_misuse, without_what_is_asked_for)
 	expect_bug(fault_that_the_area_forbids, NULL,
 		   "the caller looked whether the area allows it");
 	expect_bug(area_without_the_lock, NULL, "find_vma_above(): lock &mm->mmap_lock");
+	expect_bug(neighbour_without_the_lock, NULL, "vma_prev(): lock &vma->mm->mmap_lock");
 	expect_bug(mutation_without_its_locks, NULL, "has its locks: ");
 	fixture_done();
 }

@@ -153,6 +153,18 @@ static void a_window_that_is_closed(void *arg)
 	narrow();
 }
 
+static void a_window_that_is_closed_before_the_inner(void *arg)
+{
+	struct mmu_notifier_range outer = window(0, 4), inner = window(2, 3);
+
+	(void)arg;
+	mmap_read_lock(f.mm);
+	mmu_notifier_invalidate_range_start(&outer);
+	mmu_notifier_invalidate_range_start(&inner);
+	mmu_notifier_invalidate_range_end(&outer);
+	narrow();
+}
+
 static void a_window_of_another_mm(void *arg)
 {
 	struct mmu_notifier_range range = window(0, 4);
@@ -199,6 +211,39 @@ static void without_the_table_lock(void *arg)
 	set_pte(f.mm, area_page(1), f.ptep, 0);
 }
 
+/* In a window over page 1, since which the thread has opened @nr others. */
+static void narrow_behind(unsigned int nr)
+{
+	struct mmu_notifier_range first = window(1, 2), others = window(2, 4);
+
+	mmap_read_lock(f.mm);
+	mmu_notifier_invalidate_range_start(&first);
+	for (unsigned int i = 0; i < nr; i++)
+		mmu_notifier_invalidate_range_start(&others);
+	narrow();
+	for (unsigned int i = 0; i < nr; i++)
+		mmu_notifier_invalidate_range_end(&others);
+	mmu_notifier_invalidate_range_end(&first);
+	mmap_read_unlock(f.mm);
+}
+
+static void behind_too_many(void *arg)
+{
+	(void)arg;
+	narrow_behind(THREAD_MAX_WINDOWS);
+}
+
+/* A thread knows of the last few that it opened: others may have closed what was before. */
+TEST(set_pte, what_was_left_open_is_pushed_out)
+{
+	fixture_init();
+	narrow_behind(THREAD_MAX_WINDOWS - 1);
+	test_write(f.mm, area_page(1), 1);
+	expect_bug(behind_too_many, NULL, "inside an open invalidation window");
+	mmput(f.mm);
+	test_phys_done(f.phys);
+}
+
 TEST(set_pte, debug_builds_insist)
 {
 	struct mmu_notifier_range outer, inner;
@@ -207,6 +252,8 @@ TEST(set_pte, debug_builds_insist)
 	expect_bug(no_window, NULL, "inside an open invalidation window");
 	expect_bug(a_window_elsewhere, NULL, "inside an open invalidation window");
 	expect_bug(a_window_that_is_closed, NULL, "inside an open invalidation window");
+	expect_bug(a_window_that_is_closed_before_the_inner, NULL,
+		   "inside an open invalidation window");
 	expect_bug(a_window_that_was_refused, NULL, "inside an open invalidation window");
 	expect_bug(a_window_of_another_mm, NULL, "inside an open invalidation window");
 	expect_bug(a_window_under_no_lock, NULL, "held open under mmap_lock or a reverse-map lock");

@@ -382,6 +382,32 @@ TEST(swap, full)
 	test_swap_phys_done(phys);
 }
 
+/* Out it stays, until there is a frame that it can come to. */
+TEST(swap, no_frame_for_a_page_of_an_object)
+{
+	struct phys *phys = test_swap_phys(4, 4);
+	struct mm_struct *mm = test_mm(phys);
+	struct address_space *mapping = test_mapping(phys, 1);
+	uint64_t word = 7;
+	pfn_t taken[4];
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, mapping, 0), 0);
+	fill(mm, 0, 1);
+	expect(page_goes_out(mm, page(0)));
+	for (size_t i = 0; i < ARRAY_SIZE(taken); i++) {
+		taken[i] = phys_alloc(phys);
+		expect_ne(taken[i], INVALID_PFN);
+	}
+	expect_eq(mm_write(mm, page(0), &word, sizeof(word)), -ENOMEM);
+	expect_eq(swap_used(phys), 1);
+	for (size_t i = 0; i < ARRAY_SIZE(taken); i++)
+		phys_put(phys, taken[i]);
+	expect_filled(mm, 0, 1);
+	mmput(mm);
+	address_space_put(mapping);
+	test_swap_phys_done(phys);
+}
+
 /* The swap file becomes another file, as a disk that fails would. */
 static int break_file(struct phys *phys, const char *path, int flags)
 {

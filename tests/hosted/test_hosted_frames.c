@@ -22,10 +22,7 @@ enum { AT_JUMP = 0, AT_UD2 = 64, AT_SPIN = 128, AT_COUNT = 192, AT_CALL = 256 };
  * there. */
 GUEST(touch_and_jump, "mov -8(%rsp), %rcx; mov (%rdi), %rcx; jmp *%rbx");
 GUEST(jump, "jmp *%rbx");
-GUEST(ud2, "ud2");
-GUEST(store, "mov %rax, (%rdi); ud2");
 GUEST(spin, "1: jmp 1b");
-GUEST(count, "1: incq (%rdi); jmp 1b");
 GUEST(call, "syscall; ud2");
 
 #define USR1_ALONE (1ul << (SIGUSR1 - 1))

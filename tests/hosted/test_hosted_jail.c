@@ -8,7 +8,6 @@
 
 #include "tests/hosted/rig.h"
 
-GUEST(ud2, "ud2");
 GUEST(jump, "movq $1, (%rdi); jmp *%rdx");
 
 #define NR_SHOT 16

@@ -17,8 +17,6 @@ GUEST(touch_and_jump, "movabs $0x701000, %rcx; incq (%rcx); decq (%rcx)\n"
 		      "movabs $0x702000, %rcx; incq (%rcx); decq (%rcx)\n"
 		      "movabs $0x600000, %rcx; incq (%rcx); decq (%rcx)\n"
 		      "jmp *%rdx");
-GUEST(ud2, "ud2");
-GUEST(store, "mov %rax, (%rdi); ud2");
 
 static void prepare_memory(struct escape *e)
 {

@@ -17,7 +17,6 @@
 
 GUEST(spin, "1: jmp 1b");
 GUEST(spin_in_data, "1: movq $1, (%rdi); jmp 1b");
-GUEST(ud2, "ud2");
 /* Reads what the mapper does at present, so that the stub lets it go on, and wakes it; again. */
 GUEST(wake_mapper, "mov (%rsp), %rcx; movl 4(%rbx), %r14d; jmp *%rdx");
 

@@ -16,7 +16,6 @@
 #define LOOKS		   100	/* for a store; 70 us apart */
 #define SCRIBBLER_AT	   1024 /* in the page CODE */
 
-GUEST(count, "1: incq (%rdi); jmp 1b");
 /* All of both areas, with numbers that change. rsi: the first; rcx: words. */
 GUEST(noise, "1: mov %rsi, %rdi; mov %rcx, %rdx\n"
 	     "2: mov %rax, (%rdi); imul $0x5851f42d, %rax, %rax; add $12345, %rax\n"

@@ -12,7 +12,7 @@
 #include "tests/hosted/rig.h"
 #include "tests/support/relax.h"
 
-GUEST(count, "1: incq (%rdi); inc %rax; jmp 1b");
+GUEST(count_both, "1: incq (%rdi); inc %rax; jmp 1b");
 
 #define MAX_CPUS	2
 #define NR_FRAMES	2
@@ -101,7 +101,8 @@ static void create(struct oracle *o, unsigned int nr_cpus, unsigned int nr_roots
 	for (unsigned int i = 0; i < NR_FRAMES; i++)
 		o->frames[i] = rig_page(&o->rig);
 	for (unsigned int i = 0; i < nr_cpus; i++) {
-		struct guest_regs *regs = rig_start_at(&o->rig, i, 0, guest_count, guest_count_end);
+		struct guest_regs *regs =
+			rig_start_at(&o->rig, i, 0, guest_count_both, guest_count_both_end);
 		pfn_t root = i && i < nr_roots ? rig_root(&o->rig) : o->rig.root;
 
 		regs->gpr[GPR_RDI] = OTHER + WORD(i) * sizeof(uint64_t);

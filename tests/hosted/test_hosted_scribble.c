@@ -142,14 +142,16 @@ static unsigned int shoot(struct scribble *s, unsigned int most)
 	return nr;
 }
 
+/* In as many machines as that takes; more of them where few rounds count. */
 static void scribble(unsigned int scribbler)
 {
 	unsigned int most = test_long() ? SHOOTDOWNS_LONG : SHOOTDOWNS_SHORT;
 	unsigned int nr = 0;
 	struct scribble s;
 
-	for (unsigned int machine = 0; nr < most && machine < most / ROUNDS_PER_MACHINE;
-	     machine++) {
+	for (unsigned int machine = 0; nr < most && machine < most; machine++) {
+		if (machine >= most / ROUNDS_PER_MACHINE && nr >= most / 10)
+			break;
 		create(&s, scribbler);
 		nr += shoot(&s, most - nr);
 		destroy(&s);

@@ -178,7 +178,7 @@ int hosted_attach(struct hosted_cpu *cpu, char *why, size_t why_len)
 			move_state(cpu, space);
 		if (cpu->space)
 			cpu->space->users--;
-		cpu->space = space;
+		smp_store_release(&cpu->space, space); /* for who looks on */
 		space->users++;
 		space->last_used = ++engine->clock;
 	}

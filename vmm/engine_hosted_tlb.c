@@ -174,11 +174,11 @@ void hosted_settle(struct hosted_space *space)
 	int err = hosted_wait(space);
 
 	if (err && err != -ESRCH) {
-		space->refused++;
+		WRITE_ONCE(space->refused, space->refused + 1);
 		space->refusal = -err;
 		hosted_tlb_flush(space);
 	} else if (filled) {
-		space->refused = 0;
+		WRITE_ONCE(space->refused, 0);
 	}
 }
 

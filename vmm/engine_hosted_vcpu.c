@@ -261,7 +261,7 @@ static bool enter(struct hosted_cpu *cpu)
 
 	spin_lock(&cpu->kick_lock);
 	out = cpu->kicked;
-	cpu->kicked = false;
+	WRITE_ONCE(cpu->kicked, false);
 	cpu->running = !out;
 	cpu->kick_pid = cpu->space->pid;
 	cpu->kick_tid = cpu->space->tids[cpu->id];
@@ -274,7 +274,7 @@ static void leave(struct hosted_cpu *cpu, bool by_kick)
 {
 	spin_lock(&cpu->kick_lock);
 	if (by_kick)
-		cpu->kicked = false;
+		WRITE_ONCE(cpu->kicked, false);
 	cpu->running = false;
 	spin_unlock(&cpu->kick_lock);
 }
@@ -282,7 +282,7 @@ static void leave(struct hosted_cpu *cpu, bool by_kick)
 void hosted_cpu_kick(struct hosted_cpu *cpu)
 {
 	spin_lock(&cpu->kick_lock);
-	cpu->kicked = true;
+	WRITE_ONCE(cpu->kicked, true);
 	if (cpu->running)
 		signal_thread(cpu);
 	spin_unlock(&cpu->kick_lock);

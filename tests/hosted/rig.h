@@ -38,7 +38,8 @@ static inline struct hosted_engine *rig_hosted(struct rig *rig)
 /* Where vCPU @vcpu was last. Its child may be dead. */
 static inline struct hosted_space *rig_space(struct rig *rig, unsigned int vcpu)
 {
-	return rig_hosted(rig)->cpus[vcpu].space;
+	return smp_load_acquire(
+		&rig_hosted(rig)->cpus[vcpu].space); /* pairs with hosted_attach() */
 }
 
 /* The frame at STACK + @n pages: they follow those of code and data. */

@@ -130,6 +130,7 @@ struct hosted_space {
 	pid_t tids[STUB_MAX_VCPUS];
 	uint32_t exits[STUB_MAX_VCPUS]; /* that each has seen; its own */
 	int placed[STUB_MAX_VCPUS];	/* + 1: the CPU that each is bound to; its own */
+	int mapper_placed;		/* + 1, too */
 	unsigned int refused;		/* fills by the host, one after another; the last with... */
 	int refusal;			/* ...this errno */
 	bool pending;			/* a list was posted, and nobody has looked how it went */
@@ -249,6 +250,7 @@ void hosted_futex_wait(uint32_t *word, uint32_t value, unsigned int msecs);
 /* engine_hosted_place.c */
 void hosted_place_init(struct hosted_cpu *cpu);
 void hosted_place(struct hosted_cpu *cpu);
+void hosted_place_mapper(struct hosted_space *space);
 
 /* engine_hosted_exit.c */
 void hosted_decode(struct hosted_cpu *cpu, const struct stub_frame *frame, uint32_t signal,

@@ -271,6 +271,7 @@ int hosted_child_start(struct hosted_space *space, char *why, size_t why_len)
 	}
 	space->dead = false;
 	space->refused = 0;
+	space->mapper_placed = 0;
 	ask_for_short_slices(space->pid);
 	err = first_list(space);
 	err = err ?: reserve_addresses(space);

@@ -94,6 +94,7 @@ void hosted_post(struct hosted_space *space, unsigned int nr)
 
 	lockdep_assert_held(&space->lock);
 	ASSERT(nr <= STUB_NR_CALLS, "%u calls fit the page", nr);
+	hosted_place_mapper(space);
 	c->nr = nr;
 	space->pending = true;
 	/* Pairs with the mapper's loads of seq, then nr and calls (hosted_stub.S, list). */

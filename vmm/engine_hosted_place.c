@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a vCPU runs. Our thread, the child's and the mapper take turns, so that together they are
- * worth one CPU. The scheduler does not know that: it wakes each on a CPU that is idle, which is
- * another one every time, and a wakeup across CPUs costs several times one that stays (the figures
- * are in docs/engines.md). So all three are bound to the CPU that our thread is on.
+ * Where a vCPU runs. Our thread and the child's take turns, so that together they are worth one
+ * CPU. The scheduler does not know that: it wakes each on a CPU that is idle, which is another one
+ * every time, and a wakeup across CPUs costs several times one that stays (the figures are in
+ * docs/engines.md). So both are bound to the CPU that our thread is on. The mapper takes turns with
+ * whoever asks it, who waits for its answer: it runs there.
  *
  * A CPU that was a good one may become a busy one. Hence our thread is let loose for a moment some
  * times a second; where the scheduler has then put it, there they are bound again.
@@ -52,10 +53,20 @@ static void bind_child(struct hosted_cpu *cpu)
 
 	if (space->placed[cpu->id] == cpu->placed + 1)
 		return;
-	bind(space->pid, cpu->placed);
 	if (!tgkill(space->pid, space->tids[cpu->id], 0))
 		bind(space->tids[cpu->id], cpu->placed);
 	space->placed[cpu->id] = cpu->placed + 1;
+}
+
+/* Before a list is posted; under space->lock. */
+void hosted_place_mapper(struct hosted_space *space)
+{
+	int here = sched_getcpu();
+
+	if (here < 0 || here + 1 == space->mapper_placed)
+		return;
+	bind(space->pid, here);
+	space->mapper_placed = here + 1;
 }
 
 /* Before an entry. */

@@ -13,9 +13,28 @@ run=("$gnomon" run --engine hosted)
 cd "$TMPDIR" || exit 1
 
 skip() { echo "$*" && exit 77; }
-fail() { echo "$*" && cat output 2>/dev/null && exit 1; }
+fail() { echo "$*" && cat "$TMPDIR/output" 2>/dev/null && exit 1; }
 needs() { command -v "$1" >/dev/null || skip "no $1"; }
 said_hello() { grep -q 'hello from a guest' output; }
+
+# Every guest there is, with all that the host may do to its memory: each is run by COMMAND... with
+# its arguments, and is to end as it does anywhere.
+every_guest() { # WHERE COMMAND...
+	local where=$1 guest ending
+	shift
+	while IFS='|' read -r guest ending; do
+		# shellcheck disable=SC2086
+		"$@" $guest >"$TMPDIR/output" 2>&1 </dev/null || fail "$where: $guest: exit $?"
+		grep -q -- "$ending" "$TMPDIR/output" || fail "$where: $guest: no '$ending'"
+	done <<-'END'
+		hello|hello from a guest
+		hello --ram private --chaos all|hello from a guest
+		remap --chaos all|all as the tables say
+		remap --ram private --chaos all,register|all as the tables say
+		memcheck --mem 16M --chaos all,register --duration 1|, 0 bad pages
+		memcheck --mem 16M --ram private --chaos all,register --duration 1|, 0 bad pages
+	END
+}
 
 timeout -k 5 60 "${run[@]}" hello >output 2>&1
 status=$?
@@ -48,21 +67,18 @@ nobody)
 	[ "$EUID" -eq 0 ] || skip "only root can become nobody"
 	copy=$(mktemp -d /tmp/gnomon-nobody.XXXXXX) || exit 1
 	trap 'rm -rf "$copy"' EXIT
-	cp "$gnomon" "$copy/gnomon" && chmod -R a+rX "$copy"
+	cp "$gnomon" "$copy/gnomon" && chmod -R a+rX "$copy" && mkdir -m 1777 "$copy/tmp"
 	cd "$copy" || exit 1
 	# What the sanitizers would write their reports to is not theirs.
-	timeout -k 5 60 setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all \
-		--inh-caps=-all --no-new-privs env -u ASAN_OPTIONS -u TSAN_OPTIONS -u UBSAN_OPTIONS \
-		"$copy/gnomon" run --engine hosted hello >"$TMPDIR/output" 2>&1
-	status=$?
-	cd "$TMPDIR" || exit 1
-	[ "$status" -eq 0 ] || fail "nobody: exit $status"
-	said_hello || fail "nobody: no word of the guest"
+	every_guest nobody timeout -k 5 100 setpriv --reuid 65534 --regid 65534 --clear-groups \
+		--bounding-set=-all --inh-caps=-all --no-new-privs \
+		env -u ASAN_OPTIONS -u TSAN_OPTIONS -u UBSAN_OPTIONS TMPDIR="$copy/tmp" \
+		"$copy/gnomon" run --engine hosted
 	;;
 chroot)
 	needs ldd
 	[ "$EUID" -eq 0 ] || skip "only root can chroot"
-	mkdir -p root/dev && cp "$gnomon" root/gnomon
+	mkdir -p root/dev && mkdir -m 1777 root/tmp && cp "$gnomon" root/gnomon
 	for node in null:3 zero:5 urandom:9; do
 		mknod -m 666 "root/dev/${node%:*}" c 1 "${node#*:}" || skip "no device nodes here"
 	done
@@ -70,8 +86,8 @@ chroot)
 	while read -r lib; do
 		mkdir -p "root$(dirname "$lib")" && cp -L "$lib" "root$lib"
 	done < <(ldd "$gnomon" | grep -o '/[^ ]*')
-	timeout -k 5 60 chroot root /gnomon run --engine hosted hello >output 2>&1 || fail "chroot: exit $?"
-	said_hello || fail "chroot: no word of the guest"
+	every_guest chroot env TMPDIR=/tmp timeout -k 5 100 chroot --userspec=65534:65534 root \
+		/gnomon run --engine hosted
 	;;
 killed)
 	spin=$GNOMON_BUILD/tests/guests/spin.elf

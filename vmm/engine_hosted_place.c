@@ -31,9 +31,10 @@ static uint64_t coarse_nsecs(void)
 void hosted_place_init(struct hosted_cpu *cpu)
 {
 	cpu->placed = -1;
-	cpu->may_bind = gettid() != getpid() &&
-			!sched_getaffinity(0, sizeof(cpu->allowed), &cpu->allowed) &&
-			CPU_COUNT(&cpu->allowed) > 1;
+	cpu->may_bind =
+		gettid() != getpid() && !sched_getaffinity(0, sizeof(cpu->allowed), &cpu->allowed);
+	if (cpu->may_bind && CPU_COUNT(&cpu->allowed) == 1) /* somebody has chosen for us */
+		cpu->placed = sched_getcpu();
 }
 
 static void bind(pid_t tid, int where)
@@ -69,24 +70,31 @@ void hosted_place_mapper(struct hosted_space *space)
 	space->mapper_placed = here + 1;
 }
 
+/* Our thread: bound to where it is, or let loose for a moment. */
+static void follow_scheduler(struct hosted_cpu *cpu)
+{
+	uint64_t now = coarse_nsecs();
+
+	if (now < cpu->place_at)
+		return;
+	if (cpu->bound) {
+		sched_setaffinity(0, sizeof(cpu->allowed), &cpu->allowed);
+		cpu->place_at = now + LOOSE_NSECS;
+	} else {
+		cpu->placed = sched_getcpu();
+		bind(0, cpu->placed);
+		cpu->place_at = now + BOUND_NSECS;
+	}
+	cpu->bound = !cpu->bound;
+}
+
 /* Before an entry. */
 void hosted_place(struct hosted_cpu *cpu)
 {
-	uint64_t now;
-
 	if (!cpu->may_bind)
 		return;
-	now = coarse_nsecs();
-	if (now >= cpu->place_at && cpu->bound) {
-		sched_setaffinity(0, sizeof(cpu->allowed), &cpu->allowed);
-		cpu->bound = false;
-		cpu->place_at = now + LOOSE_NSECS;
-	} else if (now >= cpu->place_at) {
-		cpu->placed = sched_getcpu();
-		bind(0, cpu->placed);
-		cpu->bound = true;
-		cpu->place_at = now + BOUND_NSECS;
-	}
+	if (CPU_COUNT(&cpu->allowed) > 1)
+		follow_scheduler(cpu);
 	if (cpu->placed >= 0)
 		bind_child(cpu);
 }

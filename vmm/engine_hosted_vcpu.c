@@ -110,7 +110,7 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 	}
 	calls = hosted_list(space);
 	cmd->stack = signal_stack(vcpu);
-	cmd->signals = blocked_signals();
+	cmd->signals = blocked_signals() | 1ul << (SIGUSR1 - 1);
 	calls[0] = (struct stub_call){SYS_mmap,
 				      {STUB_VCPU(vcpu), STUB_VCPU_SIZE, PROT_READ | PROT_WRITE,
 				       MAP_SHARED | MAP_FIXED, STUB_FD_CTL, STUB_CTL_VCPU(vcpu)}};

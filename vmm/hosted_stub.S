@@ -8,8 +8,8 @@
  * Its registers:	rbx STUB_CMD; r12d the seq of the list it did last; r13d, r14 calls to do
  *
  * Other threads, one for each vCPU: guest code, and handler, which stops for the VMM at every
- * signal. The guest may jump to any place here. It gets nowhere: its thread is allowed three system
- * calls, rt_sigreturn, rt_sigprocmask and futex, and these from this page alone.
+ * signal. The guest may jump to any place here. It gets nowhere: its thread is allowed two system
+ * calls, rt_sigreturn and futex, and these from this page alone.
  */
 #include <asm/unistd_64.h>
 
@@ -191,6 +191,16 @@ vcpu:
 	syscall
 	testq	%rax, %rax
 	jnz	no_jail
+	/* Faults alone: whatever somebody may have sent comes when the first frame is left, whose mask
+	 * is the VMM's. Before the filter no handler is to run, since other vCPUs can write its frame. */
+	movl	$SIG_SETMASK, %edi
+	leaq	CMD_SIGNALS(%rbx), %rsi
+	xorl	%edx, %edx
+	movl	$8, %r10d
+	movl	$__NR_rt_sigprocmask, %eax
+	syscall
+	testq	%rax, %rax
+	jnz	no_jail
 	/* What guest code asks for is refused before any filter: some calls are not filtered. Old kernels
 	 * have neither these calls nor this. */
 	movl	$PR_SET_SYSCALL_USER_DISPATCH, %edi
@@ -204,16 +214,6 @@ vcpu:
 	xorl	%esi, %esi
 	leaq	filter_prog(%rip), %rdx
 	movl	$__NR_seccomp, %eax
-	syscall
-	testq	%rax, %rax
-	jnz	no_jail
-	/* A signal may come at once: somebody sent it to the process. It stops in the handler with a
-	 * frame that other vCPUs can write, so the filter is on. */
-	movl	$SIG_SETMASK, %edi
-	leaq	CMD_SIGNALS(%rbx), %rsi
-	xorl	%edx, %edx
-	movl	$8, %r10d
-	movl	$__NR_rt_sigprocmask, %eax
 	syscall
 	testq	%rax, %rax
 	jnz	no_jail
@@ -288,8 +288,7 @@ hosted_stub_action:
 hosted_stub_all_signals:
 	.quad	-1
 
-	/* struct sock_fprog, and its program: rt_sigreturn, futex WAIT and WAKE, and rt_sigprocmask,
-	 * which is no more than a part of the first, from this page. */
+	/* struct sock_fprog, and its program: rt_sigreturn, and futex WAIT and WAKE, from this page. */
 filter_prog:
 	.short	(filter_end - filter) / 8
 	.zero	6
@@ -301,21 +300,20 @@ filter_prog:
 	.endm
 filter:
 	bpf	BPF_LD_W_ABS, 0, 0, 4				/* 0: arch */
-	bpf	BPF_JEQ, 0, 12, AUDIT_ARCH_X86_64		/* 1 */
+	bpf	BPF_JEQ, 0, 11, AUDIT_ARCH_X86_64		/* 1 */
 	bpf	BPF_LD_W_ABS, 0, 0, 12				/* 2: instruction pointer, high */
-	bpf	BPF_JEQ, 0, 10, (STUB_CODE >> 32)		/* 3 */
+	bpf	BPF_JEQ, 0, 9, (STUB_CODE >> 32)		/* 3 */
 	bpf	BPF_LD_W_ABS, 0, 0, 8				/* 4: and low */
-	bpf	BPF_JGE, 0, 8, (STUB_CODE & 0xffffffff)		/* 5 */
-	bpf	BPF_JGE, 7, 0, ((STUB_CODE + 0x1000) & 0xffffffff) /* 6 */
+	bpf	BPF_JGE, 0, 7, (STUB_CODE & 0xffffffff)		/* 5 */
+	bpf	BPF_JGE, 6, 0, ((STUB_CODE + 0x1000) & 0xffffffff) /* 6 */
 	bpf	BPF_LD_W_ABS, 0, 0, 0				/* 7: nr */
-	bpf	BPF_JEQ, 6, 0, __NR_rt_sigreturn		/* 8 */
-	bpf	BPF_JEQ, 5, 0, __NR_rt_sigprocmask		/* 9 */
-	bpf	BPF_JEQ, 0, 3, __NR_futex			/* 10 */
-	bpf	BPF_LD_W_ABS, 0, 0, 24				/* 11: op, low */
-	bpf	BPF_JEQ, 2, 0, FUTEX_WAIT			/* 12 */
-	bpf	BPF_JEQ, 1, 0, FUTEX_WAKE			/* 13 */
-	bpf	BPF_RET, 0, 0, SECCOMP_RET_TRAP			/* 14 */
-	bpf	BPF_RET, 0, 0, SECCOMP_RET_ALLOW		/* 15 */
+	bpf	BPF_JEQ, 5, 0, __NR_rt_sigreturn		/* 8 */
+	bpf	BPF_JEQ, 0, 3, __NR_futex			/* 9 */
+	bpf	BPF_LD_W_ABS, 0, 0, 24				/* 10: op, low */
+	bpf	BPF_JEQ, 2, 0, FUTEX_WAIT			/* 11 */
+	bpf	BPF_JEQ, 1, 0, FUTEX_WAKE			/* 12 */
+	bpf	BPF_RET, 0, 0, SECCOMP_RET_TRAP			/* 13 */
+	bpf	BPF_RET, 0, 0, SECCOMP_RET_ALLOW		/* 14 */
 filter_end:
 code_end:
 	.org	hosted_stub_code + 4096		/* an error if it does not fit its page */

@@ -66,7 +66,7 @@ struct stub_cmd {
 	uint32_t pad;
 	struct timespec patience; /* of the mapper, before it looks whether its parent is alive */
 	stack_t stack;		  /* of the vCPU that starts */
-	uint64_t signals;	  /* that it blocks: none */
+	uint64_t signals;	  /* that it blocks before its first exit */
 	char name[16];
 	char rest[STUB_CMD_CALLS - 88];
 	struct stub_call calls[STUB_NR_CALLS];

@@ -174,8 +174,8 @@ static bool is_made(uint64_t nr, const struct guest_regs *regs)
 {
 	uint32_t op = regs->gpr[GPR_RSI];
 
-	return nr == SYS_rt_sigreturn || nr == SYS_rt_sigprocmask || nr == NR_URETPROBE ||
-	       nr == NR_UPROBE || (nr == SYS_futex && (op == FUTEX_WAIT || op == FUTEX_WAKE));
+	return nr == SYS_rt_sigreturn || nr == NR_URETPROBE || nr == NR_UPROBE ||
+	       (nr == SYS_futex && (op == FUTEX_WAIT || op == FUTEX_WAKE));
 }
 
 static void jump_to_syscall(struct escape *e, uint64_t offset, uint64_t nr, unsigned int set)

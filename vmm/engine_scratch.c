@@ -174,6 +174,8 @@ int scratch_create(struct scratch *s, scratch_engine_fn create)
 	scratch_load_root(s, s->root);
 	if (scratch_read(s, GVA_DATA) != 'C')
 		scratch_give_up(s, -ENODEV, "the guest does not read what is there");
+	if (s->err)
+		scratch_destroy(s);
 	return s->err;
 }
 

@@ -650,22 +650,24 @@ digest_of() {
 
 # Every kind there is, on both kinds of RAM; and what a kind chooses is up to the seed alone.
 all_kinds_at_once() {
-	local ram kind common=(migrate unmap protect swap remap age balloon register)
+	local ram kind seen common=(migrate unmap protect swap remap age balloon register)
 
 	for ram in shared private; do
 		begin "all_kinds_on_${ram}_ram"
-		run "$gnomon" run memcheck --mem 64M --ram $ram --chaos all,register --seed 1 \
-			--duration $seconds --quiet --stats stats
+		seen='pages_copied>0'
+		[ $ram = private ] || seen='hole_waits>0'
+		run_until "$seen" $seconds memcheck --mem 64M --ram $ram --chaos all,register --seed 1 \
+			--quiet
 		exits 0
 		stats outcome=exited guest_exit=0 corruptions=0 warnings=0 pages_disturbed=0 ram=$ram
 		for kind in "${common[@]}"; do
 			stats "mutations.$kind>$((70 / share))" "mutation_pages.$kind>0"
 		done
 		case $ram in
-		shared) stats 'hole_waits>0' 'pages_swapped_in>0' ;;
+		shared) stats "$seen" 'pages_swapped_in>0' ;;
 		private)
 			stats "mutations.fork>$((20 / share))" "mutations.merge>$((70 / share))" \
-				'mutation_pages.merge>0' 'pages_copied>0'
+				'mutation_pages.merge>0' "$seen"
 			;;
 		esac
 		cp stats "$work/stats.$ram"

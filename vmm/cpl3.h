@@ -19,7 +19,20 @@
 #define X86_FLAGS_IF	(1ul << 9)
 #define X86_FLAGS_GUEST 0x240dd5ul /* CF PF AF ZF SF TF DF OF AC ID */
 
-enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
+/* Exceptions, as engine_exit.vector has them; those that somebody looks for. */
+enum {
+	VECTOR_DE,
+	VECTOR_DB,
+	VECTOR_BP = 3,
+	VECTOR_OF,
+	VECTOR_UD = 6,
+	VECTOR_SS = 12,
+	VECTOR_GP,
+	VECTOR_PF,
+	VECTOR_MF = 16,
+	VECTOR_AC,
+	VECTOR_XM = 19,
+};
 
 #define SYSCALL_INSN_LENGTH 2
 

@@ -20,6 +20,7 @@
 
 #include "notifier/sync/bug.h"
 #include "notifier/sync/util.h"
+#include "vmm/cpl3.h"
 #include "vmm/emulate_internal.h"
 
 #define CR3_RESERVED 0xfff0000000000000ULL
@@ -301,11 +302,6 @@ static enum emulate_result emulate_mov(struct emulate_ctxt *ctxt, const struct i
 			  "carries out");
 }
 
-static bool is_canonical(gva_t gva)
-{
-	return (uint64_t)((int64_t)(gva << 16) >> 16) == gva;
-}
-
 static enum emulate_result emulate_invlpg(struct emulate_ctxt *ctxt, const struct insn *insn)
 {
 	const ZydisDecodedOperand *operand = &insn->operands[0];
@@ -317,7 +313,7 @@ static enum emulate_result emulate_invlpg(struct emulate_ctxt *ctxt, const struc
 		return kill_guest(ctxt, insn, "FS and GS are not virtualised");
 
 	gva = insn_effective_address(insn, ctxt->regs, operand);
-	if (is_canonical(gva))
+	if (canonical(gva))
 		shadow_invlpg(ctxt->shadow, ctxt->vcpu, gva);
 	return finish(ctxt, insn, EMULATE_DONE);
 }

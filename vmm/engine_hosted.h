@@ -48,6 +48,7 @@
 #define VMM_ENGINE_HOSTED_H
 
 #include <sched.h>
+#include <signal.h>
 #include <sys/types.h>
 
 #include "notifier/sync/atomic.h"
@@ -107,6 +108,13 @@ struct hosted_tlb {
 	uint32_t fresh, free;	   /* those from here on never were; those before that are free */
 	uint32_t hand;		   /* the next victim */
 };
+
+/* What stops a vCPU: faults of its guest's, and last a kick. It is deaf to all others. */
+#define HOSTED_SIGNALS                                                    \
+	{                                                                 \
+		SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGUSR1 \
+	}
+#define HOSTED_KICK SIGUSR1
 
 struct hosted_engine;
 
@@ -199,6 +207,12 @@ static inline struct hosted_engine *to_hosted_engine(struct engine *engine)
 static inline struct hosted_engine *machine_to_hosted_engine(struct machine *machine)
 {
 	return container_of(machine, struct hosted_engine, engine.machine);
+}
+
+/* What the mapper is to do, as we have it. */
+static inline struct stub_cmd *hosted_cmd(struct hosted_space *space)
+{
+	return (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
 }
 
 /* What the guest can write of vCPU @n, as we have it. */

@@ -188,7 +188,7 @@ static int create_ctl(struct hosted_space *space)
 	/* A child of the program that embeds us is nobody that the guest runs for. */
 	madvise(space->ctl, size, MADV_DONTFORK);
 
-	cmd = (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
+	cmd = hosted_cmd(space);
 	cmd->parent = getpid();
 	cmd->fsgsbase = space->engine->fsgsbase;
 	cmd->patience = (struct timespec){0, ORPHAN_MSECS * 1000000l};
@@ -216,7 +216,7 @@ static void ask_for_short_slices(pid_t tid)
 /* The first list: signals stop a vCPU in the stub's handler. */
 static int first_list(struct hosted_space *space)
 {
-	static const int caught[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGUSR1};
+	static const int caught[] = HOSTED_SIGNALS;
 	struct stub_call *calls = hosted_list(space);
 	unsigned int nr = 0;
 

@@ -17,26 +17,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "vmm/cpl3.h"
+#include <gnomon/shadow.h>
 
-#define PF_USER	 (1u << 2)
-#define PF_WRITE (1u << 1)
-#define PF_FETCH (1u << 4)
+#include "vmm/cpl3.h"
 
 #define VSYSCALL_PAGE	0xffffffffff600000ul
 #define INT80_ERROR	0x402 /* vector 0x80, in an IDT: what INT gets where there is no gate */
 #define FROM_THE_KERNEL 0x80  /* si_code of a fault that has no address */
-
-enum {
-	VECTOR_DE,
-	VECTOR_DB,
-	VECTOR_BP = 3,
-	VECTOR_OF,
-	VECTOR_SS = 12,
-	VECTOR_MF = 16,
-	VECTOR_AC,
-	VECTOR_XM = 19
-};
 
 /* The line is kept in the vCPU: it is handed out again should the VMM try once more. */
 void hosted_fail(struct hosted_cpu *cpu, struct engine_exit *exit, enum engine_exit_kind kind,
@@ -63,7 +50,7 @@ static void trap(struct engine_exit *exit, unsigned int vector, uint32_t error_c
 
 static void page_fault(struct engine_exit *exit, gva_t gva, uint32_t error_code)
 {
-	trap(exit, VECTOR_PF, error_code | PF_USER);
+	trap(exit, VECTOR_PF, error_code | PFERR_USER);
 	exit->fault_address = gva;
 }
 
@@ -84,7 +71,7 @@ static void take_syscall(struct hosted_cpu *cpu, const siginfo_t *info, struct e
 		/* The kernel has returned from it as well: undo that. */
 		cpu->regs.gpr[GPR_RSP] -= sizeof(uint64_t);
 		cpu->regs.rip = at;
-		page_fault(exit, at, PF_FETCH);
+		page_fault(exit, at, PFERR_FETCH);
 		return;
 	}
 	cpu->regs.rip -= SYSCALL_INSN_LENGTH;
@@ -100,9 +87,9 @@ static void take_segv(struct hosted_cpu *cpu, const struct stub_frame *frame,
 	int code = frame->info.si_code;
 
 	if (frame->trapno == VECTOR_PF && code != FROM_THE_KERNEL)
-		page_fault(exit, frame->cr2, frame->err & (PF_WRITE | PF_FETCH));
+		page_fault(exit, frame->cr2, frame->err & (PFERR_WRITE | PFERR_FETCH));
 	else if ((frame->rip & PAGE_MASK) == VSYSCALL_PAGE)
-		page_fault(exit, frame->rip, PF_FETCH); /* not at an entry of that page */
+		page_fault(exit, frame->rip, PFERR_FETCH); /* not at an entry of that page */
 	else if (frame->trapno == VECTOR_OF)
 		trap(exit, VECTOR_OF, 0);
 	else if (frame->trapno == VECTOR_GP && code == FROM_THE_KERNEL)
@@ -139,13 +126,13 @@ void hosted_decode(struct hosted_cpu *cpu, const struct stub_frame *frame, uint3
 			    frame->rip);
 		return;
 	}
-	if (signal == SIGUSR1) {
+	if (signal == HOSTED_KICK) {
 		exit->kind = ENGINE_EXIT_KICK;
 		return;
 	}
 	/* Whatever it did there: to where it has no page it cannot have gone. */
 	if (in_stub(frame->rip)) {
-		page_fault(exit, frame->rip, PF_FETCH);
+		page_fault(exit, frame->rip, PFERR_FETCH);
 		return;
 	}
 	switch (signal) {

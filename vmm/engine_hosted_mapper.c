@@ -44,11 +44,6 @@ void hosted_futex_wake(uint32_t *word)
 	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-static struct stub_cmd *cmd(struct hosted_space *space)
-{
-	return (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
-}
-
 static struct stub_ack *ack(struct hosted_space *space)
 {
 	return (struct stub_ack *)(space->ctl + STUB_CTL_ACK);
@@ -68,7 +63,7 @@ int hosted_wait(struct hosted_space *space)
 		return -ESRCH;
 	if (!space->pending)
 		return 0;
-	seq = cmd(space)->seq;
+	seq = hosted_cmd(space)->seq;
 	while ((done = smp_load_acquire(&ack(space)->seq)) != seq) {
 		hosted_futex_wait(&ack(space)->seq, done, PATIENCE_MSECS);
 		if (smp_load_acquire(&ack(space)->seq) != seq && !hosted_child_alive(space))
@@ -85,12 +80,12 @@ struct stub_call *hosted_list(struct hosted_space *space)
 {
 	lockdep_assert_held(&space->lock);
 	ASSERT(!space->pending, "the mapper has done its last list, and we know how it went");
-	return cmd(space)->calls;
+	return hosted_cmd(space)->calls;
 }
 
 void hosted_post(struct hosted_space *space, unsigned int nr)
 {
-	struct stub_cmd *c = cmd(space);
+	struct stub_cmd *c = hosted_cmd(space);
 
 	lockdep_assert_held(&space->lock);
 	ASSERT(nr <= STUB_NR_CALLS, "%u calls fit the page", nr);

@@ -17,6 +17,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <gnomon/shadow.h>
+
 #include "notifier/sync/alloc.h"
 #include "notifier/sync/bug.h"
 
@@ -32,9 +34,6 @@
 #define GOING 0x8000u /* in entry->prot: its munmap is in the list that is being written */
 
 #define MANY_REFUSALS 4 /* a vCPU makes one in 50 ms: still_runs() */
-
-#define PF_WRITE (1u << 1)
-#define PF_FETCH (1u << 4)
 
 /* --- the directory */
 
@@ -153,13 +152,6 @@ static struct stub_call unmap_call(struct hosted_space *space, gva_t gva, uint64
 	return (struct stub_call){SYS_munmap, {gva, bytes}};
 }
 
-/* Whatever the mapper could not do, a child that is dead does. */
-static void must(struct hosted_space *space, int err)
-{
-	if (err && err != -ESRCH)
-		hosted_child_kill(space);
-}
-
 /*
  * Until what was posted is done. Only then is what a fill has dropped from the tlb (the entry that
  * it replaces, and the one that makes room) unmapped; it has added one, so that a tlb without
@@ -205,7 +197,8 @@ void hosted_tlb_flush(struct hosted_space *space)
 		space->reserved = false;
 		err = unmap_all(space);
 	}
-	must(space, err);
+	if (err) /* whatever the mapper could not do, a child that is dead does */
+		hosted_child_kill(space);
 	hosted_tlb_forget(space);
 }
 
@@ -311,9 +304,9 @@ static bool allows(uint64_t pte, uint32_t error_code)
 {
 	if ((pte & (PTE_PRESENT | PTE_USER)) != (PTE_PRESENT | PTE_USER))
 		return false;
-	if (error_code & PF_WRITE && !(pte & PTE_WRITE))
+	if (error_code & PFERR_WRITE && !(pte & PTE_WRITE))
 		return false;
-	return !(error_code & PF_FETCH && pte & PTE_NX);
+	return !(error_code & PFERR_FETCH && pte & PTE_NX);
 }
 
 /* A CPU's walk. Entries change under it: what it has used of one is what it marks. */
@@ -335,7 +328,7 @@ static bool walk(struct hosted_engine *engine, pfn_t root, gva_t gva, uint32_t e
 				return false;
 			leaf = level == 1 || (level == 2 && pte & PTE_PS);
 			marked = pte | PTE_ACCESSED;
-			if (leaf && error_code & PF_WRITE)
+			if (leaf && error_code & PFERR_WRITE)
 				marked |= PTE_DIRTY;
 		} while (marked != pte && !try_cmpxchg(entry, &pte, marked));
 		rights &= pte;
@@ -387,7 +380,8 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 	gva &= PAGE_MASK;
 	hosted_settle(space);
 	/* A root that was retired while its vCPU was on the way here is nobody's table any more. */
-	if (space->dead || space->root != root || gva < HOSTED_GVA_FIRST || gva >= HOSTED_GVA_END ||
+	if (space->dead || space->root != root ||
+	    !machine_reaches(&space->engine->engine.machine, gva) ||
 	    !walk(space->engine, root, gva, error_code, &t))
 		return FILL_FAULT;
 	if (space->refused >= MANY_REFUSALS)
@@ -404,7 +398,7 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 		(struct stub_call){SYS_mmap,
 				   {gva, PAGE_SIZE, t.prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
 				    STUB_FD_FRAMES, t.pfn << PAGE_SHIFT}};
-	((struct stub_cmd *)(space->ctl + STUB_CTL_CMD))->run = exits;
+	hosted_cmd(space)->run = exits;
 	calls[nr++] = (struct stub_call){SYS_pwrite64,
 					 {STUB_FD_CTL, STUB_CMD + offsetof(struct stub_cmd, run),
 					  sizeof(uint32_t), run}};

@@ -65,7 +65,7 @@
 /* What a vCPU's thread never sees: all signals that are not its guest's doing, or a kick. */
 static uint64_t blocked_signals(void)
 {
-	static const int open[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGUSR1};
+	static const int open[] = HOSTED_SIGNALS;
 	uint64_t set = ~0ul;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(open); i++)
@@ -98,7 +98,7 @@ static int wait_for_birth(struct hosted_space *space, unsigned int vcpu)
 /* Under space->lock. 0; -ESRCH: the child has died; or another -errno. With @why. */
 int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why, size_t why_len)
 {
-	struct stub_cmd *cmd = (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
+	struct stub_cmd *cmd = hosted_cmd(space);
 	struct stub_vcpu *area = hosted_vcpu_area(space, vcpu);
 	struct stub_call *calls;
 	int err;
@@ -110,7 +110,7 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 	}
 	calls = hosted_list(space);
 	cmd->stack = signal_stack(vcpu);
-	cmd->signals = blocked_signals() | 1ul << (SIGUSR1 - 1);
+	cmd->signals = blocked_signals() | 1ul << (HOSTED_KICK - 1);
 	calls[0] = (struct stub_call){SYS_mmap,
 				      {STUB_VCPU(vcpu), STUB_VCPU_SIZE, PROT_READ | PROT_WRITE,
 				       MAP_SHARED | MAP_FIXED, STUB_FD_CTL, STUB_CTL_VCPU(vcpu)}};
@@ -191,7 +191,7 @@ static void resume(struct hosted_cpu *cpu)
 
 static void signal_thread(struct hosted_cpu *cpu)
 {
-	syscall(SYS_tgkill, cpu->kick_pid, cpu->kick_tid, SIGUSR1);
+	syscall(SYS_tgkill, cpu->kick_pid, cpu->kick_tid, HOSTED_KICK);
 }
 
 /* It has not come out for @polls looks: rule 3. Under space->lock. */

@@ -166,12 +166,6 @@ int kvm_probe_tables(bool *quarantine, bool *huge, char *why, size_t why_len)
 	return err ? why_fail(why, why_len, err, "%s", s.why) : 0;
 }
 
-static bool sgdt_traps(struct scratch *s)
-{
-	scratch_start(s, scratch_sgdt, GVA_DATA);
-	return scratch_run(s) == VECTOR_GP;
-}
-
 static void note_experiments(struct scratch *s, struct engine_report *report)
 {
 	bool shadows = host_shadows_tables(s), shootdown = scratch_shootdown_works(s);
@@ -185,23 +179,10 @@ static void note_experiments(struct scratch *s, struct engine_report *report)
 			 !huge			 ? "do not work"
 			 : shadows || quarantine ? "work, not used, as the host shadows our tables"
 						 : "used");
-	engine_note_flag(report, "umip", "UMIP", sgdt_traps(s), NULL);
+	engine_note_flag(report, "umip", "UMIP", scratch_sgdt_traps(s), NULL);
 }
 
 void kvm_probe(struct engine_report *report)
 {
-	struct scratch s;
-
-	memset(report, 0, sizeof(*report));
-	if (scratch_create(&s, create_untested)) {
-		memcpy(report->why, s.why, sizeof(report->why));
-		return;
-	}
-	note_experiments(&s, report);
-	report->trap_floor_us = scratch_measure_trap(&s);
-	report->shootdown_us = scratch_measure_shootdown(&s);
-	report->usable = s.err == 0;
-	if (s.err)
-		memcpy(report->why, s.why, sizeof(report->why));
-	scratch_destroy(&s);
+	scratch_probe(report, create_untested, note_experiments);
 }

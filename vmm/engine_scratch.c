@@ -267,3 +267,28 @@ double scratch_measure_shootdown(struct scratch *s)
 	}
 	return median(samples, NR_SHOOTDOWNS);
 }
+
+bool scratch_sgdt_traps(struct scratch *s)
+{
+	scratch_start(s, scratch_sgdt, GVA_DATA);
+	return scratch_run(s) == VECTOR_GP;
+}
+
+void scratch_probe(struct engine_report *report, scratch_engine_fn create,
+		   void (*note)(struct scratch *s, struct engine_report *report))
+{
+	struct scratch s;
+
+	memset(report, 0, sizeof(*report));
+	if (scratch_create(&s, create)) {
+		memcpy(report->why, s.why, sizeof(report->why));
+		return;
+	}
+	note(&s, report);
+	report->trap_floor_us = scratch_measure_trap(&s);
+	report->shootdown_us = scratch_measure_shootdown(&s);
+	report->usable = s.err == 0;
+	if (s.err)
+		memcpy(report->why, s.why, sizeof(report->why));
+	scratch_destroy(&s);
+}

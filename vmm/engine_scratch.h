@@ -70,8 +70,15 @@ uint64_t scratch_read(struct scratch *s, uint64_t gva);
 /* A page that is taken away and shot down is gone, and another takes its place. */
 bool scratch_shootdown_works(struct scratch *s);
 
+/* SGDT and its kin trap. */
+bool scratch_sgdt_traps(struct scratch *s);
+
 /* Medians, in microseconds: a trap and back, and the shootdown of a frame that was just used. */
 double scratch_measure_trap(struct scratch *s);
 double scratch_measure_shootdown(struct scratch *s);
+
+/* An engine's whole report: what @note finds on such a machine, and the two figures. */
+void scratch_probe(struct engine_report *report, scratch_engine_fn create,
+		   void (*note)(struct scratch *s, struct engine_report *report));
 
 #endif

@@ -14,12 +14,10 @@
 #include <gnomon/swap.h>
 
 #include "notifier/sync/bug.h"
+#include "vmm/cpl3.h"
 #include "vmm/emulate_store.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
-
-#define VECTOR_GP 13
-#define VECTOR_PF 14
 
 static const char *const exception_names[32] = {
 	[0] = "#DE (division)",

@@ -284,8 +284,6 @@ restorer:
 	.globl	hosted_stub_action
 hosted_stub_action:
 	.quad	AT(handler), SA_SIGINFO | SA_ONSTACK | SA_RESTORER, AT(restorer)
-	.globl	hosted_stub_all_signals
-hosted_stub_all_signals:
 	.quad	-1
 
 	/* struct sock_fprog, and its program: rt_sigreturn, and futex WAIT and WAKE, from this page. */

@@ -137,7 +137,7 @@ _Static_assert(STUB_CMD_CALLS + sizeof(struct stub_call) * STUB_NR_CALLS <= STUB
 /* The program that a child runs, an ELF file; hosted_stub.S. */
 extern const char hosted_stub_elf[], hosted_stub_elf_end[];
 /* In it, for who starts a child or a vCPU: offsets in the page STUB_CODE. */
-extern const char hosted_stub_code[], hosted_stub_action[], hosted_stub_all_signals[];
+extern const char hosted_stub_code[], hosted_stub_action[];
 #endif
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vmm/cpl3.h"
 #include "vmm/engine.h"
 /* Behind the VMM's: they have an ARRAY_SIZE as well. */
 #include "tests/bench/engines.h"
@@ -21,7 +22,6 @@
 
 #define NR_FRAMES 256u
 #define NR_TABLES 32u
-#define VECTOR_UD 6
 
 /* At CODE: each ends in an exit. */
 enum { AT_UD2 = 0, AT_TOUCH = 64, AT_COUNT = 128 };

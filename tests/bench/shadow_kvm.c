@@ -17,15 +17,14 @@
 #include <unistd.h>
 
 #include "guests/lib/boot.h"
+#include "vmm/cpl3.h"
 #include "vmm/hostmem.h"
 #include "vmm/vm.h"
 /* Behind the VMM's: they have an ARRAY_SIZE as well. */
 #include "tests/bench/shadow.h"
 #include "tests/bench/walk.h"
 
-#define MIB	  (1UL << 20)
-#define VECTOR_GP 13
-#define VECTOR_PF 14
+#define MIB (1UL << 20)
 
 /* Where locks are checked, it is only to be seen that it runs. */
 #ifdef CONFIG_LOCKDEP

@@ -31,18 +31,6 @@
 #define RWX   (P | W | U | AD)
 #define TABLE (P | W | U | 0x20ul)
 
-/* Those that cpl3.h does not name. */
-enum {
-	VECTOR_DE,
-	VECTOR_DB,
-	VECTOR_BP = 3,
-	VECTOR_OF,
-	VECTOR_SS = 12,
-	VECTOR_MF = 16,
-	VECTOR_AC,
-	VECTOR_XM = 19
-};
-
 /* A guest program: guest_##name, ending at guest_##name##_end. */
 #define GUEST(name, code)                                       \
 	extern const char guest_##name[], guest_##name##_end[]; \

@@ -54,17 +54,32 @@ bool get_entry_frame(struct mm_struct *mm, pte_t *ptep, pte_t pte)
 
 /*
  * With the frame locked, and a reference of the caller's. A merged page is nobody's. A page that is
- * in the swap cache as well belongs to those, too, who have the swap entry.
+ * in the swap cache belongs to those, too, who have the swap entry.
  */
-static bool is_only_ours(struct phys *phys, const struct frame *frame, pte_t pte)
+static bool is_only_ours(const struct frame *frame, pte_t pte)
 {
 	if (!frame_anon_vma(frame) || atomic_read(&frame->mapcount) != 1 ||
-	    (frame_test(frame, FRAME_SWAPCACHE) && swap_users(phys, frame->slot)))
+	    frame_test(frame, FRAME_SWAPCACHE))
 		return false;
 	return (pte & PTE_OWN) || atomic_read(&frame->refcount) == 2 + frame_base_refs(frame);
 }
 
-/* True if the entry is writable now. A reference is the caller's. */
+/*
+ * True if the entry is writable now. A reference is the caller's.
+ *
+ * A page leaves the swap cache before it is written to, or the next swap-out takes what the slot
+ * has for what the page has (swap.h, rule 4). Who drops the last user of a slot sees to that, but
+ * may come too late for us:
+ *
+ *   child's entry for slot 5 is zapped        parent writes, entry F, F is slot 5's cached copy
+ *   ----------------------------------        -------------------------------------------------
+ *   users of slot 5: none                     locks F. In the cache, but nobody uses the slot:
+ *                                               F leaves; entry F is writable. Stores
+ *                                             swap-out: F is in no slot, gets one, is written
+ *   locks slot 5's cached copy: there is none
+ *
+ * Replayed by tests/unit/test_swap_fork.c (a_write_while_the_last_user_goes).
+ */
 static bool reuse_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t pte)
 {
 	struct mm_struct *mm = vma->mm;
@@ -73,8 +88,9 @@ static bool reuse_page(struct vm_area_struct *vma, hva_t hva, pte_t *ptep, pte_t
 	bool reused = false;
 
 	lock_frame(mm->phys, pfn);
+	leave_swap_cache_if_unused(mm->phys, pfn);
 	spin_lock(&mm->page_table_lock);
-	if (is_only_ours(mm->phys, frame, pte))
+	if (is_only_ours(frame, pte))
 		reused = change_pte(mm, hva, ptep, &pte, pte | MADE_WRITABLE);
 	spin_unlock(&mm->page_table_lock);
 	unlock_frame(mm->phys, pfn);

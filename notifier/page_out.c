@@ -13,8 +13,8 @@
  *   3. The references must be what is left to expect, ours and the cache's; they are frozen. If
  *      somebody reads the page it stays where it is, in the cache: a fault finds it there, and the
  *      next attempt goes on from here.
- *   4. It is written, unless the slot has it from before. (As long as a slot has users nobody may
- *      write to the page, so no dirty bit needs to be looked at.) Failed: as in step 3.
+ *   4. It is written, unless the slot has it from before. (Nobody may write to a page that is in
+ *      the cache, so no dirty bit needs to be looked at.) Failed: as in step 3.
  *   5. It leaves the cache. Our reference is the last.
  *
  * The pin in step 2:

@@ -11,8 +11,8 @@
  *     who reads a slot into a frame has that there, locked, until it is read. Objects, whose pages
  *     have one place each, go without the cache: they write first, and name the slot then.
  *  3. A frame enters and leaves the cache with its lock held, and with a reference of the cache.
- *  4. While a slot has users its contents do not change: whoever maps its cached frame may not
- * write to it. FRAME_DIRTY says that the file does not have them yet.
+ *  4. While a slot has users its contents do not change, nor while it is cached: whoever maps its
+ *     cached frame may not write to it. FRAME_DIRTY says that the file does not have them yet.
  *  5. Users come of users (a fork), under the page_table_lock of an entry that is one; or from the
  *     one who has the cached frame locked. So with that lock, zero stays zero.
  *  6. A cached frame whose slot has no user has nothing to wait for, and leaves: by whoever drops

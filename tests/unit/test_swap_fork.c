@@ -139,6 +139,38 @@ TEST(swap_fork, a_write_to_what_another_has_out)
 }
 
 /*
+ * The child's entry, the last to name the slot, is gone, but whoever took it has not come to the
+ * cached copy yet: the ladder in mm_cow.c. If the page were written to where it is, in the cache,
+ * swap-out would not write it again, and the store would be lost.
+ */
+TEST(swap_fork, a_write_while_the_last_user_goes)
+{
+	struct phys *phys = test_swap_phys(16, 16);
+	struct mm_struct *mm = test_mm(phys), *child;
+	uint32_t slot;
+	pfn_t pfn;
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	test_write(mm, page(0), 10);
+	child = test_fork(mm);
+	expect(page_goes_out(mm, page(0)));
+	expect_eq(test_read(mm, page(0)), 10);
+	pfn = mm_lookup_pfn(mm, page(0));
+	slot = (uint32_t)pte_pfn(entry_of(child, page(0)));
+	/* The first half of swap_free(). */
+	swap_dup(phys, slot);
+	expect_eq(mm_zap_range(child, page(0), PAGE_SIZE), 1);
+	expect_eq(swap_put(phys, slot), pfn);
+	test_write(mm, page(0), 11);
+	expect_eq(mm_lookup_pfn(mm, page(0)), pfn);
+	expect(page_goes_out(mm, page(0)));
+	expect_eq(test_read(mm, page(0)), 11);
+	mmput(child);
+	mmput(mm);
+	test_swap_phys_done(phys);
+}
+
+/*
  * A page in the cache is referenced by a reader of the child's when the parent comes for it: the
  * ladder in mm_swap.c. Without the look at the references the parent would write to it.
  */

@@ -476,8 +476,18 @@ tree_in() {
 	grep -Eq '^tables: [0-9]+, pages: [1-9]' "$1" || problem "no count in $1"
 }
 
+# ask_for_tree FILE: the running one, once more, and waits for its answer there.
+ask_for_tree() {
+	asked=$((asked + 1))
+	kill -USR1 "$pid"
+	until [ "$(grep -c 'memcheck, on SIGUSR1' "$1")" -eq "$asked" ]; do
+		kill -0 "$pid" 2>/dev/null || { problem "it ended" && return; }
+		read -r -t 0.02 <>"$never" || true
+	done
+}
+
 part_inspection() {
-	local level
+	local level asked=0
 
 	begin dump_to_a_file
 	run "$gnomon" run hello --quiet --dump-shadow tables
@@ -524,18 +534,18 @@ part_inspection() {
 	# It goes on afterwards: it is asked again, and then ends by itself.
 	begin asked_by_SIGUSR1
 	start memcheck --mem 2M --duration 60 --dump-shadow tables --why 0x400000 --stats stats
+	# The first answers may come before the guest has tables.
+	until grep -Eq '^tables: [0-9]+, pages: [1-9]' tables || ! kill -0 "$pid" 2>/dev/null; do
+		ask_for_tree tables
+	done
 	for level in 1 2 3; do
-		kill -USR1 "$pid"
-		until [ "$(grep -c 'memcheck, on SIGUSR1' tables)" -eq "$level" ]; do
-			kill -0 "$pid" 2>/dev/null || { problem "it ended" && break; }
-			read -r -t 0.02 <>"$never" || true
-		done
+		ask_for_tree tables
 	done
 	kill -INT "$pid"
 	reap
 	exits 130
 	tree_in tables
-	[ "$(grep -c '^so     ' tables)" -eq 4 ] || problem "not four verdicts"
+	[ "$(grep -Ec "^so     |has no tables yet" tables)" -eq $((asked + 1)) ] || problem "not a verdict in each answer"
 	[ "$(grep -c 'memcheck, at its end' tables)" -eq 1 ] || problem "no last word"
 	[ "$(wc -l <"$work/err")" -eq 2 ] || problem "something on stderr"
 	stats outcome=stopped corruptions=0 warnings=0

@@ -66,6 +66,19 @@ sub read_explained {
 	return \%why;
 }
 
+# ID, a tab, what killed it: a hint, and never a verdict.
+sub read_killers {
+	return {map { split /\t/, $_, 2 } rows($_[0])};
+}
+
+sub write_killers {
+	my ($path, @killers) = @_;
+	my $text = "# SPDX-License-Identifier: LGPL-2.1-or-later\n"
+		. "# Written by ./dev mutants --record: which test to try first (docs/mutants.md).\n";
+	$text .= "$_->[0]\t$_->[1]\n" for sort { $a->[0] cmp $b->[0] } @killers;
+	spew($path, $text);
+}
+
 # --- faults
 
 sub generated {
@@ -198,8 +211,17 @@ sub get {
 	return @{$self->{known}{$id} // []};
 }
 
+# By fault, which test killed it in this run or an earlier one. How long it took is no part of that.
+sub killers {
+	my ($self) = @_;
+	my $known = $self->{known};
+	return map { $_ => $known->{$_}[1] =~ s/ \(out of time\)$//r }
+		grep { $known->{$_}[0] =~ /killed$/ } keys %$known;
+}
+
 sub put {
 	my ($self, @fields) = @_;
+	$self->{known}{$fields[0]} = [@fields[1, 2]];
 	print {$self->{file}} join("\t", @fields) . "\n";
 }
 

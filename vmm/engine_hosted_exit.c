@@ -86,7 +86,9 @@ static void take_segv(struct hosted_cpu *cpu, const struct stub_frame *frame,
 {
 	int code = frame->info.si_code;
 
-	if (frame->trapno == VECTOR_PF && code != FROM_THE_KERNEL)
+	if (frame->trapno == VECTOR_PF && code != FROM_THE_KERNEL && !canonical(frame->cr2))
+		trap(exit, VECTOR_GP, 0); /* the host's tables have five levels, the guest's four */
+	else if (frame->trapno == VECTOR_PF && code != FROM_THE_KERNEL)
 		page_fault(exit, frame->cr2, frame->err & (PFERR_WRITE | PFERR_FETCH));
 	else if ((frame->rip & PAGE_MASK) == VSYSCALL_PAGE)
 		page_fault(exit, frame->rip, PFERR_FETCH); /* not at an entry of that page */

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "tests/support/areas.h"
+#include "tests/support/asleep.h"
 
 #define P PAGE_SIZE
 
@@ -51,6 +52,43 @@ TEST(madvise, holes_are_told_of_at_the_end)
 	expect_eq(mm_madvise(mm, area_page(8), P, MM_MADV_DONTNEED), -ENOMEM);
 	expect_eq(mm_madvise(mm, area_page(8), 0, MM_MADV_DONTNEED), 0);
 	mmput(mm);
+	test_phys_done(phys);
+}
+
+struct adviser {
+	struct mm_struct *mm;
+	atomic_t tid, done;
+};
+
+static void give_advice(void *arg)
+{
+	struct adviser *a = arg;
+
+	atomic_set_release(&a->tid, gettid());
+	expect_eq(mm_madvise(a->mm, area_page(0), P, MM_MADV_DONTNEED), 0);
+	atomic_set_release(&a->done, 1);
+}
+
+/* Advice that changes no area waits for nobody who looks at areas. */
+TEST(madvise, among_readers_of_areas)
+{
+	struct phys *phys = test_phys(4);
+	struct adviser a = {.mm = test_mm(phys)};
+	struct kthread thread;
+
+	expect_eq(mm_mmap(a.mm, area_page(0), P, RW, NULL, 0), 0);
+	test_write(a.mm, area_page(0), 5);
+	mmap_read_lock(a.mm);
+	expect_eq(kthread_run(&thread, "advises", give_advice, &a), 0);
+	while (!atomic_read_acquire(&a.tid))
+		sched_yield();
+	for (int looks = 0; looks < 3 && !atomic_read_acquire(&a.done); sched_yield())
+		looks = is_asleep(atomic_read(&a.tid)) ? looks + 1 : 0;
+	expect(atomic_read_acquire(&a.done));
+	mmap_read_unlock(a.mm);
+	kthread_join(&thread);
+	expect_eq(test_read(a.mm, area_page(0)), 0);
+	mmput(a.mm);
 	test_phys_done(phys);
 }
 

@@ -206,3 +206,34 @@ TEST(mm_cow, writers_of_one_page_get_one_copy)
 		family_done(&f);
 	}
 }
+
+/* The entry leads to another page by the time that somebody comes for the one that it led to: he
+ * gets nothing, and holds nothing. */
+TEST(mm_cow, an_entry_that_has_changed)
+{
+	struct family f;
+	struct vm_area_struct *vma;
+	struct frame *frame;
+	pte_t *ptep, was;
+	int refs;
+
+	family_init(&f, 16);
+	ptep = pgtable_lookup(f.mm->pgtable, area_page(1));
+	was = pte_load(ptep);
+	test_write(f.mm, area_page(1), 5);
+	frame = pfn_to_frame(f.phys, pte_pfn(was));
+	expect_eq(mm_lookup_pfn(f.child, area_page(1)), pte_pfn(was));
+	refs = atomic_read(&frame->refcount);
+	expect(!get_entry_frame(f.mm, ptep, was));
+	expect_eq(atomic_read(&frame->refcount), refs);
+	mmap_read_lock(f.mm);
+	vma = find_vma(f.mm, area_page(1));
+	expect_eq(unshare_fault(vma, area_page(1), ptep, was), 0);
+	expect_eq(cow_fault(vma, area_page(1), ptep, was), 0);
+	mmap_read_unlock(f.mm);
+	expect_eq(atomic_read(&frame->refcount), refs);
+	expect_eq(cow_copies(f.mm), 1);
+	expect_eq(test_read(f.mm, area_page(1)), 5);
+	expect_eq(test_read(f.child, area_page(1)), 1);
+	family_done(&f);
+}

@@ -232,6 +232,7 @@ void hosted_child_explain(struct hosted_space *space, char *why, size_t why_len)
 /* engine_hosted_mapper.c: all under space->lock. */
 struct stub_call *hosted_list(struct hosted_space *space);
 void hosted_post(struct hosted_space *space, unsigned int nr);
+uint32_t *hosted_posted(struct hosted_space *space);
 int hosted_wait(struct hosted_space *space);
 
 /* engine_hosted_tlb.c */

@@ -12,9 +12,22 @@
  *   cmd.seq + 1          (release)
  *   wake                                reads seq, then nr and calls
  *                                       makes them; the first that fails: ack.error
- *                                       ack.seq = cmd.seq; wake
+ *                                       ack.seq = cmd.seq; wake, if somebody waits
  *   ack.seq == cmd.seq   (acquire)
  *   reads ack.error
+ *
+ * Whoever waits wakes the mapper, and has it on his own CPU. Who does not wait, a fill, does that
+ * without the lock (hosted_posted). All of them may be on one CPU, and then to be woken is to run:
+ *
+ *   our thread of the vCPU, CPU 1       mapper, the vCPU, CPU 1             shootdown, CPU 0
+ *   -----------------------------       -----------------------             ----------------
+ *   lock; posts; wakes the mapper
+ *                                       the list is done; wakes the vCPU
+ *                                       the guest runs, to the end of
+ *                                         its slice: milliseconds           lock: waits as long
+ *   unlock
+ *
+ * (./dev bench engines, engine_shootdown.)
  */
 #include "vmm/engine_hosted.h"
 
@@ -64,11 +77,20 @@ int hosted_wait(struct hosted_space *space)
 	if (!space->pending)
 		return 0;
 	seq = hosted_cmd(space)->seq;
+	if (smp_load_acquire(&ack(space)->seq) != seq) {
+		hosted_place_mapper(space);
+		hosted_futex_wake(&hosted_cmd(space)->seq);
+	}
 	while ((done = smp_load_acquire(&ack(space)->seq)) != seq) {
+		WRITE_ONCE(hosted_cmd(space)->waits, 1);
+		/* Pairs with the mapper's (hosted_stub.S, done): it wakes us, or we see that it is
+		 * done. */
+		smp_mb();
 		hosted_futex_wait(&ack(space)->seq, done, PATIENCE_MSECS);
 		if (smp_load_acquire(&ack(space)->seq) != seq && !hosted_child_alive(space))
 			return -ESRCH;
 	}
+	WRITE_ONCE(hosted_cmd(space)->waits, 0);
 	space->pending = false;
 	err = ack(space)->error;
 	ack(space)->error = 0;
@@ -83,6 +105,7 @@ struct stub_call *hosted_list(struct hosted_space *space)
 	return hosted_cmd(space)->calls;
 }
 
+/* Whoever posts either waits, under the lock, or wakes what hosted_posted() says, without it. */
 void hosted_post(struct hosted_space *space, unsigned int nr)
 {
 	struct stub_cmd *c = hosted_cmd(space);
@@ -94,5 +117,12 @@ void hosted_post(struct hosted_space *space, unsigned int nr)
 	space->pending = true;
 	/* Pairs with the mapper's loads of seq, then nr and calls (hosted_stub.S, list). */
 	smp_store_release(&c->seq, c->seq + 1);
-	hosted_futex_wake(&c->seq);
+}
+
+/* The word that the mapper sleeps at. It outlives the lock: if the child is gone by the time that
+ * it is woken there, nobody is. */
+uint32_t *hosted_posted(struct hosted_space *space)
+{
+	lockdep_assert_held(&space->lock);
+	return &hosted_cmd(space)->seq;
 }

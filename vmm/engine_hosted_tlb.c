@@ -363,7 +363,8 @@ static unsigned int make_room(struct hosted_space *space)
 /*
  * Look up @gva in the tables at @root, and if they allow the access, have it mapped. FILL_POSTED:
  * the same list lets @vcpu run on, whose thread has stopped here for the time number @exits: so
- * nobody has to wake us in between. FILL_DONE: it is there already, by another vCPU's fill.
+ * nobody has to wake us in between; the caller wakes the mapper (hosted_posted), without the lock.
+ * FILL_DONE: it is there already, by another vCPU's fill.
  * FILL_FAULT: it is the shadow MMU's to mend. FILL_REFUSED: the host has refused it again and
  * again.
  */

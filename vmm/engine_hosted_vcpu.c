@@ -295,11 +295,15 @@ static enum hosted_fill fill(struct hosted_cpu *cpu, const struct engine_exit *e
 {
 	struct hosted_space *space = cpu->space;
 	enum hosted_fill result;
+	uint32_t *posted;
 
 	mutex_lock(&space->lock);
 	result = hosted_fill(space, cpu->root, exit->fault_address, exit->error_code, cpu->id,
 			     space->exits[cpu->id]);
+	posted = result == FILL_POSTED ? hosted_posted(space) : NULL;
 	mutex_unlock(&space->lock);
+	if (posted)
+		hosted_futex_wake(posted);
 	return result;
 }
 

@@ -174,6 +174,10 @@ done:
 	movl	$STUB_FD_CTL, %edi
 	movl	$__NR_pwrite64, %eax
 	syscall
+	/* Pairs with the barrier of hosted_wait(), which stores waits and then looks at seq. */
+	mfence
+	cmpl	$0, CMD_WAITS(%rbx)
+	je	mapper
 	/* All that wait there: one of them may be a guest. */
 	leaq	(STUB_ACK - STUB_CMD + ACK_SEQ)(%rbx), %rdi
 	movl	$FUTEX_WAKE, %esi

@@ -58,12 +58,12 @@ struct stub_call {
 };
 
 struct stub_cmd {
-	uint32_t seq;	   /* a list is carried out when this has changed; a futex */
-	uint32_t nr;	   /* of its calls */
-	uint32_t parent;   /* pid of the VMM: without it the child has no reason to be */
-	uint32_t fsgsbase; /* the CPU's instructions for these registers may be used */
-	uint32_t run;	   /* the value that a list's pwrite() lets a vCPU run by */
-	uint32_t pad;
+	uint32_t seq;		  /* a list is carried out when this has changed; a futex */
+	uint32_t nr;		  /* of its calls */
+	uint32_t parent;	  /* pid of the VMM: without it the child has no reason to be */
+	uint32_t fsgsbase;	  /* the CPU's instructions for these registers may be used */
+	uint32_t run;		  /* the value that a list's pwrite() lets a vCPU run by */
+	uint32_t waits;		  /* somebody sleeps until the list is done */
 	struct timespec patience; /* of the mapper, before it looks whether its parent is alive */
 	stack_t stack;		  /* of the vCPU that starts */
 	uint64_t signals;	  /* that it blocks before its first exit */
@@ -98,6 +98,7 @@ struct stub_vcpu {
 #define CMD_NR	     4
 #define CMD_PARENT   8
 #define CMD_FSGSBASE 12
+#define CMD_WAITS    20
 #define CMD_PATIENCE 24
 #define CMD_STACK    40
 #define CMD_SIGNALS  64
@@ -115,6 +116,7 @@ CHECK_OFFSET(stub_cmd, seq, CMD_SEQ);
 CHECK_OFFSET(stub_cmd, nr, CMD_NR);
 CHECK_OFFSET(stub_cmd, parent, CMD_PARENT);
 CHECK_OFFSET(stub_cmd, fsgsbase, CMD_FSGSBASE);
+CHECK_OFFSET(stub_cmd, waits, CMD_WAITS);
 CHECK_OFFSET(stub_cmd, patience, CMD_PATIENCE);
 CHECK_OFFSET(stub_cmd, stack, CMD_STACK);
 CHECK_OFFSET(stub_cmd, signals, CMD_SIGNALS);

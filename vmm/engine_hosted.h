@@ -77,6 +77,9 @@
  */
 #define HOSTED_KICKS_TO_KILL 100
 
+/* Pages that a shootdown leaves without a mapping, before a list mends them all. */
+#define HOSTED_HOLES 16
+
 /* struct rt_sigframe of the kernel, as far as it does not depend on the CPU. */
 struct stub_frame {
 	uint64_t pretcode;
@@ -131,8 +134,10 @@ struct hosted_space {
 	pid_t pid;
 	int pidfd, ctl_fd;
 	bool dead;
-	bool reserved; /* its addresses are, where nothing is mapped */
-	char *ctl;     /* the control file, as we have it */
+	bool reserved; /* its addresses are, where nothing is mapped; but for these pages: */
+	gva_t holes[HOSTED_HOLES];
+	unsigned int nr_holes;
+	char *ctl; /* the control file, as we have it */
 	struct hosted_tlb tlb;
 	uint64_t started; /* a bit for each vCPU that has a thread here */
 	pid_t tids[STUB_MAX_VCPUS];

@@ -75,6 +75,7 @@ void hosted_tlb_forget(struct hosted_space *space)
 {
 	struct hosted_tlb *tlb = &space->tlb;
 
+	space->nr_holes = 0;
 	if (!tlb->nr)
 		return;
 	for (uint32_t i = 0; i < tlb->fresh; i++)
@@ -153,6 +154,42 @@ static struct stub_call unmap_call(struct hosted_space *space, gva_t gva, uint64
 }
 
 /*
+ * A page that is shot down leaves a hole. That is soonest done: an mmap() keeps the child's vCPUs
+ * from its mappings to its end, and has to wake those that came meanwhile for the page that goes; a
+ * munmap() lets them look, and fail, while it flushes. Around a hole there are mappings, so that
+ * the host's page tables stay. The fill that comes for the page closes it. Should none come, a
+ * mapping that is cut in two is what is left: when there are HOSTED_HOLES of them, they are mended.
+ */
+static struct stub_call shoot_call(struct hosted_space *space, gva_t gva, uint64_t bytes)
+{
+	if (!space->reserved || bytes != PAGE_SIZE || space->nr_holes == HOSTED_HOLES)
+		return unmap_call(space, gva, bytes);
+	space->holes[space->nr_holes++] = gva;
+	return (struct stub_call){SYS_munmap, {gva, bytes}};
+}
+
+/* If it is one: it gets a mapping now. */
+static void forget_hole(struct hosted_space *space, gva_t gva)
+{
+	for (unsigned int i = 0; i < space->nr_holes; i++)
+		if (space->holes[i] == gva) {
+			space->holes[i] = space->holes[--space->nr_holes];
+			return;
+		}
+}
+
+/* If there are too many, and the list with @nr calls has room. How many it has then. */
+static unsigned int mend_holes(struct hosted_space *space, unsigned int nr)
+{
+	if (space->nr_holes < HOSTED_HOLES || nr + HOSTED_HOLES > STUB_NR_CALLS)
+		return nr;
+	while (space->nr_holes)
+		hosted_list(space)[nr++] =
+			hosted_reserve_call(space->holes[--space->nr_holes], PAGE_SIZE);
+	return nr;
+}
+
+/*
  * Until what was posted is done. Only then is what a fill has dropped from the tlb (the entry that
  * it replaces, and the one that makes room) unmapped; it has added one, so that a tlb without
  * entries has nothing posted to wait for.
@@ -224,9 +261,14 @@ static void unmap_gone(struct gone *gone)
 		if (calls && last[-1].args[0] + last[-1].args[1] == gva)
 			last[-1].args[1] += PAGE_SIZE;
 		else
-			hosted_list(space)[calls++] = unmap_call(space, gva, PAGE_SIZE);
+			hosted_list(space)[calls++] =
+				(struct stub_call){SYS_munmap, {gva, PAGE_SIZE}};
 	}
-	hosted_post(space, calls);
+	/* Now it is known how long each is. */
+	for (unsigned int i = 0; i < calls; i++)
+		hosted_list(space)[i] = shoot_call(space, hosted_list(space)[i].args[0],
+						   hosted_list(space)[i].args[1]);
+	hosted_post(space, mend_holes(space, calls));
 	err = hosted_wait(space);
 	if (err && err != -ESRCH) /* how far it came does not matter: all go */
 		hosted_tlb_flush(space);
@@ -394,6 +436,7 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 		drop(&space->tlb, old);
 	calls = hosted_list(space);
 	nr = make_room(space);
+	forget_hole(space, gva);
 	add(&space->tlb, gva, t.pfn, t.prot);
 	calls[nr++] =
 		(struct stub_call){SYS_mmap,

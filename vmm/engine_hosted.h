@@ -119,6 +119,18 @@ struct hosted_tlb {
 	}
 #define HOSTED_KICK SIGUSR1
 
+/*
+ * Two threads of a child make calls for us, never both at once. Each stays where those are that it
+ * works for: the one with the vCPUs, the other with those who shoot down. One for all would move
+ * between their CPUs all the time.
+ */
+enum hosted_mapper_role { MAPPER_FILLS, MAPPER_SHOOTS };
+
+struct hosted_mapper {
+	pid_t tid;
+	int placed; /* + 1: the CPU that it is bound to */
+};
+
 struct hosted_engine;
 
 struct hosted_space {
@@ -143,7 +155,8 @@ struct hosted_space {
 	pid_t tids[STUB_MAX_VCPUS];
 	uint32_t exits[STUB_MAX_VCPUS]; /* that each has seen; its own */
 	int placed[STUB_MAX_VCPUS];	/* + 1: the CPU that each is bound to; its own */
-	int mapper_placed;		/* + 1, too */
+	struct hosted_mapper mappers[STUB_NR_MAPPERS];
+	enum hosted_mapper_role mapper; /* whose the last list was, or the next one is */
 	unsigned int refused;		/* fills by the host, one after another; the last with... */
 	int refusal;			/* ...this errno */
 	bool pending;			/* a list was posted, and nobody has looked how it went */
@@ -214,10 +227,16 @@ static inline struct hosted_engine *machine_to_hosted_engine(struct machine *mac
 	return container_of(machine, struct hosted_engine, engine.machine);
 }
 
-/* What the mapper is to do, as we have it. */
+/* What the mapper of the list at hand is to do, as we have it. */
 static inline struct stub_cmd *hosted_cmd(struct hosted_space *space)
 {
-	return (struct stub_cmd *)(space->ctl + STUB_CTL_CMD);
+	return (struct stub_cmd *)(space->ctl + STUB_CTL_CMD(space->mapper));
+}
+
+/* The same, as the child has it. */
+static inline uint64_t hosted_cmd_gva(const struct hosted_space *space)
+{
+	return STUB_CMD(space->mapper);
 }
 
 /* What the guest can write of vCPU @n, as we have it. */
@@ -235,7 +254,7 @@ void hosted_child_reap(struct hosted_space *space);
 void hosted_child_explain(struct hosted_space *space, char *why, size_t why_len);
 
 /* engine_hosted_mapper.c: all under space->lock. */
-struct stub_call *hosted_list(struct hosted_space *space);
+struct stub_call *hosted_list(struct hosted_space *space, enum hosted_mapper_role mapper);
 void hosted_post(struct hosted_space *space, unsigned int nr);
 uint32_t *hosted_posted(struct hosted_space *space);
 int hosted_wait(struct hosted_space *space);
@@ -261,6 +280,9 @@ void hosted_drop_table(struct hosted_engine *engine, pfn_t table);
 void hosted_halt_all(struct hosted_engine *engine, const char *why);
 
 /* engine_hosted_vcpu.c */
+/* For lists: the area of @vcpu, mapped; a thread, whose tid that then has (STUB_CLONE_...). */
+struct stub_call hosted_vcpu_area_call(unsigned int vcpu);
+struct stub_call hosted_clone_call(unsigned int vcpu, unsigned int what);
 int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why, size_t why_len);
 void hosted_cpu_run(struct hosted_cpu *cpu, struct engine_exit *exit);
 void hosted_cpu_kick(struct hosted_cpu *cpu);

@@ -171,11 +171,22 @@ static int clone_child(struct hosted_space *space, struct birth *birth)
 	return min(pid, 0l);
 }
 
+static void init_cmd(struct hosted_space *space)
+{
+	struct stub_cmd *cmd = hosted_cmd(space);
+	uint16_t *errnos = (uint16_t *)((char *)cmd + STUB_CMD_ERRNOS);
+
+	cmd->parent = getpid();
+	cmd->fsgsbase = space->engine->fsgsbase;
+	cmd->patience = (struct timespec){0, ORPHAN_MSECS * 1000000l};
+	memcpy(cmd->name, "gnomon-mapper", sizeof("gnomon-mapper"));
+	for (unsigned int i = 0; i <= STUB_MAX_ERRNO; i++)
+		errnos[i] = i;
+}
+
 static int create_ctl(struct hosted_space *space)
 {
 	size_t size = STUB_CTL_VCPU(space->engine->nr_cpus);
-	uint16_t *errnos;
-	struct stub_cmd *cmd;
 
 	space->ctl_fd = memfd_create("gnomon-ctl", MFD_CLOEXEC);
 	if (space->ctl_fd < 0 || ftruncate(space->ctl_fd, size))
@@ -188,14 +199,8 @@ static int create_ctl(struct hosted_space *space)
 	/* A child of the program that embeds us is nobody that the guest runs for. */
 	madvise(space->ctl, size, MADV_DONTFORK);
 
-	cmd = hosted_cmd(space);
-	cmd->parent = getpid();
-	cmd->fsgsbase = space->engine->fsgsbase;
-	cmd->patience = (struct timespec){0, ORPHAN_MSECS * 1000000l};
-	memcpy(cmd->name, "gnomon-mapper", sizeof("gnomon-mapper"));
-	errnos = (uint16_t *)(space->ctl + STUB_CTL_CMD + STUB_CMD_ERRNOS);
-	for (unsigned int i = 0; i <= STUB_MAX_ERRNO; i++)
-		errnos[i] = i;
+	for (space->mapper = 0; space->mapper < STUB_NR_MAPPERS; space->mapper++)
+		init_cmd(space);
 	return 0;
 }
 
@@ -217,11 +222,12 @@ static void ask_for_short_slices(pid_t tid)
 static int first_list(struct hosted_space *space)
 {
 	static const int caught[] = HOSTED_SIGNALS;
-	struct stub_call *calls = hosted_list(space);
+	struct stub_call *calls = hosted_list(space, MAPPER_FILLS);
 	unsigned int nr = 0;
 
 	calls[nr++] = (struct stub_call){SYS_prctl,
-					 {PR_SET_NAME, STUB_CMD + offsetof(struct stub_cmd, name)}};
+					 {PR_SET_NAME,
+					  hosted_cmd_gva(space) + offsetof(struct stub_cmd, name)}};
 	for (unsigned int i = 0; i < ARRAY_SIZE(caught); i++)
 		calls[nr++] = (struct stub_call){
 			SYS_rt_sigaction,
@@ -230,12 +236,35 @@ static int first_list(struct hosted_space *space)
 	return hosted_wait(space);
 }
 
+/*
+ * The other mapper. Its tid is told in what will be the first vCPU's area, which the guest can
+ * write: but there is none yet. To take that away is its own first list.
+ */
+static int second_mapper(struct hosted_space *space)
+{
+	struct stub_call *calls = hosted_list(space, MAPPER_FILLS);
+	int err;
+
+	calls[0] = hosted_vcpu_area_call(0);
+	calls[1] = hosted_clone_call(0, STUB_CLONE_MAPPER);
+	hosted_post(space, 2);
+	err = hosted_wait(space);
+	if (err)
+		return err;
+	space->mappers[MAPPER_SHOOTS] =
+		(struct hosted_mapper){.tid = hosted_vcpu_area(space, 0)->tid};
+	hosted_list(space, MAPPER_SHOOTS)[0] =
+		(struct stub_call){SYS_munmap, {STUB_VCPU(0), STUB_VCPU_SIZE}};
+	hosted_post(space, 1);
+	return hosted_wait(space);
+}
+
 /* If it may not, it does without. */
 static int reserve_addresses(struct hosted_space *space)
 {
 	int err;
 
-	hosted_list(space)[0] =
+	hosted_list(space, MAPPER_FILLS)[0] =
 		hosted_reserve_call(HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
 	hosted_post(space, 1);
 	err = hosted_wait(space);
@@ -271,15 +300,16 @@ int hosted_child_start(struct hosted_space *space, char *why, size_t why_len)
 	}
 	space->dead = false;
 	space->refused = 0;
-	space->mapper_placed = 0;
+	space->mappers[MAPPER_FILLS] = (struct hosted_mapper){.tid = space->pid};
 	ask_for_short_slices(space->pid);
 	err = first_list(space);
+	err = err ?: second_mapper(space);
 	err = err ?: reserve_addresses(space);
 	if (err == -ESRCH) {
 		hosted_child_explain(space, why, why_len);
 		err = -ENODEV;
 	} else if (err) {
-		why_fail(why, why_len, err, "a child cannot catch its signals: %s", strerror(-err));
+		why_fail(why, why_len, err, "a child cannot begin its work: %s", strerror(-err));
 	}
 	if (!err)
 		return 0;

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The mapper: a child's first thread, which makes system calls for us in the child. We write a list
- * of them to a page that it can only read, and count seq up; it makes the calls, writes seq to
- * another such page, by pwrite() to the file behind it, and wakes us. So nothing that the guest can
- * write takes part in it, and what has been done cannot be forged.
+ * The mappers: a child's first thread and one beside it, which make system calls for us in the
+ * child. We write a list of them to a page that the child can only read, and count seq up; the
+ * mapper makes the calls, writes seq to another such page, by pwrite() to the file behind it, and
+ * wakes us. So nothing that the guest can write takes part in it, and what has been done cannot be
+ * forged.
+ *
+ * Of both together one list is done at a time (pending).
  *
  *   us, under space->lock               mapper
  *   ---------------------               ------
@@ -59,7 +62,7 @@ void hosted_futex_wake(uint32_t *word)
 
 static struct stub_ack *ack(struct hosted_space *space)
 {
-	return (struct stub_ack *)(space->ctl + STUB_CTL_ACK);
+	return (struct stub_ack *)(space->ctl + STUB_CTL_ACK(space->mapper));
 }
 
 /*
@@ -97,11 +100,13 @@ int hosted_wait(struct hosted_space *space)
 	return -err;
 }
 
-/* Where the calls of the next list go; STUB_NR_CALLS at most. The last list is done. */
-struct stub_call *hosted_list(struct hosted_space *space)
+/* Where the calls of the next list go, that @mapper is to do; STUB_NR_CALLS at most. The last list
+ * is done. */
+struct stub_call *hosted_list(struct hosted_space *space, enum hosted_mapper_role mapper)
 {
 	lockdep_assert_held(&space->lock);
-	ASSERT(!space->pending, "the mapper has done its last list, and we know how it went");
+	ASSERT(!space->pending, "the last list is done, and we know how it went");
+	space->mapper = mapper;
 	return hosted_cmd(space)->calls;
 }
 

@@ -3,7 +3,7 @@
  * Where a vCPU runs. Our thread and the child's take turns, so that together they are worth one
  * CPU. The scheduler does not know that: it wakes each on a CPU that is idle, which is another one
  * every time, and a wakeup across CPUs costs several times one that stays (the figures are in
- * docs/engines.md). So both are bound to the CPU that our thread is on. The mapper takes turns with
+ * docs/engines.md). So both are bound to the CPU that our thread is on. A mapper takes turns with
  * whoever asks it, who waits for its answer: it runs there.
  *
  * A CPU that was a good one may become a busy one. Hence our thread is let loose for a moment some
@@ -62,12 +62,13 @@ static void bind_child(struct hosted_cpu *cpu)
 /* Before a list is posted; under space->lock. */
 void hosted_place_mapper(struct hosted_space *space)
 {
+	struct hosted_mapper *mapper = &space->mappers[space->mapper];
 	int here = sched_getcpu();
 
-	if (here < 0 || here + 1 == space->mapper_placed)
+	if (here < 0 || here + 1 == mapper->placed)
 		return;
-	bind(space->pid, here);
-	space->mapper_placed = here + 1;
+	bind(mapper->tid, here);
+	mapper->placed = here + 1;
 }
 
 /* Our thread: bound to where it is, or let loose for a moment. */

@@ -179,13 +179,12 @@ static void forget_hole(struct hosted_space *space, gva_t gva)
 }
 
 /* If there are too many, and the list with @nr calls has room. How many it has then. */
-static unsigned int mend_holes(struct hosted_space *space, unsigned int nr)
+static unsigned int mend_holes(struct hosted_space *space, struct stub_call *calls, unsigned int nr)
 {
 	if (space->nr_holes < HOSTED_HOLES || nr + HOSTED_HOLES > STUB_NR_CALLS)
 		return nr;
 	while (space->nr_holes)
-		hosted_list(space)[nr++] =
-			hosted_reserve_call(space->holes[--space->nr_holes], PAGE_SIZE);
+		calls[nr++] = hosted_reserve_call(space->holes[--space->nr_holes], PAGE_SIZE);
 	return nr;
 }
 
@@ -215,7 +214,7 @@ void hosted_settle(struct hosted_space *space)
  */
 static int unmap_all(struct hosted_space *space)
 {
-	hosted_list(space)[0] =
+	hosted_list(space, MAPPER_SHOOTS)[0] =
 		unmap_call(space, HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
 	hosted_post(space, 1);
 	return hosted_wait(space);
@@ -249,26 +248,26 @@ struct gone {
 static void unmap_gone(struct gone *gone)
 {
 	struct hosted_space *space = gone->space;
-	unsigned int calls = 0;
+	struct stub_call *calls;
+	unsigned int nr = 0;
 	int err;
 
 	if (!gone->nr || space->dead)
 		return;
+	calls = hosted_list(space, MAPPER_SHOOTS);
 	for (unsigned int i = 0; i < gone->nr; i++) {
-		struct stub_call *last = &hosted_list(space)[calls];
+		struct stub_call *last = &calls[nr];
 		gva_t gva = gone->entries[i]->gva;
 
-		if (calls && last[-1].args[0] + last[-1].args[1] == gva)
+		if (nr && last[-1].args[0] + last[-1].args[1] == gva)
 			last[-1].args[1] += PAGE_SIZE;
 		else
-			hosted_list(space)[calls++] =
-				(struct stub_call){SYS_munmap, {gva, PAGE_SIZE}};
+			calls[nr++] = (struct stub_call){SYS_munmap, {gva, PAGE_SIZE}};
 	}
 	/* Now it is known how long each is. */
-	for (unsigned int i = 0; i < calls; i++)
-		hosted_list(space)[i] = shoot_call(space, hosted_list(space)[i].args[0],
-						   hosted_list(space)[i].args[1]);
-	hosted_post(space, mend_holes(space, calls));
+	for (unsigned int i = 0; i < nr; i++)
+		calls[i] = shoot_call(space, calls[i].args[0], calls[i].args[1]);
+	hosted_post(space, mend_holes(space, calls, nr));
 	err = hosted_wait(space);
 	if (err && err != -ESRCH) /* how far it came does not matter: all go */
 		hosted_tlb_flush(space);
@@ -388,7 +387,7 @@ static bool walk(struct hosted_engine *engine, pfn_t root, gva_t gva, uint32_t e
 }
 
 /* The oldest entry goes. In the list that maps what comes in its place, and in no other. */
-static unsigned int make_room(struct hosted_space *space)
+static unsigned int make_room(struct hosted_space *space, struct stub_call *calls)
 {
 	struct hosted_tlb *tlb = &space->tlb;
 	struct hosted_entry *victim;
@@ -397,7 +396,7 @@ static unsigned int make_room(struct hosted_space *space)
 		return 0;
 	victim = &tlb->entries[tlb->hand];
 	tlb->hand = (tlb->hand + 1) & (tlb->size - 1);
-	hosted_list(space)[0] = unmap_call(space, victim->gva, PAGE_SIZE);
+	calls[0] = unmap_call(space, victim->gva, PAGE_SIZE);
 	drop(tlb, victim);
 	return 1;
 }
@@ -434,8 +433,8 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 		return FILL_DONE;
 	if (old) /* the mmap replaces it */
 		drop(&space->tlb, old);
-	calls = hosted_list(space);
-	nr = make_room(space);
+	calls = hosted_list(space, MAPPER_FILLS);
+	nr = make_room(space, calls);
 	forget_hole(space, gva);
 	add(&space->tlb, gva, t.pfn, t.prot);
 	calls[nr++] =
@@ -444,7 +443,8 @@ enum hosted_fill hosted_fill(struct hosted_space *space, pfn_t root, gva_t gva, 
 				    STUB_FD_FRAMES, t.pfn << PAGE_SHIFT}};
 	hosted_cmd(space)->run = exits;
 	calls[nr++] = (struct stub_call){SYS_pwrite64,
-					 {STUB_FD_CTL, STUB_CMD + offsetof(struct stub_cmd, run),
+					 {STUB_FD_CTL,
+					  hosted_cmd_gva(space) + offsetof(struct stub_cmd, run),
 					  sizeof(uint32_t), run}};
 	calls[nr++] = (struct stub_call){SYS_futex,
 					 {STUB_VCPU(vcpu) + offsetof(struct stub_vcpu, run),

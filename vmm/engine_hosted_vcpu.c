@@ -56,7 +56,7 @@
 #define SS_AUTODISARM (1u << 31)
 #endif
 
-#define CLONE_VCPU 0x150f00 /* VM FS FILES SIGHAND THREAD SYSVSEM PARENT_SETTID */
+#define CLONE_THREAD_OF_CHILD 0x150f00 /* VM FS FILES SIGHAND THREAD SYSVSEM PARENT_SETTID */
 
 #define POLL_MSECS     50   /* while a vCPU runs, before we look whether all is well */
 #define KICKS_TO_FLUSH 2    /* polls without an answer to a kick */
@@ -82,6 +82,20 @@ static stack_t signal_stack(unsigned int vcpu)
 	};
 }
 
+struct stub_call hosted_vcpu_area_call(unsigned int vcpu)
+{
+	return (struct stub_call){SYS_mmap,
+				  {STUB_VCPU(vcpu), STUB_VCPU_SIZE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_FIXED, STUB_FD_CTL, STUB_CTL_VCPU(vcpu)}};
+}
+
+struct stub_call hosted_clone_call(unsigned int vcpu, unsigned int what)
+{
+	return (struct stub_call){SYS_clone,
+				  {CLONE_THREAD_OF_CHILD, 0,
+				   STUB_VCPU(vcpu) + offsetof(struct stub_vcpu, tid), 0, 0, what}};
+}
+
 /* Until the thread has stopped in its handler for the first time, or the child is dead. */
 static int wait_for_birth(struct hosted_space *space, unsigned int vcpu)
 {
@@ -98,9 +112,9 @@ static int wait_for_birth(struct hosted_space *space, unsigned int vcpu)
 /* Under space->lock. 0; -ESRCH: the child has died; or another -errno. With @why. */
 int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why, size_t why_len)
 {
-	struct stub_cmd *cmd = hosted_cmd(space);
 	struct stub_vcpu *area = hosted_vcpu_area(space, vcpu);
 	struct stub_call *calls;
+	struct stub_cmd *cmd;
 	int err;
 
 	hosted_settle(space);
@@ -108,15 +122,12 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 		hosted_child_explain(space, why, why_len);
 		return -ESRCH;
 	}
-	calls = hosted_list(space);
+	calls = hosted_list(space, MAPPER_FILLS);
+	cmd = hosted_cmd(space);
 	cmd->stack = signal_stack(vcpu);
 	cmd->signals = blocked_signals() | 1ul << (HOSTED_KICK - 1);
-	calls[0] = (struct stub_call){SYS_mmap,
-				      {STUB_VCPU(vcpu), STUB_VCPU_SIZE, PROT_READ | PROT_WRITE,
-				       MAP_SHARED | MAP_FIXED, STUB_FD_CTL, STUB_CTL_VCPU(vcpu)}};
-	calls[1] = (struct stub_call){SYS_clone,
-				      {CLONE_VCPU, 0,
-				       STUB_VCPU(vcpu) + offsetof(struct stub_vcpu, tid)}};
+	calls[0] = hosted_vcpu_area_call(vcpu);
+	calls[1] = hosted_clone_call(vcpu, STUB_CLONE_VCPU);
 	hosted_post(space, 2);
 	err = hosted_wait(space);
 	err = err ?: wait_for_birth(space, vcpu);

@@ -4,8 +4,9 @@
  * included, which the VMM writes to a memfd and executes. It has one page of code that works at any
  * address, and no data and no stack, since whatever could be written could be written by the guest.
  *
- * Main thread, the mapper: carries out lists of system calls that the VMM writes (hosted_stub.h).
- * Its registers:	rbx STUB_CMD; r12d the seq of the list it did last; r13d, r14 calls to do
+ * Main thread, and another beside it, the mappers: they carry out lists of system calls that the VMM
+ * writes (hosted_stub.h). Their registers: rbx STUB_CMD(m); r15d STUB_CTL_CMD(m), the same page in
+ * the file; r12d the seq of the list that it did last; r13d, r14 calls to do.
  *
  * Other threads, one for each vCPU: guest code, and handler, which stops for the VMM at every
  * signal. The guest may jump to any place here. It gets nowhere: its thread is allowed two system
@@ -95,17 +96,18 @@ moved:
 	syscall
 	testq	%rax, %rax
 	jnz	no_map
-	movabsq	$STUB_CMD, %rbx
+	movabsq	$STUB_CMD(0), %rbx
 	movq	%rbx, %rdi
-	movl	$0x2000, %esi
+	movl	$(STUB_NR_MAPPERS * STUB_MAPPER_SIZE), %esi
 	movl	$PROT_READ, %edx
 	movl	$(MAP_SHARED | MAP_FIXED), %r10d
 	movl	$STUB_FD_CTL, %r8d
-	movl	$STUB_CTL_CMD, %r9d
+	movl	$STUB_CTL_CMD(0), %r9d
 	movl	$__NR_mmap, %eax
 	syscall
 	cmpq	%rbx, %rax
 	jne	no_map
+	xorl	%r15d, %r15d
 	xorl	%r12d, %r12d
 
 mapper:
@@ -150,7 +152,7 @@ next_call:
 	testq	%rax, %rax
 	jnz	1f
 	cmpq	$__NR_clone, (%r14)
-	je	vcpu			/* the new thread, with the mapper's registers */
+	je	thread			/* the new one, with the mapper's registers */
 1:	addq	$56, %r14
 	decl	%r13d
 	jmp	next_call
@@ -163,14 +165,14 @@ failed:
 	cmovaq	%rcx, %rax
 	leaq	STUB_CMD_ERRNOS(%rbx, %rax, 2), %rsi
 	movl	$2, %edx
-	movl	$(STUB_CTL_ACK + ACK_ERROR), %r10d
+	leal	(STUB_CTL_ACK(0) + ACK_ERROR)(%r15), %r10d
 	movl	$STUB_FD_CTL, %edi
 	movl	$__NR_pwrite64, %eax
 	syscall
 done:
 	leaq	CMD_SEQ(%rbx), %rsi
 	movl	$4, %edx
-	movl	$(STUB_CTL_ACK + ACK_SEQ), %r10d
+	leal	(STUB_CTL_ACK(0) + ACK_SEQ)(%r15), %r10d
 	movl	$STUB_FD_CTL, %edi
 	movl	$__NR_pwrite64, %eax
 	syscall
@@ -179,11 +181,20 @@ done:
 	cmpl	$0, CMD_WAITS(%rbx)
 	je	mapper
 	/* All that wait there: one of them may be a guest. */
-	leaq	(STUB_ACK - STUB_CMD + ACK_SEQ)(%rbx), %rdi
+	leaq	(STUB_ACK(0) - STUB_CMD(0) + ACK_SEQ)(%rbx), %rdi
 	movl	$FUTEX_WAKE, %esi
 	movl	$INT_MAX, %edx
 	movl	$__NR_futex, %eax
 	syscall
+	jmp	mapper
+
+	/* What it is to be is in the last argument of its clone(), which takes none. */
+thread:
+	cmpq	$STUB_CLONE_VCPU, 48(%r14)
+	je	vcpu
+	addq	$STUB_MAPPER_SIZE, %rbx
+	addl	$STUB_MAPPER_SIZE, %r15d
+	xorl	%r12d, %r12d
 	jmp	mapper
 
 	/* A vCPU's thread, before any guest code: signals, the filter, and then its first exit. Without
@@ -245,7 +256,7 @@ handler:
 	andq	$-STUB_VCPU_SIZE, %rbx
 	movl	%edi, VCPU_SIGNAL(%rbx)
 	movq	%rsp, VCPU_FRAME(%rbx)
-	movabsq	$STUB_CMD, %r13
+	movabsq	$STUB_CMD(0), %r13
 	cmpl	$0, CMD_FSGSBASE(%r13)
 	je	1f
 	rdfsbase %rax

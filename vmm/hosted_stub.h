@@ -5,36 +5,42 @@
  *
  * A child has nothing mapped but this, and what the TLB of its guest holds:
  *
- *	STUB_CODE	r-x	the stub: two threads' worth of assembler, no stack, no data
- *	STUB_CMD	r--	struct stub_cmd: what the mapper is to do. Written by the VMM
- *	STUB_ACK	r--	struct stub_ack: what it has done. Written by pwrite() from STUB_CMD
- *	STUB_VCPU(n)	rw-	struct stub_vcpu, and above it the signal stack of vCPU n
+ *	STUB_CODE	r-x	the stub: two kinds of thread in assembler, no stack, no data
+ *	STUB_CMD(m)	r--	struct stub_cmd: what mapper m is to do. Written by the VMM
+ *	STUB_ACK(m)	r--	struct stub_ack: what it has done. Written by pwrite() from
+ *STUB_CMD(m) STUB_VCPU(n)	rw-	struct stub_vcpu, and above it the signal stack of vCPU n
  *
- * The guest can read all of it and write the last. So the mapper, which can make system calls,
- * reads and writes nothing but the second and third; and of the last the VMM believes nothing.
+ * The guest can read all of it and write the last. So a mapper, which can make system calls, reads
+ * and writes nothing but the second and third; and of the last the VMM believes nothing.
  */
 #ifndef VMM_HOSTED_STUB_H
 #define VMM_HOSTED_STUB_H
 
-#define STUB_BASE	0x7ffffff00000
-#define STUB_CODE	STUB_BASE
-#define STUB_CMD	(STUB_BASE + 0x1000)
-#define STUB_ACK	(STUB_BASE + 0x2000)
-#define STUB_VCPU(n)	(STUB_BASE + STUB_VCPU_SIZE * ((n) + 1))
-#define STUB_VCPU_SIZE	0x10000 /* and aligned to that: the handler finds its area by its stack */
-#define STUB_MAX_VCPUS	14
-#define STUB_STACK_SIZE (STUB_VCPU_SIZE - 0x1000)
-#define STUB_ADDR_END	0x7ffffffff000 /* the end of what a process can have */
+#define STUB_BASE	 0x7ffffff00000
+#define STUB_CODE	 STUB_BASE
+#define STUB_CMD(m)	 (STUB_BASE + 0x1000 + STUB_MAPPER_SIZE * (m))
+#define STUB_ACK(m)	 (STUB_BASE + 0x2000 + STUB_MAPPER_SIZE * (m))
+#define STUB_NR_MAPPERS	 2
+#define STUB_MAPPER_SIZE 0x2000
+#define STUB_VCPU(n)	 (STUB_BASE + STUB_VCPU_SIZE * ((n) + 1))
+#define STUB_VCPU_SIZE	 0x10000 /* and aligned to that: the handler finds its area by its stack */
+#define STUB_MAX_VCPUS	 14
+#define STUB_STACK_SIZE	 (STUB_VCPU_SIZE - 0x1000)
+#define STUB_ADDR_END	 0x7ffffffff000 /* the end of what a process can have */
 
 /* Offsets in the control file that the three areas are mapped from, in that order. */
-#define STUB_CTL_CMD	 0
-#define STUB_CTL_ACK	 0x1000
+#define STUB_CTL_CMD(m)	 (STUB_MAPPER_SIZE * (m))
+#define STUB_CTL_ACK(m)	 (STUB_MAPPER_SIZE * (m) + 0x1000)
 #define STUB_CTL_VCPU(n) (STUB_VCPU_SIZE * ((n) + 1))
 
 /* File descriptors of the child: the stub, the control file, the frames. It has no others. */
 #define STUB_FD_CODE   3
 #define STUB_FD_CTL    4
 #define STUB_FD_FRAMES 5
+
+/* The last argument in a list's clone(): what the new thread is. */
+#define STUB_CLONE_VCPU	  0
+#define STUB_CLONE_MAPPER 1 /* the one after whose list it is */
 
 /* Exit codes of a child that could not begin. */
 #define STUB_EXIT_NO_MAP  99 /* it cannot map its own parts, or unmap all others */

@@ -54,8 +54,8 @@ static bool expected(struct hosted_space *space, uint64_t gva, struct page *page
 {
 	if (gva == STUB_CODE)
 		*page = (struct page){"gnomon-stub", "r-xs", 0x1000};
-	else if (gva == STUB_CMD || gva == STUB_ACK)
-		*page = (struct page){"gnomon-ctl", "r--s", gva - STUB_CMD};
+	else if (gva >= STUB_CMD(0) && gva < STUB_CMD(STUB_NR_MAPPERS))
+		*page = (struct page){"gnomon-ctl", "r--s", gva - STUB_CMD(0)};
 	else
 		return in_vcpu_area(space, gva, page) || in_tlb(space, gva, page);
 	return true;
@@ -85,10 +85,10 @@ static bool is_reserved(struct hosted_space *space, const struct mapping *m)
 	       m->start >= HOSTED_GVA_FIRST && m->end <= HOSTED_GVA_END;
 }
 
-/* No more; and no less, or a fill was lost. */
+/* No more; and no less, or a fill was lost. Nothing at all is only where a hole is known to be. */
 static void expect_mappings(struct hosted_space *space)
 {
-	uint64_t pages = 0;
+	uint64_t pages = 0, reserved = 0;
 	char path[64], line[256];
 	FILE *f;
 
@@ -101,14 +101,23 @@ static void expect_mappings(struct hosted_space *space)
 		expect_ge(sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %*s %*s %63s",
 				 &m.start, &m.end, m.rights, &m.offset, m.name),
 			  4);
-		if (m.start == VSYSCALL_PAGE || is_reserved(space, &m))
+		if (m.start == VSYSCALL_PAGE)
 			continue;
+		if (is_reserved(space, &m)) {
+			reserved += (m.end - m.start) / PAGE_SIZE;
+			continue;
+		}
 		expect_mapping(space, &m);
 		pages += (m.end - m.start) / PAGE_SIZE;
 	}
 	fclose(f);
-	expect_eq(pages, 3 + __builtin_popcountll(space->started) * (STUB_VCPU_SIZE / PAGE_SIZE) +
-				 space->tlb.nr);
+	expect_eq(pages,
+		  1 + STUB_NR_MAPPERS * (STUB_MAPPER_SIZE / PAGE_SIZE) +
+			  __builtin_popcountll(space->started) * (STUB_VCPU_SIZE / PAGE_SIZE) +
+			  space->tlb.nr);
+	if (space->reserved)
+		expect_eq(reserved + space->tlb.nr + space->nr_holes,
+			  (HOSTED_GVA_END - HOSTED_GVA_FIRST) / PAGE_SIZE);
 }
 
 static void expect_files(struct hosted_space *space)

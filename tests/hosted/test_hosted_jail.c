@@ -72,25 +72,27 @@ TEST(hosted_jail, filter_is_on_before_a_signal)
 }
 
 /*
- * The mapper, which makes system calls, has no stack that is its own: it must never run a handler.
+ * A mapper, which makes system calls, has no stack that is its own: it must never run a handler.
  * What is sent to a whole process group by a terminal means nothing to it.
  */
-TEST(hosted_jail, the_mapper_is_deaf)
+TEST(hosted_jail, mappers_are_deaf)
 {
 	static const int deaf_to[] = {SIGSEGV, SIGBUS, SIGILL,	SIGFPE,	 SIGTRAP, SIGSYS, SIGUSR1,
 				      SIGUSR2, SIGINT, SIGQUIT, SIGTERM, SIGHUP,  SIGTSTP};
+	struct hosted_space *space;
 	struct rig rig;
-	uint64_t blocked;
-	pid_t pid;
 
 	rig_create_hosted_here(&rig);
 	start(&rig, ud2);
 	expect_eq(rig_trap_of(&rig, 0).vector, VECTOR_UD);
-	pid = rig_space(&rig, 0)->pid;
-	blocked = status_of(pid, pid, "SigBlk", 16);
-	for (unsigned int i = 0; i < ARRAY_SIZE(deaf_to); i++)
-		if (!(blocked & 1ul << (deaf_to[i] - 1)))
-			fail("it hears %s", strsignal(deaf_to[i]));
+	space = rig_space(&rig, 0);
+	for (unsigned int m = 0; m < STUB_NR_MAPPERS; m++) {
+		uint64_t blocked = status_of(space->pid, space->mappers[m].tid, "SigBlk", 16);
+
+		for (unsigned int i = 0; i < ARRAY_SIZE(deaf_to); i++)
+			if (!(blocked & 1ul << (deaf_to[i] - 1)))
+				fail("mapper %u hears %s", m, strsignal(deaf_to[i]));
+	}
 	rig_destroy(&rig);
 }
 
@@ -126,7 +128,7 @@ TEST(hosted_jail, nobody_takes_our_wakeups)
 	}
 	regs = start(&rig, jump);
 	regs->gpr[GPR_RDI] = DATA;
-	regs->gpr[GPR_RBX] = STUB_ACK + ACK_SEQ - VCPU_RUN;
+	regs->gpr[GPR_RBX] = STUB_ACK(MAPPER_SHOOTS) + ACK_SEQ - VCPU_RUN;
 	regs->gpr[GPR_RDX] = STUB_CODE + (at - code);
 	regs->gpr[14] = ~0ul;
 	expect_eq(kthread_run(&thread, "vcpu", run_thread, &rig), 0);

@@ -54,9 +54,11 @@ static struct guest_regs registers(struct escape *e, enum kind kind, uint64_t *s
 				  CALLS,
 				  FRAME + 8,
 				  STUB_CODE,
-				  STUB_CMD,
-				  STUB_CMD + STUB_CMD_CALLS,
-				  STUB_ACK,
+				  STUB_CMD(0),
+				  STUB_CMD(0) + STUB_CMD_CALLS,
+				  STUB_ACK(0),
+				  STUB_CMD(1),
+				  STUB_ACK(1),
 				  STUB_VCPU(0),
 				  STUB_VCPU(1),
 				  STUB_VCPU(0) + frame,
@@ -71,7 +73,7 @@ static struct guest_regs registers(struct escape *e, enum kind kind, uint64_t *s
 	switch (kind) {
 	case MAPPER:
 	case BORN:
-		regs.gpr[GPR_RBX] = kind == MAPPER ? DATA : STUB_CMD;
+		regs.gpr[GPR_RBX] = kind == MAPPER ? DATA : STUB_CMD(0);
 		regs.gpr[GPR_RAX] = kind == MAPPER ? SYS_mmap : 0;
 		regs.gpr[13] = 3;
 		regs.gpr[14] = CALLS;
@@ -80,7 +82,7 @@ static struct guest_regs registers(struct escape *e, enum kind kind, uint64_t *s
 	case SIBLING:
 		regs.gpr[GPR_RSP] = area + frame;
 		regs.gpr[GPR_RBX] = area;
-		regs.gpr[13] = STUB_CMD;
+		regs.gpr[13] = STUB_CMD(0);
 		regs.gpr[14] = 1;
 		break;
 	case RETURN:
@@ -147,7 +149,8 @@ TEST(hosted_jumps, to_every_byte)
 /* The pages that only the VMM writes. */
 TEST(hosted_jumps, what_is_the_hosts_stays)
 {
-	static const uint64_t pages[] = {STUB_CODE, STUB_CMD, STUB_ACK};
+	static const uint64_t pages[] = {STUB_CODE, STUB_CMD(0), STUB_ACK(0), STUB_CMD(1),
+					 STUB_ACK(1)};
 	struct escape e;
 
 	escape_create(&e, 1);

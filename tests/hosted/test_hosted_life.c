@@ -17,8 +17,11 @@
 
 GUEST(spin, "1: jmp 1b");
 GUEST(spin_in_data, "1: movq $1, (%rdi); jmp 1b");
-/* Reads what the mapper does at present, so that the stub lets it go on, and wakes it; again. */
-GUEST(wake_mapper, "mov (%rsp), %rcx; movl 4(%rbx), %r14d; jmp *%rdx");
+/* Reads what a mapper does at present, so that the stub lets it go on, and wakes it; then the
+ * other. 136(%rsp) is rbx of the frame that it comes back by. */
+GUEST(wake_mappers, "xorq $0x2000, 136(%rsp); movl 4(%rbx), %r14d; jmp *%rdx");
+_Static_assert(offsetof(struct stub_frame, rbx) == 136 && (STUB_CMD(0) ^ 0x2000) == STUB_CMD(1),
+	       "what the guest knows");
 
 /* Where the stub has these bytes. */
 static uint64_t stub_place(const void *bytes, size_t len)
@@ -83,11 +86,11 @@ TEST(hosted_life, child_ends_with_a_killed_program)
 	killed(start_spin);
 }
 
-/* Its mapper looks for us when it has slept for a while. This guest never lets it. */
+/* Its mappers look for us when they have slept for a while. This guest never lets them. */
 static void start_wakes(struct rig *rig)
 {
 	static const uint8_t wake[] = {0x48, 0x8d, 0x3b, 0xbe, 1, 0, 0, 0}; /* of exits; WAKE */
-	struct guest_regs *regs = start(rig, wake_mapper);
+	struct guest_regs *regs = start(rig, wake_mappers);
 	struct stub_frame *frame = (void *)rig_words(rig, rig_stack(rig, 1));
 
 	*frame = (struct stub_frame){
@@ -96,8 +99,8 @@ static void start_wakes(struct rig *rig)
 			     .ss_size = STUB_STACK_SIZE},
 		.rip = CODE,
 		.rsp = FRAME,
-		.rbx = STUB_CMD,
-		.r13 = STUB_CMD,
+		.rbx = STUB_CMD(0),
+		.r13 = STUB_CMD(0),
 		.rdx = stub_place(wake, sizeof(wake)),
 		.cs = SEL_USER_CS,
 		.ss = SEL_USER_SS,

@@ -132,6 +132,39 @@ static void limit_address_space(struct rig *rig, rlim_t bytes)
 	expect_eq(prlimit(rig_space(rig, 0)->pid, RLIMIT_AS, &limit, NULL), 0);
 }
 
+/* Pages that go one by one leave holes; each is closed by who comes back for its page, or all of
+ * them when there are many. */
+TEST(hosted_memory, holes_are_mended)
+{
+	const unsigned int nr = 3 * HOSTED_HOLES + 2;
+	struct hosted_space *space;
+	pfn_t pages[3 * HOSTED_HOLES + 2];
+	unsigned int most = 0;
+	struct rig rig;
+
+	rig_create_hosted_here(&rig);
+	for (unsigned int i = 0; i < nr; i++) {
+		pages[i] = rig_page(&rig);
+		rig_map(&rig, OTHER + 2 * i * PAGE_SIZE, pages[i], RWX | NX);
+		expect_eq(exchange(&rig, OTHER + 2 * i * PAGE_SIZE, i), 0);
+	}
+	space = rig_space(&rig, 0);
+	for (unsigned int i = 0; i < nr; i++) {
+		rig_shoot(&rig, pages[i]);
+		expect_child_intact(space);
+		expect_le(space->nr_holes, HOSTED_HOLES - 1);
+		most = max(most, space->nr_holes);
+	}
+	expect_eq(most, space->reserved ? HOSTED_HOLES - 1 : 0);
+	expect_eq(space->nr_holes, space->reserved ? 2 : 0);
+	for (unsigned int i = nr; i--;) {
+		expect_eq(exchange(&rig, OTHER + 2 * i * PAGE_SIZE, 0), i);
+		expect_child_intact(space);
+	}
+	expect_eq(space->nr_holes, 0);
+	rig_destroy(&rig);
+}
+
 /* The host gives nothing any more: the guest is told, soon, and in words. */
 TEST(hosted_memory, the_host_gives_no_mapping)
 {

@@ -59,11 +59,10 @@ const char *ret_pf_name(enum ret_pf ret)
 }
 
 /*
- * Must an answer about @hva that was begun at @seq be thrown away? Under mmu_lock: exact. seq grows
- * and in_progress falls in one critical section of invalidate_range_end, so a window that covers
- * hva shows as the one or the other.
+ * seq grows and in_progress falls in one critical section of invalidate_range_end, so a window that
+ * covers hva shows as the one or the other.
  */
-static bool invalidate_retry(struct shadow *shadow, unsigned long seq, hva_t hva)
+bool invalidate_retry(struct shadow *shadow, unsigned long seq, hva_t hva)
 {
 	lockdep_assert_held(&shadow->mmu_lock);
 	if (shadow->invalidate_in_progress && hva >= shadow->invalidate_start &&

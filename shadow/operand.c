@@ -6,11 +6,9 @@
  *   1. Whatever can go wrong does so before anything has been done: of an operand in two pages both
  *	are looked up before the guest sees a bit of either set, and both frames are pinned before a
  *	byte of either changes. After shadow_operand_get() nothing fails.
- *   2. What the guest or the host does to tables and mappings between get and put comes too late,
- *as for an access that a CPU has begun: it goes to the frames that were pinned, which are neither
- *	moved nor reused meanwhile (notifier/mm_access.c has that ladder). A change of the slots
- *	waits: from get to put is a section of slots_srcu. A CPU's access is over once its
- *	translation is shot down, and nothing could shoot down ours:
+ *   2. What the guest does to its tables between get and put comes too late, as for an access that
+ *a CPU has begun. A change of the slots waits: from get to put is a section of slots_srcu. A CPU's
+ *access is over once its translation is shot down, and nothing could shoot down ours:
  *
  *	  operand of a store                    delete of the slot
  *	  ------------------                    ------------------
@@ -22,7 +20,20 @@
  *	                                          else, and no store of the guest's comes any more
  *
  *	Replayed by tests/unit/test_memslot_races.c (operand_*).
- *   3. The host's accesses are as atomic as a CPU's: a change within eight aligned bytes is one
+ *   3. The host does not wait for us: it takes pages away, by way of a window. So a store looks,
+ *	under mmu_lock, as a fault does (fault.c), and comes before the window or not at all; then
+ *	the instruction begins anew. That the frame is pinned keeps it from being reused, and its
+ *	page from migration, but not from being at another address:
+ *
+ *	  operand of a store                    mremap of its page
+ *	  ------------------                    ------------------
+ *	  get: seq 4, frame F is pinned
+ *	                                        start; the entry for F is at another address; end:
+ *seq 5 the host reads F there: nobody else has it mmu_lock; seq is 5: no store (without the look:
+ *changes what is not the guest's any more)
+ *
+ *	Replayed by tests/unit/test_operand.c (the_page_is_moved_away).
+ *   4. The host's accesses are as atomic as a CPU's: a change within eight aligned bytes is one
  *	compare-and-exchange of all eight. Whoever writes next to it, or in the same bytes, a vCPU
  *or a device, loses nothing.
  */
@@ -85,6 +96,7 @@ static int pin_part(struct shadow *shadow, struct shadow_operand *operand, unsig
 
 	if (ret)
 		return ret;
+	operand->part[i].hva = hva;
 	ret = mm_pin_page(shadow->mm, hva, operand->write, &operand->part[i].pfn);
 	if (ret == -EFAULT) {
 		fault->hva = hva;
@@ -126,6 +138,8 @@ int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsi
 	*fault = (struct shadow_fault){.gva = gva, .hva = INVALID_HVA};
 
 	operand->section = srcu_read_lock(&shadow->slots_srcu);
+	/* Acquire: as in shadow_handle_fault(). Pairs with invalidate_range_end. */
+	operand->seq = smp_load_acquire(&shadow->invalidate_seq);
 	/* Looked at inside the section: see shadow_release(). */
 	if (READ_ONCE(shadow->dead))
 		goto unlock;
@@ -172,16 +186,33 @@ uint64_t shadow_operand_read(struct shadow *shadow, const struct shadow_operand 
 	return value;
 }
 
-void shadow_operand_write(struct shadow *shadow, struct shadow_operand *operand, uint64_t value)
+/* Under mmu_lock: is it, or was it since get, in a window (rule 3)? */
+static bool taken_away(struct shadow *shadow, const struct shadow_operand *operand)
+{
+	for (unsigned int i = 0; i < operand->nr_parts; i++)
+		if (invalidate_retry(shadow, operand->seq, operand->part[i].hva))
+			return true;
+	return false;
+}
+
+int shadow_operand_write(struct shadow *shadow, struct shadow_operand *operand, uint64_t value)
 {
 	const char *at = (const char *)&value;
+	int ret = -EAGAIN;
 
 	ASSERT(operand->write, "an operand that was got for reading");
+	spin_lock(&shadow->mmu_lock);
+	if (taken_away(shadow, operand))
+		goto unlock;
 	for (unsigned int i = 0; i < operand->nr_parts; i++) {
 		contents_write(part_contents(shadow, operand, i), at, operand->part[i].len);
 		at += operand->part[i].len;
 	}
 	operand->written = true;
+	ret = 0;
+unlock:
+	spin_unlock(&shadow->mmu_lock);
+	return ret;
 }
 
 bool shadow_operand_in_word(const struct shadow_operand *operand)
@@ -189,12 +220,26 @@ bool shadow_operand_in_word(const struct shadow_operand *operand)
 	return operand->gva % WORD_SIZE + operand->len <= WORD_SIZE;
 }
 
-bool shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operand, uint64_t *old,
-			    uint64_t new_value)
+/* 0; 1: it was another one, @found; -EAGAIN. */
+static int swap_word(struct shadow *shadow, struct shadow_operand *operand, uint64_t *word,
+		     uint64_t *found, uint64_t new_value)
+{
+	int ret = -EAGAIN;
+
+	spin_lock(&shadow->mmu_lock);
+	if (!taken_away(shadow, operand))
+		ret = !try_cmpxchg(word, found, new_value);
+	spin_unlock(&shadow->mmu_lock);
+	return ret;
+}
+
+int shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operand, uint64_t *old,
+			   uint64_t new_value)
 {
 	unsigned int shift = operand->gva % WORD_SIZE * 8;
 	uint64_t mask = ~0UL >> (64 - operand->len * 8) << shift;
 	uint64_t *word, found;
+	int ret;
 
 	ASSERT(operand->write && shadow_operand_in_word(operand), "an operand in one word");
 	word = (uint64_t *)(void *)(part_contents(shadow, operand, 0) - shift / 8);
@@ -202,11 +247,13 @@ bool shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operan
 	do {
 		if ((found & mask) != (*old << shift & mask)) {
 			*old = (found & mask) >> shift;
-			return false;
+			return 1;
 		}
 		shadow_hook(shadow, SHADOW_HOOK_OPERAND_BEFORE_SWAP);
-		/* If this fails, it may be for the neighbours alone. */
-	} while (!try_cmpxchg(word, &found, (found & ~mask) | (new_value << shift & mask)));
-	operand->written = true;
-	return true;
+		/* If it is another one, it may be for the neighbours alone. */
+		ret = swap_word(shadow, operand, word, &found,
+				(found & ~mask) | (new_value << shift & mask));
+	} while (ret > 0);
+	operand->written = !ret;
+	return ret;
 }

@@ -493,6 +493,12 @@ int guest_walk_allows(const struct guest_cpu *cpu, uint32_t access, const struct
 bool guest_walk_unchanged(struct shadow *shadow, const struct guest_walk *walk);
 
 /*
+ * fault.c: must an answer about @hva that was begun when invalidate_seq was @seq be thrown away,
+ * since a window over it is open, or any was closed since? Under mmu_lock, and for as long: exact.
+ */
+bool invalidate_retry(struct shadow *shadow, unsigned long seq, hva_t hva);
+
+/*
  * fault.c: does @gva lie below an entry of the machine's own (spte.h, rule 1)? Then the guest's
  * tables have no say there, whatever they hold (I8). Those entries are in a root from the start and
  * never change, so no lock is needed.

@@ -214,20 +214,23 @@ static gva_t operand_address(const struct guest_regs *regs, const struct insn *i
 	return gva;
 }
 
-static void modify(struct shadow *shadow, struct store *store, void (*compute)(struct alu *alu))
+/* 0, -EAGAIN: the host has taken the operand away, and nothing is done. */
+static int modify(struct shadow *shadow, struct store *store, void (*compute)(struct alu *alu))
 {
 	struct alu *alu = &store->alu;
 	bool at_once = shadow_operand_in_word(&store->operand);
 	uint64_t rflags = alu->rflags;
+	int ret;
 
 	alu->old = shadow_operand_read(shadow, &store->operand);
 	do {
 		alu->rflags = rflags; /* of the guest, not of an attempt that came to nothing */
 		compute(alu);
-	} while (at_once &&
-		 !shadow_operand_cmpxchg(shadow, &store->operand, &alu->old, alu->result));
-	if (!at_once)
-		shadow_operand_write(shadow, &store->operand, alu->result);
+		ret = at_once ? shadow_operand_cmpxchg(shadow, &store->operand, &alu->old,
+						       alu->result)
+			      : shadow_operand_write(shadow, &store->operand, alu->result);
+	} while (ret > 0);
+	return ret;
 }
 
 /* XCHG with memory is LOCKed, whether it says so or not. */
@@ -244,6 +247,7 @@ static enum emulate_result emulate_rmw(struct emulate_ctxt *ctxt, const struct i
 	struct store store = {.insn = insn};
 	enum emulate_result result;
 	gva_t gva;
+	int err;
 
 	if (!op || to->type != ZYDIS_OPERAND_TYPE_MEMORY || base_unknown(to) ||
 	    !gather(ctxt->regs, insn, &store.alu))
@@ -254,8 +258,10 @@ static enum emulate_result emulate_rmw(struct emulate_ctxt *ctxt, const struct i
 	result = get_operand(ctxt, insn, gva, store.alu.bits, PFERR_WRITE, &store.operand);
 	if (result != EMULATE_DONE)
 		return result;
-	modify(ctxt->shadow, &store, op->compute);
+	err = modify(ctxt->shadow, &store, op->compute);
 	shadow_operand_put(ctxt->shadow, &store.operand);
+	if (err)
+		return EMULATE_RETRY;
 
 	ctxt->regs->rflags = store.alu.rflags;
 	if (op->registers)
@@ -327,6 +333,7 @@ static enum emulate_result string_round(struct emulate_ctxt *ctxt, const struct 
 	struct store store = {.insn = insn, .alu = {.bits = insn->operands[0].size}};
 	gva_t gva = insn_get_gpr(ctxt->regs, string_reg(insn, GPR_RDI));
 	enum emulate_result result = EMULATE_DONE;
+	int err;
 
 	if (is_movs(insn))
 		result = load_source(ctxt, insn, &store.alu.src);
@@ -336,8 +343,10 @@ static enum emulate_result string_round(struct emulate_ctxt *ctxt, const struct 
 		result = get_operand(ctxt, insn, gva, store.alu.bits, PFERR_WRITE, &store.operand);
 	if (result != EMULATE_DONE)
 		return result;
-	modify(ctxt->shadow, &store, alu_mov);
+	err = modify(ctxt->shadow, &store, alu_mov);
 	shadow_operand_put(ctxt->shadow, &store.operand);
+	if (err)
+		return EMULATE_RETRY;
 
 	advance(ctxt->regs, insn, GPR_RDI);
 	if (is_movs(insn))

@@ -129,20 +129,20 @@ TEST(dirty_log, what_host_code_writes)
 	expect_eq(shadow_operand_get(g.shadow, 0, slot_gva(SLOT_GFN + 6) - 4, 8, PFERR_WRITE,
 				     &operand, &fault),
 		  0);
-	shadow_operand_write(g.shadow, &operand, 1);
+	expect_eq(shadow_operand_write(g.shadow, &operand, 1), 0);
 	shadow_operand_put(g.shadow, &operand);
 	expect_eq(harvest(&g, SLOT), page_bit(5) | page_bit(6));
 	expect_eq(shadow_operand_get(g.shadow, 0, slot_gva(SLOT_GFN), 8, PFERR_WRITE, &operand,
 				     &fault),
 		  0);
 	word = ~stamp(0);
-	expect(!shadow_operand_cmpxchg(g.shadow, &operand, &word, 1));
+	expect_eq(shadow_operand_cmpxchg(g.shadow, &operand, &word, 1), 1);
 	shadow_operand_put(g.shadow, &operand);
 	expect_eq(harvest(&g, SLOT), 0);
 	expect_eq(shadow_operand_get(g.shadow, 0, slot_gva(SLOT_GFN), 8, PFERR_WRITE, &operand,
 				     &fault),
 		  0);
-	expect(shadow_operand_cmpxchg(g.shadow, &operand, &word, 1));
+	expect_eq(shadow_operand_cmpxchg(g.shadow, &operand, &word, 1), 0);
 	shadow_operand_put(g.shadow, &operand);
 	expect_eq(harvest(&g, SLOT), page_bit(0));
 	memslot_fixture_done(&g);

@@ -258,7 +258,7 @@ TEST(dirty_log_races, operand_under_a_harvest)
 	/* By another: who has an operand is in a section of the slots. */
 	expect_eq(kthread_run(&s.thread, "harvest", run_harvest, &s), 0);
 	kthread_join(&s.thread);
-	shadow_operand_write(s.g.shadow, &operand, 1);
+	expect_eq(shadow_operand_write(s.g.shadow, &operand, 1), 0);
 	shadow_operand_put(s.g.shadow, &operand);
 	expect_eq(harvest(&s.g, SLOT), page_bit(2));
 	memslot_fixture_done(&s.g);

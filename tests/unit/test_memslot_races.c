@@ -223,7 +223,7 @@ static void store_meets(struct change change, enum shadow_zap_policy policy)
 	while (!is_asleep(atomic_read(&change.tid)) && !atomic_read_acquire(&change.over))
 		sched_yield();
 	expect(!atomic_read_acquire(&change.over));
-	shadow_operand_write(g.shadow, &operand, 4711);
+	expect_eq(shadow_operand_write(g.shadow, &operand, 4711), 0);
 	expect(!atomic_read_acquire(&change.over));
 	shadow_operand_put(g.shadow, &operand);
 	kthread_join(&changer);

@@ -14,6 +14,8 @@
 #define GPA_A  0x5000UL
 #define GPA_B  0x2000UL /* below the other: what follows by gva does not by gpa */
 
+#define ELSEWHERE 0x500000000000UL /* an hva with nothing near */
+
 #define PTE_MARKS (GUEST_PTE_A | GUEST_PTE_D)
 
 static const struct guest_mem_config config = {.audit = true};
@@ -59,7 +61,7 @@ TEST(operand, every_length_and_place)
 			expect_eq(operand.nr_parts, at < 8 && at + len > 8 ? 2 : 1);
 			expect_eq(shadow_operand_in_word(&operand), at % 8 + len <= 8);
 			expect_eq(shadow_operand_read(g.shadow, &operand), value);
-			shadow_operand_write(g.shadow, &operand, change);
+			expect_eq(shadow_operand_write(g.shadow, &operand, change), 0);
 			shadow_operand_put(g.shadow, &operand);
 
 			memcpy(expected + at, &change, len);
@@ -230,19 +232,31 @@ TEST(operand, out_of_reach)
 	guest_mem_destroy(&g);
 }
 
-/* Until it is put the frame stays, and so does what is written to it. */
+/* Store by way of an operand that was got before the host took its memory: nothing comes of it. */
+static void expect_too_late(struct guest_mem *g, struct shadow_operand *operand)
+{
+	uint64_t old = shadow_operand_read(g->shadow, operand);
+
+	expect_eq(shadow_operand_write(g->shadow, operand, 4711), -EAGAIN);
+	expect_eq(shadow_operand_cmpxchg(g->shadow, operand, &old, 4711), -EAGAIN);
+	expect_eq(shadow_operand_read(g->shadow, operand), old);
+	shadow_operand_put(g->shadow, operand);
+}
+
+/* Until it is put the frame stays, and what is read is what was there; a store comes too late. */
 TEST(operand, stays_where_it_is)
 {
 	struct shadow_operand operand;
 	struct guest_mem g;
 
 	fixture(&g);
+	guest_write(&g, GPA_A + 0x100, 4712);
 	expect_eq(get(&g, GVA + 0x100, 8, PFERR_WRITE, &operand), 0);
 	expect_eq(mm_migrate_range(g.mm, guest_hva(GPA_A), PAGE_SIZE), 0);
 	expect_eq(mm_zap_range(g.mm, guest_hva(GPA_A), PAGE_SIZE), 1);
-	shadow_operand_write(g.shadow, &operand, 4711);
-	shadow_operand_put(g.shadow, &operand);
-	expect_eq(guest_read(&g, GPA_A + 0x100), 4711);
+	expect_eq(shadow_operand_read(g.shadow, &operand), 4712);
+	expect_too_late(&g, &operand);
+	expect_eq(guest_read(&g, GPA_A + 0x100), 4712);
 	expect_eq(mm_migrate_range(g.mm, guest_hva(GPA_A), PAGE_SIZE), 1);
 	guest_mem_destroy(&g);
 }
@@ -260,10 +274,10 @@ TEST(operand, compare_and_exchange)
 
 			guest_write(&g, GPA_A + 0x200, before);
 			expect_eq(get(&g, GVA + 0x200 + at, len, PFERR_WRITE, &operand), 0);
-			expect(!shadow_operand_cmpxchg(g.shadow, &operand, &old, 0));
+			expect_eq(shadow_operand_cmpxchg(g.shadow, &operand, &old, 0), 1);
 			expect_eq(old, before >> at * 8 & mask);
 			expect_eq(guest_read(&g, GPA_A + 0x200), before);
-			expect(shadow_operand_cmpxchg(g.shadow, &operand, &old, ~old));
+			expect_eq(shadow_operand_cmpxchg(g.shadow, &operand, &old, ~old), 0);
 			expect_eq(guest_read(&g, GPA_A + 0x200), before ^ mask << at * 8);
 			shadow_operand_put(g.shadow, &operand);
 		}
@@ -302,7 +316,7 @@ TEST(operand, others_write_meanwhile)
 		guest_write(&g, GPA_A, 0x8877665544332211);
 		expect_eq(get(&g, GVA + 2, 2, PFERR_WRITE, &operand), 0);
 		shadow_set_hook(g.shadow, SHADOW_HOOK_OPERAND_BEFORE_SWAP, write_once, &m);
-		swapped = shadow_operand_cmpxchg(g.shadow, &operand, &old, 0xffff);
+		swapped = !shadow_operand_cmpxchg(g.shadow, &operand, &old, 0xffff);
 		shadow_set_hook(g.shadow, SHADOW_HOOK_OPERAND_BEFORE_SWAP, NULL, NULL);
 
 		expect(m.done);
@@ -311,5 +325,56 @@ TEST(operand, others_write_meanwhile)
 		expect_eq(shadow_operand_read(g.shadow, &operand), swapped ? 0xffff : old);
 		shadow_operand_put(g.shadow, &operand);
 	}
+	guest_mem_destroy(&g);
+}
+
+/* The ladder of rule 3. Without taken_away() the store is found at the other address. */
+TEST(operand, the_page_is_moved_away)
+{
+	struct shadow_operand operand;
+	struct shadow_fault fault;
+	struct guest_mem g;
+	uint64_t word = 0;
+	hva_t hva = guest_hva(GPA_A), away = ELSEWHERE;
+
+	fixture(&g);
+	guest_write(&g, GPA_A, 11);
+	expect_eq(get(&g, GVA, 8, PFERR_WRITE, &operand), 0);
+	expect_eq(mm_mremap(g.mm, hva, PAGE_SIZE, PAGE_SIZE, MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED,
+			    &away),
+		  0);
+	expect_too_late(&g, &operand);
+	expect_eq(mm_read(g.mm, away, &word, sizeof(word)), 0);
+	expect_eq(word, 11);
+	/* And anew: there is nothing. */
+	expect_eq(shadow_operand_get(g.shadow, 0, GVA, 8, PFERR_WRITE, &operand, &fault), -ENXIO);
+	expect_eq(fault.hva, hva);
+	expect_eq(mm_mremap(g.mm, away, PAGE_SIZE, PAGE_SIZE, MM_MREMAP_MAYMOVE | MM_MREMAP_FIXED,
+			    &hva),
+		  0);
+	expect_eq(get(&g, GVA, 8, PFERR_WRITE, &operand), 0);
+	expect_eq(shadow_operand_write(g.shadow, &operand, 4711), 0);
+	shadow_operand_put(g.shadow, &operand);
+	expect_eq(guest_read(&g, GPA_A), 4711);
+	guest_mem_destroy(&g);
+}
+
+/* A window that is open is enough; and the second of two pages. */
+TEST(operand, within_a_window)
+{
+	struct mmu_notifier_range range;
+	struct shadow_operand operand;
+	struct guest_mem g;
+
+	fixture(&g);
+	expect_eq(get(&g, SECOND - 4, 8, PFERR_WRITE, &operand), 0);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, g.mm, guest_hva(GPA_B),
+				guest_hva(GPA_B) + PAGE_SIZE);
+	mmu_notifier_invalidate_range_start(&range);
+	expect_eq(shadow_operand_write(g.shadow, &operand, 4711), -EAGAIN);
+	mmu_notifier_invalidate_range_end(&range);
+	expect_eq(shadow_operand_write(g.shadow, &operand, 4711), -EAGAIN);
+	shadow_operand_put(g.shadow, &operand);
+	expect_eq(guest_read(&g, GPA_B), 0xffeeddccbbaa9988);
 	guest_mem_destroy(&g);
 }

@@ -255,7 +255,7 @@ TEST(walk_cache, every_walk_of_the_vcpu)
 	expect_eq(shadow_operand_get(g.shadow, 0, GVA + PAGE_SIZE, 8, PFERR_WRITE, &operand,
 				     &fault),
 		  0);
-	shadow_operand_write(g.shadow, &operand, 4711);
+	expect_eq(shadow_operand_write(g.shadow, &operand, 4711), 0);
 	shadow_operand_put(g.shadow, &operand);
 	expect_cached(&g, true);
 	expect_eq(guest_read(&g, PAGE_SIZE), 4711);

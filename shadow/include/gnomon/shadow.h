@@ -267,10 +267,13 @@ void shadow_unprotect_gpa(struct shadow *shadow, gpa_t gpa);
 /*
  * The memory operand, of up to eight bytes, of an instruction that the caller carries out for
  * @vcpu. First it is walked for @access (PFERR_WRITE, or 0 to read) and its frames are pinned:
- * whatever goes wrong does so here, when nothing has been done. Then it is read and written, as
- * often as need be; then it is put, soon and on the same thread, for the host cannot move what is
- * pinned, and a change of the slots waits (so no slot is changed in between by who has it). With
+ * whatever goes wrong does so here, when nothing has been done. Then it is read, as often as need
+ * be, and written once; then it is put, soon and on the same thread, for the host cannot move what
+ * is pinned, and a change of the slots waits (so no slot is changed in between by who has it). With
  * the put the shadow MMU knows of the guest's tables in it, as by shadow_gpte_written().
+ *
+ * If the host has taken the memory away since, what writes says -EAGAIN, and has not: put it, and
+ * let the guest begin the instruction anew.
  *
  * shadow_operand_get: 0, or as shadow_read_gva says it, all in @fault (of -ENXIO also the gpa);
  * or -EACCES: the machine's own part of the address space.
@@ -282,9 +285,11 @@ struct shadow_operand {
 	unsigned int len;
 	bool write, written;
 	int section;	       /* of the slots: they stay as they are */
+	unsigned long seq;     /* of the host's invalidations, from before it was walked */
 	unsigned int nr_parts; /* the pages that it lies in */
 	struct {
 		gpa_t gpa;
+		hva_t hva;
 		pfn_t pfn;
 		unsigned int len;
 	} part[2];
@@ -294,16 +299,18 @@ int shadow_operand_get(struct shadow *shadow, unsigned int vcpu, gva_t gva, unsi
 		       uint32_t access, struct shadow_operand *operand, struct shadow_fault *fault);
 void shadow_operand_put(struct shadow *shadow, struct shadow_operand *operand);
 
-/* Naturally aligned: at once. Else in pieces, and others may see it half done. */
+/* Naturally aligned: at once. Else in pieces, and others may see it half done. write: 0, -EAGAIN.
+ */
 uint64_t shadow_operand_read(struct shadow *shadow, const struct shadow_operand *operand);
-void shadow_operand_write(struct shadow *shadow, struct shadow_operand *operand, uint64_t value);
+int shadow_operand_write(struct shadow *shadow, struct shadow_operand *operand, uint64_t value);
 
 /* If it is all in one aligned word of eight bytes, then it can be changed at once, aligned or not.
  */
 bool shadow_operand_in_word(const struct shadow_operand *operand);
-/* If it is *@old it becomes @new_value: true, and a full barrier. Else *@old becomes what it is. */
-bool shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operand, uint64_t *old,
-			    uint64_t new_value);
+/* If it is *@old it becomes @new_value: 0, and a full barrier. Else 1, and *@old becomes what it
+ * is; or -EAGAIN. */
+int shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operand, uint64_t *old,
+			   uint64_t new_value);
 
 /* Counters since shadow_create; a racy snapshot. */
 struct shadow_stats {

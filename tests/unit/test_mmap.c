@@ -135,6 +135,7 @@ TEST(mmap, too_many_areas)
 	expect_eq(mm_mmap(mm, AREAS_BASE + (1UL << 40), 3 * P, RW, NULL, 0), 0);
 	expect_eq(mm_mmap(mm, AREAS_BASE + (1UL << 41), P, RW, NULL, 0), -ENOMEM);
 	expect_eq(mm_munmap(mm, AREAS_BASE + (1UL << 40) + P, P), -ENOMEM);
+	expect_eq(mm_mprotect(mm, AREAS_BASE + (1UL << 40) + P, P, MM_PROT_READ), -ENOMEM);
 	test_write(mm, AREAS_BASE + (1UL << 40) + P, 7);
 	expect_eq(mm_munmap(mm, area_page(0), P), 0);
 	expect_eq(mm_munmap(mm, AREAS_BASE + (1UL << 40) + P, P), 0);

@@ -7,8 +7,8 @@
  *
  *	STUB_CODE	r-x	the stub: two kinds of thread in assembler, no stack, no data
  *	STUB_CMD(m)	r--	struct stub_cmd: what mapper m is to do. Written by the VMM
- *	STUB_ACK(m)	r--	struct stub_ack: what it has done. Written by pwrite() from
- *STUB_CMD(m) STUB_VCPU(n)	rw-	struct stub_vcpu, and above it the signal stack of vCPU n
+ *	STUB_ACK(m)	r--	struct stub_ack: what it has done. Written by its pwrite()
+ *	STUB_VCPU(n)	rw-	struct stub_vcpu, and above it the signal stack of vCPU n
  *
  * The guest can read all of it and write the last. So a mapper, which can make system calls, reads
  * and writes nothing but the second and third; and of the last the VMM believes nothing.

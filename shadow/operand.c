@@ -4,11 +4,11 @@
  *
  * Rules.
  *   1. Whatever can go wrong does so before anything has been done: of an operand in two pages both
- *	are looked up before the guest sees a bit of either set, and both frames are pinned before a
- *	byte of either changes. After shadow_operand_get() nothing fails.
+ *	are looked up before the guest sees a bit of either set, and both frames are pinned before
+ *	a byte of either changes. After shadow_operand_get() nothing fails but rule 3.
  *   2. What the guest does to its tables between get and put comes too late, as for an access that
- *a CPU has begun. A change of the slots waits: from get to put is a section of slots_srcu. A CPU's
- *access is over once its translation is shot down, and nothing could shoot down ours:
+ *	a CPU has begun. A change of the slots waits: from get to put is a section of slots_srcu. A
+ *	CPU's access is over once its translation is shot down, and nothing could shoot down ours:
  *
  *	  operand of a store                    delete of the slot
  *	  ------------------                    ------------------
@@ -28,14 +28,16 @@
  *	  operand of a store                    mremap of its page
  *	  ------------------                    ------------------
  *	  get: seq 4, frame F is pinned
- *	                                        start; the entry for F is at another address; end:
- *seq 5 the host reads F there: nobody else has it mmu_lock; seq is 5: no store (without the look:
- *changes what is not the guest's any more)
+ *	                                        start; F is at another address now; end: seq 5
+ *	                                        the host reads F there: nobody else has it
+ *	  mmu_lock; seq is 5: no store
+ *	    (without the look: changes what
+ *	    is not the guest's any more)
  *
  *	Replayed by tests/unit/test_operand.c (the_page_is_moved_away).
  *   4. The host's accesses are as atomic as a CPU's: a change within eight aligned bytes is one
  *	compare-and-exchange of all eight. Whoever writes next to it, or in the same bytes, a vCPU
- *or a device, loses nothing.
+ *	or a device, loses nothing.
  */
 #include <errno.h>
 

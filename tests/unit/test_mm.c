@@ -120,6 +120,37 @@ TEST(mm, faults_map_one_zeroed_frame_each)
 	test_phys_done(phys);
 }
 
+/* Another fault was first: its page stays, and counts, alone. */
+TEST(mm, a_fault_that_comes_second)
+{
+	struct phys *phys = test_phys(8);
+	struct mm_struct *mm = test_mm(phys);
+	struct vm_area_struct *vma;
+	struct mm_stats stats;
+	pfn_t first, second;
+	pte_t *ptep;
+
+	expect_eq(mm_mmap(mm, page(0), PAGE_SIZE, RW, NULL, 0), 0);
+	test_write(mm, page(0), 7);
+	first = mm_lookup_pfn(mm, page(0));
+	ptep = pgtable_lookup(mm->pgtable, page(0));
+	second = phys_alloc_zeroed(phys);
+	mmap_read_lock(mm);
+	vma = find_vma(mm, page(0));
+	lock_frame(phys, second);
+	expect(!install_entry(vma, page(0), ptep, second, PTE_READ | PTE_WRITE));
+	unlock_frame(phys, second);
+	mmap_read_unlock(mm);
+	expect_eq(atomic_read(&pfn_to_frame(phys, second)->mapcount), 0);
+	phys_put(phys, second);
+	mm_get_stats(mm, &stats);
+	expect_eq(stats.faults, 1);
+	expect_eq(mm_lookup_pfn(mm, page(0)), first);
+	expect_eq(test_read(mm, page(0)), 7);
+	mmput(mm);
+	test_phys_done(phys);
+}
+
 TEST(mm, access_without_a_mapping_or_rights_is_efault)
 {
 	struct phys *phys = test_phys(8);

@@ -2,6 +2,7 @@
 /* Whether 512 pages lie in the host as one. */
 #include "notifier/mm_internal.h"
 #include "tests/support/mm_fixture.h"
+#include "tests/support/step.h"
 
 #define BASE 0x40000000UL
 #define NR   512
@@ -27,6 +28,7 @@ static void begin(bool write)
 
 static void end(void)
 {
+	synchronize_srcu(&pgtable_srcu); /* nobody is left in a section of it */
 	mmput(mm);
 	address_space_put(ram);
 	test_phys_done(phys);
@@ -171,4 +173,77 @@ TEST(mm_huge, counts_as_written)
 	mm_lookup_page(mm, BASE + MM_HUGE_SIZE, &page);
 	expect(!page.dirty);
 	end();
+}
+
+/* ---- an entry that changes between the look and the touch ---- */
+
+struct change {
+	struct step step;
+	pte_t *entries;	      /* the first is touched first; then the second, which changes */
+	pte_t without;	      /* what it loses */
+	unsigned int at, nr;  /* instructions from when the first was touched */
+	bool done, was_dirty; /* the second, by then */
+};
+
+static void change_here(struct step *step)
+{
+	struct change *c = step->arg;
+
+	if (!(READ_ONCE(c->entries[0]) & PTE_DIRTY) || c->nr++ < c->at)
+		return;
+	c->done = step->over = true;
+	c->was_dirty = READ_ONCE(c->entries[1]) & PTE_DIRTY;
+	WRITE_ONCE(c->entries[1], READ_ONCE(c->entries[1]) & ~c->without);
+}
+
+/* At one instruction after another, until the second was touched before. What is said of each. */
+static void change_at_each(pte_t without, void (*judge)(const struct change *c, bool found))
+{
+	unsigned int early = 0;
+	struct change c = {.step = {.at_each = change_here, .arg = &c}, .without = without};
+	bool writable, found;
+	pte_t whole;
+	pfn_t pfn;
+
+	step_skip();
+	begin(true);
+	c.entries = pgtable_lookup(mm->pgtable, BASE);
+	whole = pte_load(&c.entries[1]);
+	do {
+		WRITE_ONCE(c.entries[0], pte_load(&c.entries[0]) & ~PTE_DIRTY);
+		WRITE_ONCE(c.entries[1], whole & ~PTE_DIRTY);
+		c.done = false;
+		c.nr = 0;
+		step_begin(&c.step);
+		found = ask(BASE, true, &pfn, &writable);
+		step_end();
+		expect(c.done);
+		judge(&c, found);
+		early += !c.was_dirty;
+		c.at++;
+	} while (!c.was_dirty);
+	expect_ge(early, 3);
+	WRITE_ONCE(c.entries[1], whole);
+	end();
+}
+
+static void judge_right(const struct change *c, bool found)
+{
+	expect_eq(found, c->was_dirty);
+}
+
+TEST(mm_huge, one_loses_its_right_behind_the_look)
+{
+	change_at_each(PTE_WRITE, judge_right);
+}
+
+static void judge_age(const struct change *c, bool found)
+{
+	expect(found);
+	expect(READ_ONCE(c->entries[1]) & PTE_DIRTY);
+}
+
+TEST(mm_huge, one_is_aged_behind_the_look)
+{
+	change_at_each(PTE_ACCESSED, judge_age);
 }

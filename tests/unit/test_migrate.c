@@ -226,6 +226,23 @@ TEST(migrate, pinned_page_stays_as_it_was)
 	end_world(&w);
 }
 
+/* Of a page that is known to be pinned nobody hears anything. */
+TEST(migrate, pinned_page_is_not_unmapped)
+{
+	struct world w;
+	pfn_t pfn;
+
+	make_world(&w, 16);
+	for (uint64_t i = 3; i < 5; i++) {
+		expect_eq(mm_pin_page(w.mm, page(i), true, &pfn), 0);
+		expect_eq(migrate_frame(w.phys, pfn), -EBUSY);
+		mm_unpin_page(w.mm, pfn, true);
+	}
+	expect_eq(w.cn.starts[MMU_NOTIFY_MIGRATE].counter, 0);
+	expect_filled(w.mm, 8);
+	end_world(&w);
+}
+
 struct holder {
 	struct phys *phys;
 	pfn_t pfn;

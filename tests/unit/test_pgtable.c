@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "notifier/pgtable.h"
+#include "notifier/srcu_internal.h"
 #include "tests/support/fail_alloc.h"
 #include "tests/support/mm_fixture.h"
 #include "tests/support/test.h"
@@ -177,6 +178,41 @@ TEST(pgtable, misuse_is_a_bug)
 	expect_bug(destroy_with_an_entry, NULL, "a freed table has no entries");
 	expect_bug(get_beyond, NULL, "below HVA_MAX");
 	pgtable_destroy(NULL);
+}
+
+/* With the first table is made what all have in common: that may fail, and fails no one else. */
+TEST(pgtable, the_first_of_all_fails)
+{
+	struct pgtable *pt;
+	int64_t site = 0;
+
+	do {
+		alloc_fail_at(site);
+		pt = pgtable_create();
+		alloc_fail_at(-1);
+	} while (!pt && ++site < 100);
+	expect(pt);
+	expect_ge(site, 2); /* the domain, and the table */
+	pgtable_destroy(pt);
+#ifdef CONFIG_LOCKDEP
+	expect_str_eq(pgtable_srcu.d->dep.name, "pgtable_srcu");
+#endif
+}
+
+static void create_and_use(void *arg)
+{
+	struct pgtable *pt = pgtable_create();
+
+	(void)arg;
+	expect(pt);
+	pgtable_read_unlock(pgtable_read_lock());
+	pgtable_destroy(pt);
+}
+
+/* Two threads at once may be the first (tsan). */
+TEST(pgtable, the_first_of_two)
+{
+	test_threads(2, create_and_use, NULL);
 }
 
 #define RACED_ENTRIES 4096

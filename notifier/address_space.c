@@ -70,6 +70,13 @@ static uint64_t load_slot(struct address_space *mapping, uint64_t pgoff)
 	return smp_load_acquire(&mapping->slots[pgoff]);
 }
 
+/* It stays what it is while the lock is held. */
+static uint64_t load_slot_locked(struct address_space *mapping, uint64_t pgoff)
+{
+	lockdep_assert_held(&mapping->i_pages_lock);
+	return load_slot(mapping, pgoff);
+}
+
 static void set_slot(struct address_space *mapping, uint64_t pgoff, uint64_t slot)
 {
 	lockdep_assert_held(&mapping->i_pages_lock);
@@ -101,7 +108,7 @@ void address_space_set_dirty(struct address_space *mapping, uint64_t pgoff, bool
 	uint64_t slot;
 
 	spin_lock(&mapping->i_pages_lock);
-	slot = load_slot(mapping, pgoff) & ~SLOT_DIRTY;
+	slot = load_slot_locked(mapping, pgoff) & ~SLOT_DIRTY;
 	ASSERT(slot_pfn(slot) != INVALID_PFN &&
 		       frame_locked(pfn_to_frame(mapping->phys, slot_pfn(slot))),
 	       "what is dirty, or not any more, is a page that the caller has locked");
@@ -149,7 +156,7 @@ static bool fill_slot(struct address_space *mapping, uint64_t pgoff, uint64_t sl
 	bool filled;
 
 	spin_lock(&mapping->i_pages_lock);
-	filled = load_slot(mapping, pgoff) == slot;
+	filled = load_slot_locked(mapping, pgoff) == slot;
 	if (filled) {
 		set_frame_mapping(frame, (uintptr_t)mapping);
 		frame->index = pgoff;
@@ -204,7 +211,7 @@ static uint64_t get_swapped(struct address_space *mapping, uint64_t pgoff)
 	uint64_t slot;
 
 	spin_lock(&mapping->i_pages_lock);
-	slot = load_slot(mapping, pgoff);
+	slot = load_slot_locked(mapping, pgoff);
 	if (slot & SLOT_SWAPPED)
 		swap_dup(mapping->phys, swap_slot(slot));
 	else
@@ -277,7 +284,7 @@ bool address_space_drop_swapped(struct address_space *mapping, uint64_t pgoff)
 		return true;
 	/* Whoever swapped it out may have the lock still, and then not the object any more. */
 	spin_lock(&mapping->i_pages_lock);
-	slot = load_slot(mapping, pgoff);
+	slot = load_slot_locked(mapping, pgoff);
 	if (slot & SLOT_SWAPPED)
 		set_slot(mapping, pgoff, NO_PAGE);
 	spin_unlock(&mapping->i_pages_lock);
@@ -293,7 +300,7 @@ void address_space_replace(struct address_space *mapping, uint64_t pgoff, pfn_t 
 
 	phys_get(mapping->phys, to);
 	spin_lock(&mapping->i_pages_lock);
-	slot = load_slot(mapping, pgoff);
+	slot = load_slot_locked(mapping, pgoff);
 	ASSERT(slot_pfn(slot) == from, "a slot changes only with its frame locked");
 	set_slot(mapping, pgoff, (to + 1) | (slot & SLOT_DIRTY));
 	spin_unlock(&mapping->i_pages_lock);

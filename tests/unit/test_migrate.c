@@ -226,6 +226,18 @@ TEST(migrate, pinned_page_stays_as_it_was)
 	end_world(&w);
 }
 
+TEST(migrate, no_page_of_the_object)
+{
+	struct world w;
+
+	make_world(&w, 16);
+	expect_eq(migrate_mapping_page(w.mapping, 4), -ENOENT);
+	expect_eq(migrate_mapping_page(w.mapping, 1UL << 40), -ENOENT);
+	expect_eq(mm_madvise(w.mm, page(2), PAGE_SIZE, MM_MADV_REMOVE), 0);
+	expect_eq(migrate_mapping_page(w.mapping, 2), -ENOENT);
+	end_world(&w);
+}
+
 /* Of a page that is known to be pinned nobody hears anything. */
 TEST(migrate, pinned_page_is_not_unmapped)
 {

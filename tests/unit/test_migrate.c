@@ -238,9 +238,29 @@ TEST(migrate, no_page_of_the_object)
 	end_world(&w);
 }
 
+/* Mapped twice in the range, it is one page: nobody is in its way. */
+TEST(migrate, mapped_twice_in_the_range)
+{
+	struct mm_stats stats;
+	struct world w;
+
+	make_world(&w, 32);
+	expect_eq(mm_mmap(w.mm, page(8), 4 * PAGE_SIZE, RW, w.mapping, 0), 0);
+	for (uint64_t i = 0; i < 4; i++)
+		expect_eq(test_read(w.mm, page(8 + i)), i + 1);
+	expect_eq(mm_migrate_range(w.mm, page(0), 12 * PAGE_SIZE), 8);
+	mm_get_stats(w.mm, &stats);
+	expect_eq(stats.migrate_busy, 0);
+	for (uint64_t i = 0; i < 4; i++)
+		expect_eq(mm_lookup_pfn(w.mm, page(8 + i)), mm_lookup_pfn(w.mm, page(i)));
+	expect_filled(w.mm, 8);
+	end_world(&w);
+}
+
 /* Of a page that is known to be pinned nobody hears anything. */
 TEST(migrate, pinned_page_is_not_unmapped)
 {
+	struct mm_stats stats;
 	struct world w;
 	pfn_t pfn;
 
@@ -248,9 +268,12 @@ TEST(migrate, pinned_page_is_not_unmapped)
 	for (uint64_t i = 3; i < 5; i++) {
 		expect_eq(mm_pin_page(w.mm, page(i), true, &pfn), 0);
 		expect_eq(migrate_frame(w.phys, pfn), -EBUSY);
+		expect_eq(mm_migrate_range(w.mm, page(i), PAGE_SIZE), 0);
 		mm_unpin_page(w.mm, pfn, true);
 	}
 	expect_eq(w.cn.starts[MMU_NOTIFY_MIGRATE].counter, 0);
+	mm_get_stats(w.mm, &stats);
+	expect_eq(stats.migrate_busy, 2);
 	expect_filled(w.mm, 8);
 	end_world(&w);
 }

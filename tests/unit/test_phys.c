@@ -18,6 +18,7 @@
 #include "notifier/frame.h"
 #include "tests/support/fail_alloc.h"
 #include "tests/support/mm_fixture.h"
+#include "tests/support/syscall_filter.h"
 #include "tests/support/test.h"
 
 TEST(phys, create_rejects_sizes)
@@ -64,6 +65,73 @@ TEST(phys, create_fails_whole)
 	expect_eq(atomic64_read(&allocs.live), live);
 	expect_eq(dup(STDOUT_FILENO), fd);
 	close(fd);
+}
+
+/* @number fails by @error, if its argument @arg (the low half) has one of @bits. */
+static void fails_with(unsigned int number, unsigned int arg, uint32_t bits, int error)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[arg])),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+
+	filter_syscalls(code, ARRAY_SIZE(code));
+}
+
+#define MFD_FLAG_NOEXEC_SEAL 0x08
+#define MFD_FLAG_EXEC	     0x10
+
+static void expect_memory(void)
+{
+	struct phys *phys = test_phys(16);
+	pfn_t pfn = phys_alloc_zeroed(phys);
+
+	expect_ne(pfn, INVALID_PFN);
+	phys_put(phys, pfn);
+	test_phys_done(phys);
+}
+
+/* vm.memfd_noexec is 2; the kernel is older than that, and knows neither flag. */
+TEST(phys, a_host_without_executable_files)
+{
+	fails_with(SYS_memfd_create, 1, MFD_FLAG_EXEC, EACCES);
+	expect_memory();
+	fails_with(SYS_memfd_create, 1, MFD_FLAG_NOEXEC_SEAL, EINVAL);
+	expect_memory();
+}
+
+TEST(phys, a_host_that_knows_no_such_flags)
+{
+	fails_with(SYS_memfd_create, 1, MFD_FLAG_EXEC | MFD_FLAG_NOEXEC_SEAL, EINVAL);
+	expect_memory();
+}
+
+static void expect_failure(int error)
+{
+	struct phys *phys = NULL;
+	int fd = dup(STDOUT_FILENO);
+
+	close(fd);
+	expect_eq(phys_create(&phys, 16), -error);
+	expect(!phys);
+	expect_eq(dup(STDOUT_FILENO), fd);
+	close(fd);
+}
+
+TEST(phys, its_file_does_not_grow)
+{
+	fails_with(SYS_ftruncate, 1, ~0u, ENOSPC);
+	expect_failure(ENOSPC);
+}
+
+TEST(phys, its_file_cannot_be_sealed)
+{
+	fails_with(SYS_fcntl, 1, F_ADD_SEALS & ~(F_GETFD | F_SETFD | F_GETFL | F_SETFL), EPERM);
+	expect_failure(EPERM);
 }
 
 TEST(phys, memfd_is_sealed_and_close_on_exec)

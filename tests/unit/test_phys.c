@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -132,6 +133,24 @@ TEST(phys, its_file_cannot_be_sealed)
 {
 	fails_with(SYS_fcntl, 1, F_ADD_SEALS & ~(F_GETFD | F_SETFD | F_GETFL | F_SETFL), EPERM);
 	expect_failure(EPERM);
+}
+
+TEST(phys, its_file_cannot_be_mapped)
+{
+	fails_with(SYS_mmap, 3, MAP_SHARED, ENOMEM);
+	expect_failure(ENOMEM);
+}
+
+TEST(phys, nothing_stays_mapped)
+{
+	struct phys *phys = test_phys(16);
+	void *base = phys_map(phys, 0);
+	unsigned char there;
+
+	expect_eq(mincore(base, PAGE_SIZE, &there), 0);
+	test_phys_done(phys);
+	expect_eq(mincore(base, PAGE_SIZE, &there), -1);
+	expect_eq(errno, ENOMEM);
 }
 
 TEST(phys, memfd_is_sealed_and_close_on_exec)

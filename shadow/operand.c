@@ -256,6 +256,7 @@ int shadow_operand_cmpxchg(struct shadow *shadow, struct shadow_operand *operand
 		ret = swap_word(shadow, operand, word, &found,
 				(found & ~mask) | (new_value << shift & mask));
 	} while (ret > 0);
-	operand->written = !ret;
+	if (!ret)
+		operand->written = true;
 	return ret;
 }

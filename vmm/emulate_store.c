@@ -214,8 +214,9 @@ static gva_t operand_address(const struct guest_regs *regs, const struct insn *i
 	return gva;
 }
 
-/* 0, -EAGAIN: the host has taken the operand away, and nothing is done. */
-static int modify(struct shadow *shadow, struct store *store, void (*compute)(struct alu *alu))
+/* And put it. If the host has taken the operand away nothing is done: EMULATE_RETRY. */
+static enum emulate_result modify(struct shadow *shadow, struct store *store,
+				  void (*compute)(struct alu *alu))
 {
 	struct alu *alu = &store->alu;
 	bool at_once = shadow_operand_in_word(&store->operand);
@@ -230,7 +231,8 @@ static int modify(struct shadow *shadow, struct store *store, void (*compute)(st
 						       alu->result)
 			      : shadow_operand_write(shadow, &store->operand, alu->result);
 	} while (ret > 0);
-	return ret;
+	shadow_operand_put(shadow, &store->operand);
+	return ret ? EMULATE_RETRY : EMULATE_DONE;
 }
 
 /* XCHG with memory is LOCKed, whether it says so or not. */
@@ -247,7 +249,6 @@ static enum emulate_result emulate_rmw(struct emulate_ctxt *ctxt, const struct i
 	struct store store = {.insn = insn};
 	enum emulate_result result;
 	gva_t gva;
-	int err;
 
 	if (!op || to->type != ZYDIS_OPERAND_TYPE_MEMORY || base_unknown(to) ||
 	    !gather(ctxt->regs, insn, &store.alu))
@@ -258,10 +259,9 @@ static enum emulate_result emulate_rmw(struct emulate_ctxt *ctxt, const struct i
 	result = get_operand(ctxt, insn, gva, store.alu.bits, PFERR_WRITE, &store.operand);
 	if (result != EMULATE_DONE)
 		return result;
-	err = modify(ctxt->shadow, &store, op->compute);
-	shadow_operand_put(ctxt->shadow, &store.operand);
-	if (err)
-		return EMULATE_RETRY;
+	result = modify(ctxt->shadow, &store, op->compute);
+	if (result != EMULATE_DONE)
+		return result;
 
 	ctxt->regs->rflags = store.alu.rflags;
 	if (op->registers)
@@ -333,7 +333,6 @@ static enum emulate_result string_round(struct emulate_ctxt *ctxt, const struct 
 	struct store store = {.insn = insn, .alu = {.bits = insn->operands[0].size}};
 	gva_t gva = insn_get_gpr(ctxt->regs, string_reg(insn, GPR_RDI));
 	enum emulate_result result = EMULATE_DONE;
-	int err;
 
 	if (is_movs(insn))
 		result = load_source(ctxt, insn, &store.alu.src);
@@ -343,10 +342,9 @@ static enum emulate_result string_round(struct emulate_ctxt *ctxt, const struct 
 		result = get_operand(ctxt, insn, gva, store.alu.bits, PFERR_WRITE, &store.operand);
 	if (result != EMULATE_DONE)
 		return result;
-	err = modify(ctxt->shadow, &store, alu_mov);
-	shadow_operand_put(ctxt->shadow, &store.operand);
-	if (err)
-		return EMULATE_RETRY;
+	result = modify(ctxt->shadow, &store, alu_mov);
+	if (result != EMULATE_DONE)
+		return result;
 
 	advance(ctxt->regs, insn, GPR_RDI);
 	if (is_movs(insn))

@@ -122,6 +122,7 @@ static uint64_t rip_of(const struct expected *c)
 static void expect_case(struct rig *rig, const struct expected *c, const char *after)
 {
 	struct guest_regs *regs = rig_start_at(rig, 0, PLACE, c->program, c->end);
+	uint64_t rip = rip_of(c);
 	struct engine_exit exit;
 
 	regs->rflags = 0;
@@ -133,7 +134,7 @@ static void expect_case(struct rig *rig, const struct expected *c, const char *a
 	if (exit.vector == VECTOR_PF)
 		exit.error_code &= ~P_IS_NOT_OURS;
 	if (exit.vector != vector_of(c) || exit.error_code != c->error_code ||
-	    exit.fault_address != c->cr2 || (rip_of(c) != ANY_RIP && regs->rip != rip_of(c)))
+	    exit.fault_address != c->cr2 || (rip != ANY_RIP && regs->rip != rip))
 		fail("%s after %s: vector %u, error code %#x, cr2 %#lx, rip %#lx", c->name, after,
 		     exit.vector, exit.error_code, exit.fault_address, regs->rip);
 	/* #MF and #XM stay pending in the unit; the next user would hear of them. */

@@ -232,20 +232,10 @@ int migrate_frame(struct phys *phys, pfn_t pfn)
 
 int migrate_mapping_page(struct address_space *mapping, uint64_t pgoff)
 {
-	struct phys *phys = mapping->phys;
 	pfn_t pfn;
 
 	might_sleep();
-	if (pgoff >= mapping->nr_pages)
+	if (pgoff >= mapping->nr_pages || !address_space_find_page(mapping, pgoff, &pfn))
 		return -ENOENT;
-	pfn = address_space_peek(mapping, pgoff);
-	if (pfn == INVALID_PFN)
-		return -ENOENT;
-	if (get_and_trylock(phys, pfn))
-		return -EBUSY; /* even if it is free by now: the page was just moved */
-	if (address_space_peek(mapping, pgoff) == pfn)
-		return migrate_locked(phys, pfn);
-	unlock_frame(phys, pfn);
-	phys_put(phys, pfn);
-	return -EBUSY;
+	return migrate_locked(mapping->phys, pfn);
 }

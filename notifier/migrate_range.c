@@ -33,8 +33,8 @@ struct batch {
 	struct mm_struct *mm;
 	unsigned int nr;
 	unsigned int nr_busy;
-	bool out_of_frames;
-	hva_t next; /* where the next batch begins */
+	bool out_of_frames; /* at some time */
+	hva_t next;	    /* where the next batch begins */
 	struct {
 		struct migration m;
 		pte_t *ptep;
@@ -92,9 +92,7 @@ static int collect_one(pte_t *ptep, hva_t hva, void *arg)
 	if (ret) {
 		unlock_frame(phys, pfn);
 		phys_put(phys, pfn);
-		if (ret == -ENOENT) /* zapped since */
-			return 0;
-		if (ret == -EBUSY) {
+		if (ret != -ENOMEM) { /* pinned, or zapped since */
 			batch->nr_busy++;
 			return 0;
 		}
@@ -145,7 +143,6 @@ long mm_migrate_range(struct mm_struct *mm, hva_t addr, uint64_t len)
 		hva_t start = batch.next;
 
 		batch.nr = 0;
-		batch.out_of_frames = false;
 		batch.next = end;
 		pgtable_walk(mm->pgtable, start, end, collect_one, &batch);
 		if (batch.nr) {

@@ -202,8 +202,8 @@ static pfn_t take_free_frame(struct phys *phys, uint64_t keep, bool *fresh)
 		/* What is left is not for the caller. */
 	} else if (*fresh) {
 		pfn = phys->next_fresh++;
-	} else if (phys->free_first != PHYS_NO_FRAME) {
-		pfn = phys->free_first;
+	} else {
+		pfn = phys->free_first; /* there is one: nr_free counts those, and the fresh */
 		phys->free_first = phys->frames[pfn].next_free;
 		if (phys->free_first == PHYS_NO_FRAME)
 			phys->free_last = PHYS_NO_FRAME;

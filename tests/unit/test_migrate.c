@@ -12,6 +12,8 @@
 
 #include "notifier/frame.h"
 #include "notifier/mm_internal.h"
+#include "notifier/phys_internal.h"
+#include "tests/support/asleep.h"
 #include "tests/support/mm_fixture.h"
 #include "tests/support/park.h"
 #include "tests/support/test.h"
@@ -309,7 +311,6 @@ TEST(migrate, locked_page_is_busy)
 	expect_eq(kthread_run(&t, "holder", hold_frame, &holder), 0);
 	park_wait(&holder.park, 1);
 	expect_eq(migrate_frame(w.phys, pfn), -EBUSY);
-	expect_eq(migrate_mapping_page(w.mapping, 1), -EBUSY);
 	expect_eq(w.cn.starts[MMU_NOTIFY_MIGRATE].counter, 0);
 	expect_eq(mm_migrate_range(w.mm, page(0), 3 * PAGE_SIZE), 2);
 	expect_eq(mm_lookup_pfn(w.mm, page(1)), pfn);
@@ -326,6 +327,46 @@ TEST(migrate, locked_page_is_busy)
 	expect_eq(migrate_frame(w.phys, pfn), -EBUSY);
 	frame_ref_unfreeze(pfn_to_frame(w.phys, pfn), 2);
 	unlock_frame(w.phys, pfn);
+	expect_filled(w.mm, 8);
+	end_world(&w);
+}
+
+struct mover {
+	struct address_space *mapping;
+	int ret;
+};
+
+static void move_page_1(void *arg)
+{
+	struct mover *mover = arg;
+
+	mover->ret = migrate_mapping_page(mover->mapping, 1);
+}
+
+/* What is asked for is that page, and its frame may be busy: there is no other to take. */
+TEST(migrate, locked_page_of_a_mapping_is_waited_for)
+{
+	struct world w;
+	struct mover mover;
+	struct holder holder;
+	struct kthread t[2];
+	pfn_t pfn;
+
+	make_world(&w, 16);
+	pfn = mm_lookup_pfn(w.mm, page(1));
+	mover = (struct mover){.mapping = w.mapping};
+	holder = (struct holder){.phys = w.phys, .pfn = pfn};
+	park_init(&holder.park);
+	expect_eq(kthread_run(&t[0], "holder", hold_frame, &holder), 0);
+	park_wait(&holder.park, 1);
+	expect_eq(kthread_run(&t[1], "mover", move_page_1, &mover), 0);
+	until_others_sleep();
+	expect_eq(mm_lookup_pfn(w.mm, page(1)), pfn);
+	park_release(&holder.park);
+	kthread_join(&t[0]);
+	kthread_join(&t[1]);
+	expect_eq(mover.ret, 0);
+	expect_ne(mm_lookup_pfn(w.mm, page(1)), pfn);
 	expect_filled(w.mm, 8);
 	end_world(&w);
 }
@@ -369,6 +410,32 @@ TEST(migrate, without_a_free_frame)
 	expect_eq(w.cn.starts[MMU_NOTIFY_MIGRATE].counter, 8);
 	expect_eq(mm_lookup_pfn(w.mm, page(0)), last);
 	expect_filled(w.mm, 8);
+	end_world(&w);
+}
+
+static void take_the_last(struct counting_notifier *cn, const struct mmu_notifier_range *range)
+{
+	pfn_t *last = cn->arg;
+
+	(void)range;
+	*last = phys_alloc(cn->mn.mm->phys);
+}
+
+/* Out of frames after the first page: what moved is told, and not that there are no more. */
+TEST(migrate, without_a_second_free_frame)
+{
+	struct world w;
+	pfn_t last = INVALID_PFN;
+
+	make_world(&w, 10);
+	w.phys->reclaim.min = 1; /* not for migrations: the frame that page 0 leaves will not do */
+	w.cn.arg = &last;
+	w.cn.on_start = take_the_last;
+	expect_eq(mm_migrate_range(w.mm, page(0), 8 * PAGE_SIZE), 1);
+	expect_eq(w.cn.starts[MMU_NOTIFY_MIGRATE].counter, 1);
+	expect_ne(last, INVALID_PFN);
+	expect_filled(w.mm, 8);
+	phys_put(w.phys, last);
 	end_world(&w);
 }
 

@@ -229,8 +229,8 @@ long mm_migrate_range(struct mm_struct *mm, hva_t addr, uint64_t len);
 int migrate_frame(struct phys *phys, pfn_t pfn);
 
 /*
- * Move page @pgoff of @mapping as migrate_frame() does, mapped anywhere or not. As above; -ENOENT
- * when the page was never touched.
+ * Move page @pgoff of @mapping as migrate_frame() does, mapped anywhere or not. One that is being
+ * migrated is waited for, and moved again. As above; -ENOENT when the page was never touched.
  */
 int migrate_mapping_page(struct address_space *mapping, uint64_t pgoff);
 

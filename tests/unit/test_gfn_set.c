@@ -123,17 +123,35 @@ static void add_beyond(void *arg)
 	gfn_set_add(arg, 64);
 }
 
+static void remove_beyond(void *arg)
+{
+	gfn_set_remove(arg, 64);
+}
+
 static void look_beyond(void *arg)
 {
 	gfn_set_next(arg, 0, 65);
+}
+
+static void init_of_none(void *arg)
+{
+	init(arg, 0);
+}
+
+static void init_of_too_many(void *arg)
+{
+	init(arg, (1UL << 36) + 1);
 }
 
 TEST(gfn_set, beyond_the_end_is_a_bug)
 {
 	struct gfn_set set;
 
+	expect_bug(init_of_none, &set, "as many pages as levels can say");
+	expect_bug(init_of_too_many, &set, "as many pages as levels can say");
 	init(&set, 64);
 	expect_bug(add_beyond, &set, "page 64 of 64");
+	expect_bug(remove_beyond, &set, "page 64 of 64");
 	expect_bug(look_beyond, &set, "page 65 of 64");
 	gfn_set_destroy(&set);
 }

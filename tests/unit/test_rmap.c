@@ -227,3 +227,29 @@ TEST(rmap, removing_a_stranger_is_a_bug)
 		rmap_desc_free(m.spare);
 	}
 }
+
+static void add_what_is_no_word(void *arg)
+{
+	struct model *m = arg;
+
+	rmap_add(&m->head, (spte_t *)(void *)((char *)&sptes[1] + 1), &m->spare);
+}
+
+static void add_without_a_spare(void *arg)
+{
+	struct model *m = arg;
+
+	rmap_add(&m->head, &sptes[1], &m->spare);
+}
+
+TEST(rmap, adding_what_it_cannot_hold_is_a_bug)
+{
+	struct model m = {0};
+
+	expect_bug(add_what_is_no_word, &m, "an entry is a whole word");
+	add(&m, 0);
+	rmap_desc_free(m.spare);
+	m.spare = NULL;
+	expect_bug(add_without_a_spare, &m, "the cache was topped up");
+	remove_one(&m, 0);
+}

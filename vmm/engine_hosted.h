@@ -258,6 +258,7 @@ struct stub_call *hosted_list(struct hosted_space *space, enum hosted_mapper_rol
 void hosted_post(struct hosted_space *space, unsigned int nr);
 uint32_t *hosted_posted(struct hosted_space *space);
 int hosted_wait(struct hosted_space *space);
+int hosted_do(struct hosted_space *space, unsigned int nr); /* post, and wait */
 
 /* engine_hosted_tlb.c */
 int hosted_tlb_init(struct hosted_tlb *tlb, uint32_t size);

@@ -232,8 +232,7 @@ static int first_list(struct hosted_space *space)
 		calls[nr++] = (struct stub_call){
 			SYS_rt_sigaction,
 			{caught[i], STUB_CODE + (hosted_stub_action - hosted_stub_code), 0, 8}};
-	hosted_post(space, nr);
-	return hosted_wait(space);
+	return hosted_do(space, nr);
 }
 
 /*
@@ -247,16 +246,14 @@ static int second_mapper(struct hosted_space *space)
 
 	calls[0] = hosted_vcpu_area_call(0);
 	calls[1] = hosted_clone_call(0, STUB_CLONE_MAPPER);
-	hosted_post(space, 2);
-	err = hosted_wait(space);
+	err = hosted_do(space, 2);
 	if (err)
 		return err;
 	space->mappers[MAPPER_SHOOTS] =
 		(struct hosted_mapper){.tid = hosted_vcpu_area(space, 0)->tid};
 	hosted_list(space, MAPPER_SHOOTS)[0] =
 		(struct stub_call){SYS_munmap, {STUB_VCPU(0), STUB_VCPU_SIZE}};
-	hosted_post(space, 1);
-	return hosted_wait(space);
+	return hosted_do(space, 1);
 }
 
 /* If it may not, it does without. */
@@ -266,8 +263,7 @@ static int reserve_addresses(struct hosted_space *space)
 
 	hosted_list(space, MAPPER_FILLS)[0] =
 		hosted_reserve_call(HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
-	hosted_post(space, 1);
-	err = hosted_wait(space);
+	err = hosted_do(space, 1);
 	space->reserved = !err;
 	return err == -ESRCH ? err : 0;
 }

@@ -110,7 +110,8 @@ struct stub_call *hosted_list(struct hosted_space *space, enum hosted_mapper_rol
 	return hosted_cmd(space)->calls;
 }
 
-/* Whoever posts either waits, under the lock, or wakes what hosted_posted() says, without it. */
+/* Whoever posts either waits, under the lock (hosted_do), or wakes what hosted_posted() says,
+ * without it. */
 void hosted_post(struct hosted_space *space, unsigned int nr)
 {
 	struct stub_cmd *c = hosted_cmd(space);
@@ -122,6 +123,12 @@ void hosted_post(struct hosted_space *space, unsigned int nr)
 	space->pending = true;
 	/* Pairs with the mapper's loads of seq, then nr and calls (hosted_stub.S, list). */
 	smp_store_release(&c->seq, c->seq + 1);
+}
+
+int hosted_do(struct hosted_space *space, unsigned int nr)
+{
+	hosted_post(space, nr);
+	return hosted_wait(space);
 }
 
 /* The word that the mapper sleeps at. It outlives the lock: if the child is gone by the time that

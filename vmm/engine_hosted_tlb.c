@@ -216,8 +216,7 @@ static int unmap_all(struct hosted_space *space)
 {
 	hosted_list(space, MAPPER_SHOOTS)[0] =
 		unmap_call(space, HOSTED_GVA_FIRST, HOSTED_GVA_END - HOSTED_GVA_FIRST);
-	hosted_post(space, 1);
-	return hosted_wait(space);
+	return hosted_do(space, 1);
 }
 
 void hosted_tlb_flush(struct hosted_space *space)
@@ -267,8 +266,7 @@ static void unmap_gone(struct gone *gone)
 	/* Now it is known how long each is. */
 	for (unsigned int i = 0; i < nr; i++)
 		calls[i] = shoot_call(space, calls[i].args[0], calls[i].args[1]);
-	hosted_post(space, mend_holes(space, calls, nr));
-	err = hosted_wait(space);
+	err = hosted_do(space, mend_holes(space, calls, nr));
 	if (err && err != -ESRCH) /* how far it came does not matter: all go */
 		hosted_tlb_flush(space);
 	else if (!err)

@@ -128,8 +128,7 @@ int hosted_thread_start(struct hosted_space *space, unsigned int vcpu, char *why
 	cmd->signals = blocked_signals() | 1ul << (HOSTED_KICK - 1);
 	calls[0] = hosted_vcpu_area_call(vcpu);
 	calls[1] = hosted_clone_call(vcpu, STUB_CLONE_VCPU);
-	hosted_post(space, 2);
-	err = hosted_wait(space);
+	err = hosted_do(space, 2);
 	err = err ?: wait_for_birth(space, vcpu);
 	if (err == -ESRCH) {
 		hosted_child_explain(space, why, why_len);

@@ -159,16 +159,31 @@ static void neighbour_without_the_lock(void *arg)
 	vma_prev(vma);
 }
 
+/* One that needs each kind of lock, without that one. */
+struct lacking {
+	enum mm_mutation what;
+	bool mmap_read;
+};
+
 static void mutation_without_its_locks(void *arg)
 {
+	const struct lacking *lacking = arg;
 	struct mmu_notifier_range range;
 
-	(void)arg;
-	mutation_range_init(&range, MUTATION_UNMAP, f.mm, area_page(2), area_page(3));
+	if (lacking->mmap_read)
+		mmap_read_lock(f.mm);
+	mutation_range_init(&range, lacking->what, f.mm, area_page(2), area_page(3));
 }
 
 TEST(mm_misuse, without_what_is_asked_for)
 {
+	static struct lacking lacking[] = {
+		{MUTATION_UNMAP, true}, /* for writing */
+		{MUTATION_ZAP, false},
+		{MUTATION_COPY, true}, /* the frame's */
+		{MUTATION_HOLE, true}, /* of a reverse map */
+	};
+
 	fixture_init();
 	expect_bug(exclusive_without_the_lock, NULL,
 		   "make_device_exclusive(): lock &mm->mmap_lock");
@@ -177,7 +192,8 @@ TEST(mm_misuse, without_what_is_asked_for)
 		   "the caller looked whether the area allows it");
 	expect_bug(area_without_the_lock, NULL, "find_vma_above(): lock &mm->mmap_lock");
 	expect_bug(neighbour_without_the_lock, NULL, "vma_prev(): lock &vma->mm->mmap_lock");
-	expect_bug(mutation_without_its_locks, NULL, "has its locks: ");
+	for (size_t i = 0; i < ARRAY_SIZE(lacking); i++)
+		expect_bug(mutation_without_its_locks, &lacking[i], "has its locks: ");
 	fixture_done();
 }
 

@@ -106,6 +106,10 @@ TEST(soft_dirty, many_pages)
 	expect_eq(mm_test_soft_dirty(mm, far, 130 * PAGE_SIZE, bitmap), 128);
 	expect_eq(bitmap[0], ~0UL >> 1);
 	expect_eq(bitmap[1], ~1UL);
+	/* And a multiple: the word after the last is not ours. */
+	bitmap[2] = 7;
+	expect_eq(mm_test_soft_dirty(mm, far, 128 * PAGE_SIZE, bitmap), 126);
+	expect_eq(bitmap[2], 7);
 	expect_eq(mm_munmap(mm, far, 130 * PAGE_SIZE), 0);
 	end();
 }

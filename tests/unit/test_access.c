@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
 #include "tests/support/test.h"
 
@@ -143,5 +144,46 @@ TEST(access, guest_and_host_see_the_same)
 		if (i % 3 == 0)
 			expect_eq(mm_migrate_range(g.mm, guest_hva(0x5000), PAGE_SIZE), 1);
 	}
+	guest_mem_destroy(&g);
+}
+
+/* The mm is about to go, and nothing says so yet but its last word to us. */
+TEST(access, after_release)
+{
+	const struct mmu_notifier_ops *ops;
+	struct shadow_fault fault;
+	struct guest_mem g;
+	char text[4];
+
+	fixture(&g);
+	ops = g.shadow->notifier.ops;
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA, text, 4, 0, &fault), 0);
+	ops->release(&g.shadow->notifier, g.mm);
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA, text, 4, 0, &fault), -ENXIO);
+	expect_eq(fault.hva, INVALID_HVA);
+	/* Looked at first, before there is anything to read. */
+	expect_eq(shadow_read_gva(g.shadow, 0, GVA, text, 0, 0, NULL), -ENXIO);
+	expect_eq(shadow_read_gpa(g.shadow, 0x5000, text, 4), -ENXIO);
+	expect_eq(shadow_write_gpa(g.shadow, 0x5000, text, 4), -ENXIO);
+	guest_mem_destroy(&g);
+}
+
+/* Other errors of the mm than that there is nothing are told as they are. */
+TEST(access, without_a_frame)
+{
+	const struct guest_mem_config small = {.nr_frames = 128};
+	static pfn_t taken[128];
+	struct guest_mem g;
+	unsigned int nr = 0;
+	uint64_t word = 0;
+
+	guest_mem_create(&g, &small);
+	while ((taken[nr] = phys_alloc(g.phys)) != INVALID_PFN)
+		nr++;
+	expect_eq(shadow_read_gpa(g.shadow, 0x5000, &word, sizeof(word)), -ENOMEM);
+	expect_eq(shadow_write_gpa(g.shadow, 0x5000, &word, sizeof(word)), -ENOMEM);
+	while (nr)
+		phys_put(g.phys, taken[--nr]);
+	expect_eq(shadow_read_gpa(g.shadow, 0x5000, &word, sizeof(word)), 0);
 	guest_mem_destroy(&g);
 }

@@ -497,6 +497,26 @@ TEST(huge_guest, ages)
 	}
 }
 
+/* A range of two regions is young if either is. */
+TEST(huge_guest, ages_of_two)
+{
+	const hva_t start = guest_hva(MIB2), end = guest_hva(3 * MIB2);
+	struct guest_mem g;
+
+	huge_fixture(&g);
+	map_huge(&g, MIB2);
+	set_pde(&g, BIG + MIB2, 2 * MIB2 | LARGE);
+	for (unsigned int used = 0; used < 2; used++) {
+		guest_load(&g, 0, BIG + MIB2 + PAGE_SIZE);
+		expect_eq(huge_leaves(&g, 2 * MIB2), 1);
+		expect(mmu_notifier_clear_flush_young(g.mm, start, end));
+		expect(!mmu_notifier_clear_flush_young(g.mm, start, end));
+		guest_load(&g, 0, BIG + used * MIB2 + PAGE_SIZE);
+		expect(mmu_notifier_clear_flush_young(g.mm, start, end));
+	}
+	huge_done(&g);
+}
+
 /* Where CPUs set no accessed bits the leaf is not present for a while, all of it; one fault,
  * without mmu_lock, gives all of it back. A store by one that may be written needs no more. */
 TEST(huge_guest, tracked)

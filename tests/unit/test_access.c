@@ -7,6 +7,7 @@
 
 #include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
+#include "tests/support/hoard.h"
 #include "tests/support/test.h"
 
 #define GVA 0x10000000UL
@@ -150,15 +151,13 @@ TEST(access, guest_and_host_see_the_same)
 /* The mm is about to go, and nothing says so yet but its last word to us. */
 TEST(access, after_release)
 {
-	const struct mmu_notifier_ops *ops;
 	struct shadow_fault fault;
 	struct guest_mem g;
 	char text[4];
 
 	fixture(&g);
-	ops = g.shadow->notifier.ops;
 	expect_eq(shadow_read_gva(g.shadow, 0, GVA, text, 4, 0, &fault), 0);
-	ops->release(&g.shadow->notifier, g.mm);
+	shadow_mmu_notifier_ops.release(&g.shadow->notifier, g.mm);
 	expect_eq(shadow_read_gva(g.shadow, 0, GVA, text, 4, 0, &fault), -ENXIO);
 	expect_eq(fault.hva, INVALID_HVA);
 	/* Looked at first, before there is anything to read. */
@@ -172,18 +171,15 @@ TEST(access, after_release)
 TEST(access, without_a_frame)
 {
 	const struct guest_mem_config small = {.nr_frames = 128};
-	static pfn_t taken[128];
+	static struct hoard hoard;
 	struct guest_mem g;
-	unsigned int nr = 0;
 	uint64_t word = 0;
 
 	guest_mem_create(&g, &small);
-	while ((taken[nr] = phys_alloc(g.phys)) != INVALID_PFN)
-		nr++;
+	hoard_frames(&hoard, g.phys);
 	expect_eq(shadow_read_gpa(g.shadow, 0x5000, &word, sizeof(word)), -ENOMEM);
 	expect_eq(shadow_write_gpa(g.shadow, 0x5000, &word, sizeof(word)), -ENOMEM);
-	while (nr)
-		phys_put(g.phys, taken[--nr]);
+	hoard_release(&hoard);
 	expect_eq(shadow_read_gpa(g.shadow, 0x5000, &word, sizeof(word)), 0);
 	guest_mem_destroy(&g);
 }

@@ -9,6 +9,7 @@
 
 #include "notifier/sync/util.h"
 #include "tests/model/guest_mem.h"
+#include "tests/support/hoard.h"
 #include "tests/support/test.h"
 #include "vmm/emulate.h"
 
@@ -394,8 +395,8 @@ TEST(emulate, cr3_to_nowhere)
 TEST(emulate, no_memory_for_cr3)
 {
 	enum emulate_result result = EMULATE_DONE;
-	pfn_t pfns[4096], pfn;
-	unsigned int nr = 0, loads;
+	static struct hoard hoard;
+	unsigned int loads;
 	gpa_t roots[32];
 	struct emu e;
 
@@ -403,10 +404,7 @@ TEST(emulate, no_memory_for_cr3)
 	for (unsigned int i = 0; i < ARRAY_SIZE(roots); i++)
 		roots[i] = CODE + 0x1000 + i * PAGE_SIZE;
 	RUN(&e, "\x0f\x22\xd8"); /* not carried out here: only to have the code in place */
-	while ((pfn = phys_alloc(e.g.phys)) != INVALID_PFN) {
-		expect_le(nr + 1, ARRAY_SIZE(pfns));
-		pfns[nr++] = pfn;
-	}
+	hoard_frames(&hoard, e.g.phys);
 	for (loads = 0; loads < ARRAY_SIZE(roots) && result == EMULATE_DONE; loads++) {
 		/* The code is fetched through the first root. */
 		if (loads)
@@ -421,8 +419,7 @@ TEST(emulate, no_memory_for_cr3)
 	expect_eq(e.regs.rip, CODE);
 	expect_eq(e.cr.cr3, e.g.cr3);
 
-	while (nr)
-		phys_put(e.g.phys, pfns[--nr]);
+	hoard_release(&hoard);
 	expect_eq(emulate_trap(&e.ctxt), EMULATE_DONE);
 	teardown(&e);
 }

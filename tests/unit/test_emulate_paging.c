@@ -3,6 +3,7 @@
  * Writes of CR0 and CR4 that paging depends on: what the guest may do afterwards.
  */
 #include "tests/model/guest_mem.h"
+#include "tests/support/hoard.h"
 #include "tests/support/test.h"
 #include "vmm/emulate.h"
 
@@ -106,21 +107,18 @@ TEST(emulate_paging, all_or_nothing)
 /* No frame for the root of the new view: the instruction has not happened. */
 TEST(emulate_paging, no_memory_for_the_view)
 {
-	pfn_t hoard[1024];
-	unsigned int nr = 0;
+	static struct hoard hoard;
 	struct emu e;
 
 	setup(&e);
 	expect_eq(mov_to_cr(&e, 4, CR4_PAE), EMULATE_DONE); /* no change; the code is in place */
-	while ((hoard[nr] = phys_alloc(e.g.phys)) != INVALID_PFN)
-		nr++;
+	hoard_frames(&hoard, e.g.phys);
 	e.regs.rip = CODE;
 	e.regs.gpr[GPR_RAX] = CR4_PAE | CR4_SMEP;
 	expect_eq(emulate_trap(&e.ctxt), EMULATE_NO_MEMORY);
 	expect_eq(e.regs.rip, CODE);
 	expect_eq(e.cr.cr4, CR4_PAE);
-	while (nr)
-		phys_put(e.g.phys, hoard[--nr]);
+	hoard_release(&hoard);
 	expect_eq(emulate_trap(&e.ctxt), EMULATE_DONE);
 	expect_eq(e.cr.cr4, CR4_PAE | CR4_SMEP);
 	teardown(&e);

@@ -10,6 +10,7 @@
 #include "notifier/sync/util.h"
 #include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
+#include "tests/support/hoard.h"
 #include "tests/support/test.h"
 #include "vmm/alu.h"
 #include "vmm/emulate_store.h"
@@ -282,32 +283,27 @@ TEST(emulate_store, host_refuses)
 
 TEST(emulate_store, host_has_no_frame)
 {
-	static pfn_t hoard[1024];
-	unsigned int nr = 0;
+	static struct hoard hoard;
 	struct emu e;
 
 	setup(&e);
 	guest_map(&e.g, e.g.cr3, SECOND, 0x9000, GUEST_PTE_RW); /* never touched */
 	e.regs.gpr[GPR_RDI] = SECOND;
-	while ((hoard[nr] = phys_alloc(e.g.phys)) != INVALID_PFN)
-		nr++;
+	hoard_frames(&hoard, e.g.phys);
 	/* UNTOUCHED would need a frame itself. */
 	e.regs.rip = CODE;
 	expect_eq(mm_zap_range(e.g.mm, guest_hva(CODE), PAGE_SIZE), 0);
 	expect_eq(emulate_store(&e.ctxt), EMULATE_NO_MEMORY);
 	expect_str_contains(e.ctxt.why, "no memory to fetch it");
-	while (nr)
-		phys_put(e.g.phys, hoard[--nr]);
+	hoard_release(&hoard);
 
 	expect_eq(shadow_write_gpa(e.g.shadow, CODE, BYTES(MOV_RDI_RAX)), 0);
-	while ((hoard[nr] = phys_alloc(e.g.phys)) != INVALID_PFN)
-		nr++;
+	hoard_frames(&hoard, e.g.phys);
 	expect_eq(emulate_store(&e.ctxt), EMULATE_NO_MEMORY);
 	expect_str_contains(e.ctxt.why, "mov [rdi], rax (48 89 07) at 0x2000: no memory for its "
 					"operand");
 	expect_eq(e.regs.rip, CODE);
-	while (nr)
-		phys_put(e.g.phys, hoard[--nr]);
+	hoard_release(&hoard);
 	DONE(&e, MOV_RDI_RAX);
 	teardown(&e);
 }

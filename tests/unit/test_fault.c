@@ -6,6 +6,7 @@
 
 #include "shadow/shadow_internal.h"
 #include "tests/support/guest_fixture.h"
+#include "tests/support/hoard.h"
 #include "tests/support/test.h"
 
 #define PAGE 0x3000UL
@@ -389,18 +390,15 @@ TEST(fault, out_of_reach)
 TEST(fault, no_memory)
 {
 	struct guest_mem g;
-	pfn_t hoard[1024];
-	unsigned int nr = 0;
+	static struct hoard hoard;
 
 	guest_mem_create(&g, &config);
 	expect_eq(fault_at(&g, PAGE, 0), RET_PF_FIXED);
-	while ((hoard[nr] = phys_alloc(g.phys)) != INVALID_PFN)
-		nr++;
+	hoard_frames(&hoard, g.phys);
 	/* No table frame, or no page: the same answer, and nothing is lost. */
 	expect_eq(fault_at(&g, PAGE + PAGE_SIZE, 0), RET_PF_NO_MEMORY);
 	expect_eq(fault_at(&g, PAGE + PAGE_SIZE, PFERR_WRITE), RET_PF_NO_MEMORY);
-	while (nr)
-		phys_put(g.phys, hoard[--nr]);
+	hoard_release(&hoard);
 	expect_eq(fault_at(&g, PAGE + PAGE_SIZE, PFERR_WRITE), RET_PF_FIXED);
 	guest_mem_destroy(&g);
 }

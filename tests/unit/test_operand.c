@@ -7,6 +7,7 @@
 
 #include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
+#include "tests/support/hoard.h"
 #include "tests/support/test.h"
 
 #define GVA    0x10000000UL
@@ -174,19 +175,16 @@ TEST(operand, no_frame_for_the_second_page)
 {
 	struct shadow_operand operand;
 	struct shadow_fault fault;
-	static pfn_t hoard[1024];
-	unsigned int nr = 0;
+	static struct hoard hoard;
 	struct guest_mem g;
 
 	fixture(&g);
 	/* A page that was never touched. */
 	guest_map(&g, g.cr3, SECOND, 0x9000, GUEST_PTE_RW);
-	while ((hoard[nr] = phys_alloc(g.phys)) != INVALID_PFN)
-		nr++;
+	hoard_frames(&hoard, g.phys);
 	expect_eq(shadow_operand_get(g.shadow, 0, SECOND - 4, 8, PFERR_WRITE, &operand, &fault),
 		  -ENOMEM);
-	while (nr)
-		phys_put(g.phys, hoard[--nr]);
+	hoard_release(&hoard);
 	expect_eq(fault.gva, SECOND);
 	expect_eq(mm_migrate_range(g.mm, guest_hva(GPA_A), PAGE_SIZE), 1);
 	guest_mem_destroy(&g);

@@ -10,6 +10,7 @@
 #include "notifier/sync/lockdep.h"
 #include "notifier/sync/thread.h"
 #include "tests/support/guest_fixture.h"
+#include "tests/support/hoard.h"
 #include "tests/support/park.h"
 #include "tests/support/test.h"
 
@@ -364,35 +365,16 @@ TEST(page_budget, recycled_in_the_middle_of_a_sync)
 
 /* ---- the machine has no table ---- */
 
-struct hoard {
-	pfn_t pfn[2048];
-	unsigned int nr;
-};
-
-static void take_all(struct guest_mem *g, struct hoard *hoard)
-{
-	pfn_t pfn;
-
-	while ((pfn = phys_alloc(g->phys)) != INVALID_PFN)
-		hoard->pfn[hoard->nr++] = pfn;
-}
-
-static void give_back(struct guest_mem *g, struct hoard *hoard)
-{
-	while (hoard->nr)
-		phys_put(g->phys, hoard->pfn[--hoard->nr]);
-}
-
 TEST(page_budget, no_table_recycles)
 {
-	struct hoard hoard = {.nr = 0};
+	static struct hoard hoard;
 	unsigned long most;
 	struct guest_mem g;
 
 	fixture(&g);
 	for (unsigned int i = 0; i < NR_REGIONS - 1; i++)
 		expect_eq(guest_load(&g, 0, region(i)), i);
-	take_all(&g, &hoard);
+	hoard_frames(&hoard, g.phys);
 	most = g.shadow->nr_pages;
 	for (unsigned int n = 0; n < 4 * NR_REGIONS; n++)
 		expect_eq(guest_load(&g, 0, region(n % NR_REGIONS)), n % NR_REGIONS);
@@ -402,7 +384,7 @@ TEST(page_budget, no_table_recycles)
 	expect_ge(most + 4, g.shadow->nr_pages);
 
 	/* With tables to be had it recovers. */
-	give_back(&g, &hoard);
+	hoard_release(&hoard);
 	expect_eq(shadow_set_page_budget(g.shadow, BIG), 0);
 	for (unsigned int i = 0; i < NR_REGIONS; i++)
 		expect_eq(guest_load(&g, 0, region(i)), i);
@@ -413,17 +395,17 @@ TEST(page_budget, no_table_recycles)
 /* Of a budget that the machine could not meet, it grows with each table that comes. */
 TEST(page_budget, recovers)
 {
-	struct hoard hoard = {.nr = 0};
+	static struct hoard hoard;
 	struct guest_mem g;
 
 	fixture(&g);
 	expect_eq(shadow_set_page_budget(g.shadow, BIG), 0);
 	expect_eq(guest_load(&g, 0, region(0)), 0);
-	take_all(&g, &hoard);
+	hoard_frames(&hoard, g.phys);
 	for (unsigned int n = 0; n < NR_REGIONS; n++)
 		expect_eq(guest_load(&g, 0, region(n)), n);
 	expect_ge(BIG - 1, g.shadow->page_budget);
-	give_back(&g, &hoard);
+	hoard_release(&hoard);
 	for (unsigned int n = 0; n < BIG && g.shadow->page_budget < BIG; n++) {
 		expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0);
 		expect_eq(guest_load(&g, 0, region(n % NR_REGIONS)), n % NR_REGIONS);
@@ -434,15 +416,15 @@ TEST(page_budget, recovers)
 
 TEST(page_budget, no_table_and_nothing_to_recycle)
 {
-	struct hoard hoard = {.nr = 0};
+	static struct hoard hoard;
 	struct shadow_fault fault;
 	struct guest_mem g;
 
 	fixture(&g);
-	take_all(&g, &hoard);
+	hoard_frames(&hoard, g.phys);
 	expect_eq(guest_fault(&g, 0, region(0), 0, &fault), RET_PF_NO_MEMORY);
 	expect_eq(shadow_load_cr3(g.shadow, 0, 5 << PAGE_SHIFT), -ENOMEM);
-	give_back(&g, &hoard);
+	hoard_release(&hoard);
 	/* The least that there may be is not the least that there was. */
 	expect_eq(guest_load(&g, 0, region(0)), 0);
 	expect_eq(shadow_load_cr3(g.shadow, 0, 5 << PAGE_SHIFT), 0);
@@ -453,15 +435,15 @@ TEST(page_budget, no_table_and_nothing_to_recycle)
  * whatever the machine says. */
 TEST(page_budget, no_table_is_no_verdict)
 {
-	struct hoard hoard = {.nr = 0};
+	static struct hoard hoard;
 	struct guest_mem g;
 
 	fixture(&g);
 	expect_eq(shadow_prepare(g.shadow, &g.shadow->vcpu[0].cache, false), 0);
-	take_all(&g, &hoard);
+	hoard_frames(&hoard, g.phys);
 	expect_eq(shadow_load_cr3(g.shadow, 0, 5 << PAGE_SHIFT), -ENOMEM);
 	expect_eq(g.shadow->page_budget, shadow_min_page_budget(4, 2));
-	give_back(&g, &hoard);
+	hoard_release(&hoard);
 	expect_eq(guest_load(&g, 0, region(0)), 0);
 	destroy(&g);
 }

@@ -8,6 +8,7 @@
 #include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
 #include "tests/support/guest_fixture.h"
+#include "tests/support/hoard.h"
 #include "tests/support/park.h"
 #include "tests/support/test.h"
 
@@ -242,16 +243,13 @@ TEST(cr3, leaves_before_it_lets_go)
 TEST(cr3, no_memory_keeps_the_root)
 {
 	struct guest_mem g;
-	pfn_t hoard[1024];
-	unsigned int nr = 0;
+	static struct hoard hoard;
 
 	fixture(&g);
 	guest_map(&g, g.cr3, GVA + PAGE_SIZE, P2, GUEST_PTE_RW);
-	while ((hoard[nr] = phys_alloc(g.phys)) != INVALID_PFN)
-		nr++;
+	hoard_frames(&hoard, g.phys);
 	expect_eq(shadow_load_cr3(g.shadow, 0, 5 * PAGE_SIZE), -ENOMEM);
-	while (nr)
-		phys_put(g.phys, hoard[--nr]);
+	hoard_release(&hoard);
 	expect_eq(guest_load(&g, 0, GVA), 1);
 	expect_eq(guest_load(&g, 0, GVA + PAGE_SIZE), 2);
 	expect_eq(shadow_load_cr3(g.shadow, 0, 5 * PAGE_SIZE), 0);

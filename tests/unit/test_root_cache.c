@@ -12,6 +12,7 @@
 #include "notifier/sync/thread.h"
 #include "tests/model/guest_mem.h"
 #include "tests/support/asleep.h"
+#include "tests/support/hoard.h"
 #include "tests/support/park.h"
 #include "tests/support/test.h"
 
@@ -195,19 +196,16 @@ TEST(root_cache, the_last_four)
 TEST(root_cache, no_memory_changes_nothing)
 {
 	struct shadow_page *root;
-	pfn_t hoard[2048];
-	unsigned int nr = 0;
+	static struct hoard hoard;
 	struct spaces t;
 
 	fixture(&t, GUEST_CR4_PCIDE);
 	root = t.g.shadow->vcpu[0].root;
-	while ((hoard[nr] = phys_alloc(t.g.phys)) != INVALID_PFN)
-		nr++;
+	hoard_frames(&hoard, t.g.phys);
 	expect_eq(shadow_load_cr3(t.g.shadow, 0, t.cr3[4]), -ENOMEM);
 	expect_eq(t.g.shadow->vcpu[0].root, root);
 	expect_eq(shadow_get_cpu(t.g.shadow, 0)->cr3, t.cr3[0]);
-	while (nr)
-		phys_put(t.g.phys, hoard[--nr]);
+	hoard_release(&hoard);
 	expect_eq(load_page(&t, 0, 0), value(0, 0, 0));
 	load(&t, 0, 4, NOFLUSH);
 	expect_eq(load_page(&t, 0, 0), value(4, 0, 0));

@@ -296,6 +296,15 @@ static void hold_frame(void *arg)
 	unlock_frame(holder->phys, holder->pfn);
 }
 
+static void start_holder(struct holder *holder, struct kthread *thread, struct phys *phys,
+			 pfn_t pfn)
+{
+	*holder = (struct holder){.phys = phys, .pfn = pfn};
+	park_init(&holder->park);
+	expect_eq(kthread_run(thread, "holder", hold_frame, holder), 0);
+	park_wait(&holder->park, 1);
+}
+
 TEST(migrate, locked_page_is_busy)
 {
 	struct world w;
@@ -306,10 +315,7 @@ TEST(migrate, locked_page_is_busy)
 
 	make_world(&w, 16);
 	pfn = mm_lookup_pfn(w.mm, page(1));
-	holder = (struct holder){.phys = w.phys, .pfn = pfn};
-	park_init(&holder.park);
-	expect_eq(kthread_run(&t, "holder", hold_frame, &holder), 0);
-	park_wait(&holder.park, 1);
+	start_holder(&holder, &t, w.phys, pfn);
 	expect_eq(migrate_frame(w.phys, pfn), -EBUSY);
 	expect_eq(w.cn.starts[MMU_NOTIFY_MIGRATE].counter, 0);
 	expect_eq(mm_migrate_range(w.mm, page(0), 3 * PAGE_SIZE), 2);
@@ -354,11 +360,8 @@ TEST(migrate, locked_page_of_a_mapping_is_waited_for)
 
 	make_world(&w, 16);
 	pfn = mm_lookup_pfn(w.mm, page(1));
+	start_holder(&holder, &t[0], w.phys, pfn);
 	mover = (struct mover){.mapping = w.mapping};
-	holder = (struct holder){.phys = w.phys, .pfn = pfn};
-	park_init(&holder.park);
-	expect_eq(kthread_run(&t[0], "holder", hold_frame, &holder), 0);
-	park_wait(&holder.park, 1);
 	expect_eq(kthread_run(&t[1], "mover", move_page_1, &mover), 0);
 	until_others_sleep();
 	expect_eq(mm_lookup_pfn(w.mm, page(1)), pfn);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What only a caller's bug can bring about, and that it is told at the place. */
-#include <string.h>
-
 #include <gnomon/shadow_dirty.h>
 
 #include "shadow/shadow_internal.h"

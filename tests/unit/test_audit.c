@@ -206,6 +206,75 @@ TEST(audit, zapped_root_with_an_entry)
 	destroy(&g);
 }
 
+TEST(audit, root_that_is_counted_once_too_often)
+{
+	struct shadow_page *root;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	root = page_at(&g, 4);
+	root->root_count++;
+	expect_found(&g, SHADOW_BAD_PAGE, "page: the root of gfn 0x3f is counted 2 times");
+	root->root_count--;
+	destroy(&g);
+}
+
+/* The root of a CR3 where no memory is maps nothing (K-38). */
+TEST(audit, dummy_root_with_an_entry)
+{
+	struct shadow_page *child, *root;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	child = page_at(&g, 3);
+	expect_eq(shadow_load_cr3(g.shadow, 0, 1UL << 40), 0);
+	root = g.shadow->vcpu[0].root;
+	expect_eq(root->gfn, INVALID_GFN);
+	root->spt[7] = make_table_spte(child->table);
+	add_to(&g, &child->parents, &root->spt[7]);
+	expect_found(&g, SHADOW_BAD_PAGE, "page: entry 7 of a dummy root is present");
+	remove_from(&g, &child->parents, &root->spt[7]);
+	root->spt[7] = 0;
+	destroy(&g);
+}
+
+/* Below a piece of a large page are its own pieces, each in its place. */
+TEST(audit, link_to_another_piece_of_a_large_page)
+{
+	const gva_t large = 1UL << 39;
+	struct shadow_page *sp, *child;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	guest_map(&g, g.cr3, large + (1UL << 30), PAGE, GUEST_PTE_RW);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, large, 3), GUEST_PTE_RW | GUEST_PTE_PS);
+	guest_store(&g, 0, large + PAGE, 1);
+	sp = page_of(&g, large, 2);
+	child = page_of(&g, large, 1);
+	expect(sp->role.direct);
+	remove_from(&g, &child->parents, &sp->spt[0]);
+	add_to(&g, &child->parents, &sp->spt[1]);
+	sp->spt[1] = sp->spt[0];
+	sp->spt[0] = 0;
+	expect_found(&g, SHADOW_BAD_ROLE, "role: entry 1 of the table of gfn 0");
+	sp->spt[0] = sp->spt[1];
+	sp->spt[1] = 0;
+	remove_from(&g, &child->parents, &sp->spt[1]);
+	add_to(&g, &child->parents, &sp->spt[0]);
+	destroy(&g);
+}
+
+TEST(audit, page_that_is_not_counted)
+{
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	g.shadow->nr_pages++;
+	expect_found(&g, SHADOW_BAD_PAGE, "page: 4 pages, but 5 are counted");
+	g.shadow->nr_pages--;
+	destroy(&g);
+}
+
 TEST(audit, table_that_is_not_where_it_was)
 {
 	struct shadow_page *sp;

@@ -13,16 +13,35 @@ static void expect_found(struct guest_mem *g, unsigned int what, const char *tex
 	expect_str_contains(why, text);
 }
 
-/* The table of level 2 that has BIG's entry. */
-static struct shadow_page *table_of(struct guest_mem *g)
+/* The table of level 2 that has @gva's entry. */
+static struct shadow_page *table_of(struct guest_mem *g, gva_t gva)
 {
 	struct shadow_page *sp = g->shadow->vcpu[0].root;
 
 	spin_lock(&g->shadow->mmu_lock);
 	while (sp->role.level > HUGE_LEVEL)
-		sp = spte_to_child(g->shadow, sp->spt[table_index(BIG, sp->role.level)]);
+		sp = spte_to_child(g->shadow, sp->spt[table_index(gva, sp->role.level)]);
 	spin_unlock(&g->shadow->mmu_lock);
 	return sp;
+}
+
+/* In the rmap of 2 MiB of slot 0, and no more. */
+static void add_leaf(struct guest_mem *g, uint64_t rel_gfn, spte_t *sptep)
+{
+	struct rmap_desc *spare = rmap_desc_alloc();
+
+	expect(spare);
+	spin_lock(&g->shadow->mmu_lock);
+	huge_rmap_add(g->shadow->slots->by_id[0], rel_gfn, sptep, &spare);
+	spin_unlock(&g->shadow->mmu_lock);
+	rmap_desc_free(spare);
+}
+
+static void remove_leaf(struct guest_mem *g, uint64_t rel_gfn, spte_t *sptep)
+{
+	spin_lock(&g->shadow->mmu_lock);
+	huge_rmap_remove(g->shadow->slots->by_id[0], rel_gfn, sptep);
+	spin_unlock(&g->shadow->mmu_lock);
 }
 
 struct planted {
@@ -38,7 +57,7 @@ static void begin(struct planted *p)
 	huge_fixture(&p->g);
 	map_huge(&p->g, MIB2);
 	shadow_set_audit(p->g.shadow, SHADOW_AUDIT_OFF);
-	p->sp = table_of(&p->g);
+	p->sp = table_of(&p->g, BIG);
 	p->index = table_index(BIG, HUGE_LEVEL);
 	p->sptep = &p->sp->spt[p->index];
 	p->good = *p->sptep;
@@ -109,28 +128,18 @@ TEST(huge_audit, a_right_that_one_page_has_not)
 
 TEST(huge_audit, rmap)
 {
-	struct rmap_desc *spare = rmap_desc_alloc();
 	struct planted p;
 
 	begin(&p);
-	spin_lock(&p.g.shadow->mmu_lock);
-	huge_rmap_remove(p.slot, HUGE_PAGES, p.sptep);
-	spin_unlock(&p.g.shadow->mmu_lock);
+	remove_leaf(&p.g, HUGE_PAGES, p.sptep);
 	expect_found(&p.g, SHADOW_BAD_RMAP, "misses entry");
-	spin_lock(&p.g.shadow->mmu_lock);
-	huge_rmap_add(p.slot, HUGE_PAGES, p.sptep, &spare);
-	huge_rmap_add(p.slot, 2 * HUGE_PAGES, p.sptep, &spare);
-	spin_unlock(&p.g.shadow->mmu_lock);
+	add_leaf(&p.g, HUGE_PAGES, p.sptep);
+	add_leaf(&p.g, 2 * HUGE_PAGES, p.sptep);
 	expect_found(&p.g, SHADOW_BAD_RMAP, "names a leaf of gfn 0x200");
-	spin_lock(&p.g.shadow->mmu_lock);
-	huge_rmap_remove(p.slot, 2 * HUGE_PAGES, p.sptep);
-	huge_rmap_add(p.slot, 2 * HUGE_PAGES, &p.sp->spt[p.index + 1], &spare);
-	spin_unlock(&p.g.shadow->mmu_lock);
+	remove_leaf(&p.g, 2 * HUGE_PAGES, p.sptep);
+	add_leaf(&p.g, 2 * HUGE_PAGES, &p.sp->spt[p.index + 1]);
 	expect_found(&p.g, SHADOW_BAD_RMAP, "names what is no such leaf");
-	spin_lock(&p.g.shadow->mmu_lock);
-	huge_rmap_remove(p.slot, 2 * HUGE_PAGES, &p.sp->spt[p.index + 1]);
-	spin_unlock(&p.g.shadow->mmu_lock);
-	rmap_desc_free(spare);
+	remove_leaf(&p.g, 2 * HUGE_PAGES, &p.sp->spt[p.index + 1]);
 	end(&p);
 }
 
@@ -160,6 +169,80 @@ TEST(huge_audit, gfn)
 	expect(shadow_audit_at(p.g.shadow, SHADOW_AUDIT_SEMANTIC, NULL, 0) & SHADOW_BAD_ORIGIN);
 	p.sp->gfns[p.index] = HUGE_PAGES;
 	end(&p);
+}
+
+/* Those that a large page of the guest's is made of: the place of each says which they are. */
+TEST(huge_audit, in_a_wrong_place_of_a_direct_table)
+{
+	const gva_t gib = 2UL << 39;
+	struct shadow_page *sp;
+	struct guest_mem g;
+
+	huge_fixture(&g);
+	guest_map(&g, g.cr3, gib + (1UL << 30), 0, TABLE);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, gib, 3), LARGE);
+	expect_eq(guest_load(&g, 0, gib + MIB2), MIB2);
+	shadow_set_audit(g.shadow, SHADOW_AUDIT_OFF);
+	sp = table_of(&g, gib);
+	expect(sp->role.direct && (sp->spt[1] & SPTE_HUGE));
+
+	/* All but the place is right. */
+	remove_leaf(&g, HUGE_PAGES, &sp->spt[1]);
+	add_leaf(&g, HUGE_PAGES, &sp->spt[9]);
+	sp->gfns[9] = sp->gfns[1];
+	sp->spt[9] = sp->spt[1];
+	sp->spt[1] = 0;
+	expect_found(&g, SHADOW_BAD_GFN, "gfn: entry 9 of the direct table of gfn 0 maps 2 MiB of");
+	sp->spt[1] = sp->spt[9];
+	sp->spt[9] = 0;
+	remove_leaf(&g, HUGE_PAGES, &sp->spt[9]);
+	add_leaf(&g, HUGE_PAGES, &sp->spt[1]);
+	huge_done(&g);
+}
+
+TEST(huge_audit, more_rights_than_the_table_has)
+{
+	struct planted p;
+
+	begin(&p);
+	p.sp->role.access = ACC_WRITE | ACC_USER;
+	expect_found(&p.g, SHADOW_BAD_RIGHT, "a leaf of gfn 0x200 to execute");
+	p.sp->role.access = ACC_ALL;
+	end(&p);
+}
+
+/* Beyond what a chain may have (K-07). */
+TEST(huge_audit, rmap_of_too_many)
+{
+	struct planted p;
+
+	begin(&p);
+	for (unsigned int i = 0; i < RMAP_RECYCLE_THRESHOLD; i++)
+		add_leaf(&p.g, HUGE_PAGES, p.sptep);
+	expect_found(&p.g, SHADOW_BAD_RMAP, "2 MiB of gfn 0x200 are mapped 1001 times");
+	for (unsigned int i = 0; i < RMAP_RECYCLE_THRESHOLD; i++)
+		remove_leaf(&p.g, HUGE_PAGES, p.sptep);
+	end(&p);
+}
+
+/* One level of it, in a slot that has more than one. */
+TEST(huge_audit, summary_that_contradicts_itself)
+{
+	const struct guest_mem_config config = {
+		.no_identity = true,
+		.nr_pages = 65 * HUGE_PAGES,
+	};
+	struct gfn_set *mapped;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	mapped = &g.shadow->slots->by_id[0]->huge_mapped;
+	expect_ge(mapped->nr_levels, 2);
+	mapped->level[1][0] ^= 1;
+	expect_found(&g, SHADOW_BAD_SUMMARY,
+		     "summary: the set of mapped 2 MiB of slot 0 contradicts itself");
+	mapped->level[1][0] ^= 1;
+	huge_done(&g);
 }
 
 TEST(huge_audit, a_table_in_it)

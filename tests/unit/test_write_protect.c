@@ -325,6 +325,18 @@ TEST(write_protect, told_after_the_fault)
 	}
 }
 
+/* Half of it behind the last page of memory: that is in no table, and no log has a place for it. */
+TEST(write_protect, told_of_where_no_memory_is)
+{
+	struct guest_mem g;
+
+	fixture(&g);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	shadow_gpte_written(g.shadow, (g.nr_pages << PAGE_SHIFT) - 8, 16);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	destroy(&g);
+}
+
 struct use {
 	struct guest_mem *g;
 	gva_t gva;

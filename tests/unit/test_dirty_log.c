@@ -405,3 +405,33 @@ TEST(dirty_log, in_pieces)
 	}
 	memslot_fixture_done(&g);
 }
+
+/* What has no mark is passed by: without mmu_lock as far as it goes, and in short sections then. */
+TEST(dirty_log, few_marks_far_apart)
+{
+	enum { WORDS = 130 };
+	const struct guest_mem_config wide = {.nr_pages = WORDS * 64};
+	const gpa_t last = (WORDS - 1) * 64 * PAGE_SIZE;
+	unsigned int breaks = 0, taken = 0;
+	uint64_t bitmap[WORDS];
+	struct guest_mem g;
+
+	memslot_fixture(&g, &wide);
+	expect_eq(log_ram(&g, true), 0);
+	guest_store(&g, 0, 0, 1);
+	guest_store(&g, 0, last, 1);
+	harvest(&g, 0);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_BREAK, count, &breaks);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_TAKEN, count, &taken);
+	expect_eq(harvest(&g, 0), 0);
+	expect_eq(breaks, 0);
+
+	guest_store(&g, 0, 0, 2);
+	guest_store(&g, 0, last, 2);
+	expect_eq(shadow_get_dirty_log(g.shadow, 0, bitmap), 0);
+	expect_eq(taken, 2);
+	expect_eq(breaks, 2);
+	for (uint64_t n = 0; n < WORDS; n++)
+		expect_eq(bitmap[n], n == 0 || n == WORDS - 1);
+	memslot_fixture_done(&g);
+}

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "notifier/sync/thread.h"
+#include "tests/support/asleep.h"
 #include "tests/support/dirty_fixture.h"
 
 #define ENTRIES 16u
@@ -55,6 +56,7 @@ TEST(dirty_ring, what_is_refused)
 	memslot_fixture(&g, &config);
 	expect(!shadow_dirty_ring(g.shadow, 0));
 	expect_eq(shadow_reset_dirty_rings(g.shadow), -ENXIO);
+	shadow_wait_dirty_ring(g.shadow, 0, NULL, NULL);
 	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		expect_eq(shadow_enable_dirty_rings(g.shadow, bad[i]), -EINVAL);
 	expect_eq(place(&g, SLOT_GFN), 0);
@@ -155,6 +157,90 @@ TEST(dirty_ring, what_no_cpu_stored)
 	}
 	shadow_reset_dirty_rings(g.shadow);
 	expect_eq(take(&g, &c, OTHERS), -1);
+	memslot_fixture_done(&g);
+}
+
+static void count(void *arg)
+{
+	++*(unsigned int *)arg;
+}
+
+/* However many are given back, they are free at once: in sections, and none where there is none. */
+TEST(dirty_ring, reset_in_sections)
+{
+	const struct guest_mem_config wide = {.audit = true, .nr_pages = 512};
+	const unsigned int pages = 2 * ZAP_BATCH_FRAMES + 7;
+	unsigned int breaks = 0;
+	struct guest_mem g;
+
+	memslot_fixture(&g, &wide);
+	expect_eq(shadow_enable_dirty_rings(g.shadow, 512), 0);
+	expect_eq(log_ram(&g, true), 0);
+	for (gpa_t n = 0; n < pages; n++)
+		guest_store(&g, 0, n << PAGE_SHIFT, n);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_BREAK, count, &breaks);
+	expect_eq(shadow_reset_dirty_rings(g.shadow), 0);
+	expect_eq(breaks, 0);
+	for (unsigned int n = 0; n < pages; n++) {
+		expect(shadow_dirty_gfn_filled(&shadow_dirty_ring(g.shadow, 0)[n]));
+		shadow_dirty_gfn_done(&shadow_dirty_ring(g.shadow, 0)[n]);
+	}
+	expect_eq(shadow_reset_dirty_rings(g.shadow), pages);
+	expect_eq(breaks, 3);
+	memslot_fixture_done(&g);
+}
+
+/* ---- beside a change of the slots ---- */
+
+struct beside {
+	struct guest_mem *g;
+	long (*call)(struct shadow *shadow);
+	struct kthread thread;
+	atomic_t over;
+	bool began;
+	long ret;
+};
+
+static long enable(struct shadow *shadow)
+{
+	return shadow_enable_dirty_rings(shadow, ENTRIES);
+}
+
+static void run_call(void *arg)
+{
+	struct beside *b = arg;
+
+	b->ret = b->call(b->g->shadow);
+	atomic_set(&b->over, 1);
+}
+
+static void call_beside(void *arg)
+{
+	struct beside *b = arg;
+
+	if (b->began)
+		return;
+	b->began = true;
+	expect_eq(kthread_run(&b->thread, "beside", run_call, b), 0);
+	until_others_sleep();
+	expect(!atomic_read(&b->over));
+}
+
+/* What slots are logged decides whether there may be rings, and what a reset may look at. */
+TEST(dirty_ring, wait_for_a_change_of_the_slots)
+{
+	struct beside beside[] = {{.call = enable}, {.call = shadow_reset_dirty_rings}};
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	for (unsigned int i = 0; i < 2; i++) {
+		beside[i].g = &g;
+		expect_eq(place(&g, SLOT_GFN), 0);
+		shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP, call_beside, &beside[i]);
+		expect_eq(delete_slot(&g, SLOT), 0);
+		kthread_join(&beside[i].thread);
+		expect_eq(beside[i].ret, 0);
+	}
 	memslot_fixture_done(&g);
 }
 

@@ -5,6 +5,8 @@
  */
 #include <errno.h>
 
+#include <gnomon/shadow_dirty.h>
+
 #include "tests/support/fail_alloc.h"
 #include "tests/support/memslot_fixture.h"
 
@@ -115,4 +117,34 @@ TEST(memslot_fail, no_memory_for_a_new_root)
 	}
 	expect_ge(sites, 1);
 	memslot_fixture_done(&g);
+}
+
+/* Rings are all there, or none is. */
+TEST(memslot_fail, no_memory_for_rings)
+{
+	int64_t live_before;
+	unsigned int sites = 0;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_mem_destroy(&g);
+	live_before = atomic64_read(&allocs.live);
+	memslot_fixture(&g, &config);
+	for (;; sites++) {
+		int64_t live = atomic64_read(&allocs.live);
+		bool failed;
+		int ret;
+
+		alloc_fail_at(sites);
+		ret = shadow_enable_dirty_rings(g.shadow, 16);
+		failed = alloc_failed();
+		expect_eq(ret, failed ? -ENOMEM : 0);
+		expect_eq(!shadow_dirty_ring(g.shadow, 0), failed);
+		if (!failed)
+			break;
+		expect_eq(atomic64_read(&allocs.live), live);
+	}
+	expect_eq(sites, 3); /* the list of them, that of the CPU, and that of all others */
+	memslot_fixture_done(&g);
+	expect_eq(atomic64_read(&allocs.live), live_before);
 }

@@ -1,72 +1,31 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * [enter] of SRCU, as tight as it goes. The updater counts x up, waits for a grace period, and says
- * in y which x is over. A section that loaded an x finds y no further. What would break it is a
- * count of the reader that is still in its store buffer when the locks are summed: so the reader
- * fills that first, with stores to lines that it has thrown out of its cache, and the section fits
- * into the time that they take.
- */
+/* litmus.h, of readers of SRCU: the mark is a count, and who waits does so for a grace period. */
 #ifndef TESTS_SUPPORT_SRCU_LITMUS_H
 #define TESTS_SUPPORT_SRCU_LITMUS_H
 
 #include <gnomon/srcu.h>
 
-#include "notifier/sync/atomic.h"
-#include "notifier/sync/thread.h"
-#include "tests/support/relax.h"
-#include "tests/support/test.h"
+#include "tests/support/litmus.h"
 
-static uint64_t litmus_x __attribute__((aligned(128)));
-static uint64_t litmus_y __attribute__((aligned(128)));
-static atomic_t litmus_stop;
-static atomic64_t litmus_sections, litmus_violations;
-
-static inline void litmus_reader(void *arg)
+static inline int litmus_lock(void *arg)
 {
-	static __thread char cold[16][4096 + 64] __attribute__((aligned(64)));
-	struct srcu_struct *ssp = arg;
-	unsigned int seed = 1;
-
-	while (!atomic_read(&litmus_stop)) {
-		uint64_t x, y;
-		int cookie;
-
-		for (int i = 0; i < 16; i++)
-			__builtin_ia32_clflush(cold[i]);
-		for (int i = 0; i < 16; i++)
-			WRITE_ONCE(cold[i][0], (char)seed);
-		cookie = srcu_read_lock(ssp);
-		x = READ_ONCE(litmus_x);
-		relax(seed++ % 12);
-		y = smp_load_acquire(&litmus_y);
-		srcu_read_unlock(ssp, cookie);
-		if (y > x)
-			atomic64_inc(&litmus_violations);
-		atomic64_inc(&litmus_sections);
-	}
+	return srcu_read_lock(arg);
 }
 
-/*
- * Once in a process. @pass_grace_period(i), x being i, waits for a grace period of @ssp and sets y
- * to i by a release.
- */
-static inline void run_litmus(struct srcu_struct *ssp, int nr_readers, int64_t want,
-			      void (*pass_grace_period)(uint64_t i))
+static inline void litmus_unlock(void *arg, int cookie)
 {
-	struct kthread readers[3];
+	srcu_read_unlock(arg, cookie);
+}
 
-	expect(nr_readers <= 3);
-	for (int n = 0; n < nr_readers; n++)
-		expect_eq(kthread_run(&readers[n], "litmus", litmus_reader, ssp), 0);
-	for (uint64_t i = 1; (int64_t)i <= want / 20 || atomic64_read(&litmus_sections) < want;
-	     i++) {
-		WRITE_ONCE(litmus_x, i);
-		pass_grace_period(i);
-	}
-	atomic_set(&litmus_stop, 1);
-	for (int n = 0; n < nr_readers; n++)
-		kthread_join(&readers[n]);
-	expect_eq(atomic64_read(&litmus_violations), 0);
+static inline void srcu_reader(void *arg)
+{
+	litmus_read(litmus_lock, litmus_unlock, arg);
+}
+
+static inline void run_srcu_litmus(struct srcu_struct *ssp, int nr_readers, int64_t want,
+				   void (*pass_grace_period)(uint64_t i))
+{
+	run_litmus(srcu_reader, ssp, nr_readers, want, pass_grace_period);
 }
 
 #endif

@@ -276,6 +276,34 @@ TEST(dirty_ring, a_vcpu_without_room)
 	memslot_fixture_done(&g);
 }
 
+static void change_leaf(void *arg)
+{
+	spte_t *sptep = arg;
+
+	*sptep ^= SPTE_AGED;
+}
+
+/* A fault that marks a page and then finds another leaf, each time, has marked it once: there may
+ * be no room for more. It has granted nothing, so the store comes again. */
+TEST(dirty_ring, a_fault_marks_once)
+{
+	const gva_t gva = slot_gva(SLOT_GFN + 3);
+	struct shadow_fault fault;
+	struct collector c;
+	struct guest_mem g;
+
+	fixture(&g, &c);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAST_BEFORE_SWAP, change_leaf, leaf_of(&g, gva));
+	expect_eq(guest_fault(&g, 0, gva, PFERR_WRITE, &fault), RET_PF_RETRY);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAST_BEFORE_SWAP, NULL, NULL);
+	expect_eq(take(&g, &c, 0), 3);
+	expect_eq(take(&g, &c, 0), -1);
+	guest_store(&g, 0, gva, 3);
+	expect_eq(take(&g, &c, 0), 3);
+	expect_eq(take(&g, &c, 0), -1);
+	memslot_fixture_done(&g);
+}
+
 struct waiter {
 	struct guest_mem *g;
 	atomic_t give_up, over;

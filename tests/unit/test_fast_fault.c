@@ -136,6 +136,8 @@ static void load_page(void *arg)
 	struct loader *loader = arg;
 
 	expect_eq(guest_load(&loader->g, 0, PAGE), 7);
+	/* Nor does it take to see that there is nothing to do. */
+	expect_eq(fault_at(&loader->g, PAGE, 0), RET_PF_SPURIOUS);
 	atomic_set_release(&loader->done, 1);
 }
 

@@ -164,6 +164,30 @@ TEST(fast_fault_write, the_guest_has_a_clean_page)
 	destroy(&r.g);
 }
 
+/* Its entry is another, and not flushed: a CPU walks anew for what faults, and so do we. */
+TEST(fast_fault_write, the_guest_has_another_entry)
+{
+	static const struct {
+		uint64_t gpte;
+		enum ret_pf ret;
+	} edits[] = {
+		{0, RET_PF_GUEST},
+		{P1 | (LEAF & ~GUEST_PTE_W) | GUEST_PTE_A | GUEST_PTE_D, RET_PF_GUEST},
+		{1UL << 40 | LEAF | GUEST_PTE_A | GUEST_PTE_D, RET_PF_EMULATE}, /* no memory */
+	};
+
+	for (unsigned int i = 0; i < sizeof(edits) / sizeof(edits[0]); i++) {
+		struct race r;
+
+		paused(&r);
+		guest_write(&r.g, r.gpte, edits[i].gpte);
+		expect_eq(store_fault(&r, GVA), edits[i].ret);
+		expect_eq(stats_of(&r.g).fast_faults, 0);
+		shadow_invlpg(r.g.shadow, 0, GVA);
+		destroy(&r.g);
+	}
+}
+
 /*
  * The page is a table, and comes into step while a store to it is let through. The store must be
  * one that the next flush knows of.

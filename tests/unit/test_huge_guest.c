@@ -554,6 +554,50 @@ TEST(huge_guest, tracked)
 	huge_done(&g);
 }
 
+struct split {
+	struct guest_mem *g;
+	unsigned int times;
+};
+
+/* One page moves, and CPU 1 is there: by a table. */
+static void split_meanwhile(void *arg)
+{
+	struct split *split = arg;
+	struct guest_mem *g = split->g;
+
+	if (split->times++)
+		return;
+	expect_eq(migrate_mapping_page(g->ram, HUGE_PAGES + 5), 0);
+	expect_eq(guest_load(g, 1, BIG + 5 * PAGE_SIZE), MIB2 + 5 * PAGE_SIZE);
+	expect_eq(small_leaves(g, MIB2 + 5 * PAGE_SIZE), 1);
+}
+
+/* The leaf that a fault would give back has become a link: which has all rights, and maps nothing
+ * of what the fault is about. */
+TEST(huge_guest, becomes_a_table_under_the_fault)
+{
+	struct guest_mem_config config = huge_config;
+	struct split split = {0};
+	struct shadow_fault fault;
+	struct guest_mem g;
+	uint64_t value;
+
+	config.no_accessed_bits = true;
+	guest_mem_init(&g, &config);
+	touch_in_order(&g);
+	guest_mem_attach(&g);
+	map_huge(&g, MIB2);
+	expect(ask(&g, MIB2 + PAGE_SIZE, true, true));
+	split.g = &g;
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAST_BEFORE_SWAP, split_meanwhile, &split);
+	expect_eq(guest_fault(&g, 0, BIG + 9 * PAGE_SIZE, 0, &fault), RET_PF_FIXED);
+	expect_eq(split.times, 1);
+	expect_eq(stats_of(&g).fast_faults, 0);
+	expect_eq(model_load(g.model, 0, BIG + 9 * PAGE_SIZE, &value), 0);
+	expect_eq(value, MIB2 + 9 * PAGE_SIZE);
+	huge_done(&g);
+}
+
 /* What was noted of a leaf that is gone says nothing of the next. */
 TEST(huge_guest, ages_of_a_leaf_that_came_back)
 {

@@ -43,7 +43,7 @@ static void synchronize(uint64_t i)
 TEST(srcu_readers, litmus)
 {
 	setup();
-	run_litmus(&srcu, 1, test_long() ? 10000000 : 500000, synchronize);
+	run_srcu_litmus(&srcu, 1, test_long() ? 10000000 : 500000, synchronize);
 	teardown();
 }
 
@@ -446,7 +446,7 @@ static void run_readers_of_all_kinds(void)
 	kthread_join(&updater.thread);
 	memset(srcu_numbers_used, 0xff, sizeof(srcu_numbers_used));
 	run_readers_in_one_slot();
-	run_litmus(&srcu, 3, test_long() ? 200000 : 10000, synchronize);
+	run_srcu_litmus(&srcu, 3, test_long() ? 200000 : 10000, synchronize);
 }
 
 TEST(srcu_readers, no_number_left)

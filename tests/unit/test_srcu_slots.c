@@ -579,7 +579,7 @@ TEST(srcu_slots, litmus_of_the_worker)
 {
 	setup();
 	expect_eq(srcu_workers_start(), 0);
-	run_litmus(&srcu, 1, test_long() ? 4000000 : 200000, call_and_wait);
+	run_srcu_litmus(&srcu, 1, test_long() ? 4000000 : 200000, call_and_wait);
 	srcu_workers_stop();
 	teardown();
 }

@@ -164,6 +164,61 @@ TEST(fault, rights_are_gained_in_place)
 	guest_mem_destroy(&g);
 }
 
+/* One right for another: the CPUs are told, though none of them but the guest's need be. */
+TEST(fault, rights_are_not_lost_in_place)
+{
+	const gva_t gva = 1UL << 30;
+	struct guest_mem g;
+	gpa_t pte;
+
+	guest_mem_create(&g, &config);
+	guest_map(&g, g.cr3, gva, PAGE, GUEST_PTE_P);
+	pte = guest_pte_gpa(&g, g.cr3, gva, 1);
+	expect_eq(guest_try(&g, 1, MODEL_FETCH, gva, NULL), RET_PF_FIXED);
+	guest_write(&g, pte, PAGE | GUEST_PTE_RW | GUEST_PTE_NX);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, gva, NULL), RET_PF_FIXED);
+	expect_eq(stats_of(&g).sptes_zapped, 1);
+	expect_eq(guest_try(&g, 1, MODEL_FETCH, gva, NULL), RET_PF_GUEST);
+	guest_mem_destroy(&g);
+}
+
+static void map_on_cpu1(void *arg)
+{
+	struct guest_mem *g = arg;
+
+	shadow_set_hook(g->shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, NULL, NULL);
+	guest_store(g, 1, PAGE, 1);
+}
+
+/* Two CPUs fault on a page, and one has mmu_lock first: for the other there is nothing to do. */
+TEST(fault, another_cpu_was_first)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_store(&g, 0, PAGE + PAGE_SIZE, 1); /* a root, and the tables */
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, map_on_cpu1, &g);
+	expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_SPURIOUS);
+	expect_eq(guest_load(&g, 0, PAGE), 1);
+	guest_mem_destroy(&g);
+}
+
+/* A page that comes back after the host took it, and is then mapped for other reasons. */
+TEST(fault, a_refault_is_counted_once)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_store(&g, 0, PAGE, 1);
+	expect_eq(mm_zap_range(g.mm, guest_hva(PAGE), PAGE_SIZE), 1);
+	for (int round = 0; round < 2; round++) {
+		expect_eq(guest_load(&g, 0, PAGE), 1);
+		expect_eq(stats_of(&g).refaults, 1);
+		guest_reload_afresh(&g, 0);
+	}
+	guest_mem_destroy(&g);
+}
+
 TEST(fault, emulate_where_no_slot_is)
 {
 	const gpa_t device = 0xfee00000;

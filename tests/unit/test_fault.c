@@ -36,11 +36,15 @@ TEST(fault, fixed_then_spurious)
 	guest_mem_create(&g, &config);
 	expect_eq(guest_fault(&g, 0, PAGE + 0x123, PFERR_WRITE, &fault), RET_PF_FIXED);
 	expect_eq(fault.gpa, PAGE + 0x123);
+	expect_eq(stats_of(&g).fault_spurious, 0);
 	expect_eq(fault_at(&g, PAGE, PFERR_WRITE), RET_PF_SPURIOUS);
 	expect_eq(fault_at(&g, PAGE, 0), RET_PF_SPURIOUS);
 	expect_eq(fault_at(&g, PAGE, PFERR_FETCH), RET_PF_SPURIOUS);
 	/* The other CPU runs on the same tables. */
+	fault.hva = PAGE;
 	expect_eq(guest_fault(&g, 1, PAGE, 0, &fault), RET_PF_SPURIOUS);
+	expect_eq(fault.hva, INVALID_HVA);
+	expect_eq(stats_of(&g).fault_spurious, 4);
 	expect_eq(shadow_stat_faults(&g), 5);
 	guest_mem_destroy(&g);
 }

@@ -319,6 +319,45 @@ TEST(invalidate, exit_of_the_mm)
 	destroy(&g);
 }
 
+struct exiting {
+	struct guest_mem *g;
+	struct kthread thread;
+};
+
+static void run_exit(void *arg)
+{
+	struct exiting *exiting = arg;
+
+	mmput(exiting->g->mm);
+}
+
+static void exit_before_lock(void *arg)
+{
+	struct exiting *exiting = arg;
+
+	expect_eq(kthread_run(&exiting->thread, "exit", run_exit, exiting), 0);
+	while (!READ_ONCE(exiting->g->shadow->dead))
+		sched_yield();
+}
+
+/* In the middle of a fault, with the frame in hand: exit waits for it, and it installs none. */
+TEST(invalidate, exit_under_a_fault)
+{
+	struct exiting exiting;
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_store(&g, 0, 0x1000, 1);
+	exiting.g = &g;
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, exit_before_lock, &exiting);
+	expect_eq(guest_fault(&g, 0, 0x2000, PFERR_WRITE, &fault), RET_PF_HALTED);
+	kthread_join(&exiting.thread);
+	expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
+	g.mm = NULL;
+	destroy(&g);
+}
+
 /* The same while CPUs run, who pin nothing: they stop, and none looks at what exit frees. */
 struct runner {
 	struct guest_mem *g;

@@ -357,6 +357,10 @@ TEST(huge, comes_back_where_nothing_has_changed)
 	expect_eq(huge_leaves(&g, MIB2), 1);
 	/* Two pages were taken, not 512. */
 	expect_eq(stats_of(&g).refaults - refaults, 2);
+	/* Nor again, when the guest itself has had it out. */
+	guest_reload_afresh(&g, 0);
+	expect_eq(guest_load(&g, 0, BIG + PAGE_SIZE), MIB2 + PAGE_SIZE);
+	expect_eq(stats_of(&g).refaults - refaults, 2);
 	huge_done(&g);
 }
 
@@ -404,9 +408,47 @@ TEST(huge, a_window_over_many)
 	huge_done(&g);
 }
 
+static void map_on_cpu1(void *arg)
+{
+	struct guest_mem *g = arg;
+
+	shadow_set_hook(g->shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, NULL, NULL);
+	expect_eq(guest_load(g, 1, BIG + 5 * PAGE_SIZE), MIB2 + 5 * PAGE_SIZE);
+}
+
+/* Two CPUs fault in one region, and one has mmu_lock first: the other has nothing to do. */
+TEST(huge, another_cpu_was_first)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	huge_fixture(&g);
+	set_pde(&g, BIG, MIB2 | LARGE);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, map_on_cpu1, &g);
+	expect_eq(guest_fault(&g, 0, BIG, 0, &fault), RET_PF_SPURIOUS);
+	expect_eq(huge_leaves(&g, MIB2), 1);
+	expect_eq(stats_of(&g).huge_made, 1);
+	huge_done(&g);
+}
+
+/* For those who only read it has the rights that they have, and no more. */
+TEST(huge, with_the_rights_of_its_page)
+{
+	struct guest_mem g;
+
+	huge_fixture(&g);
+	set_pde(&g, BIG, MIB2 | (LARGE & ~GUEST_PTE_W) | GUEST_PTE_NX);
+	expect_eq(guest_load(&g, 0, BIG), MIB2);
+	expect_eq(huge_leaves(&g, MIB2), 1);
+	expect_eq(guest_try(&g, 0, MODEL_FETCH, BIG + PAGE_SIZE, NULL), RET_PF_GUEST);
+	expect_eq(guest_try(&g, 0, MODEL_STORE, BIG + PAGE_SIZE, NULL), RET_PF_GUEST);
+	huge_done(&g);
+}
+
 /* A page that more than a thousand entries map loses them all before the next. */
 TEST(huge, mapped_too_often)
 {
+	struct shadow_fault fault;
 	struct guest_mem g;
 	unsigned int peak = 0;
 
@@ -416,6 +458,8 @@ TEST(huge, mapped_too_often)
 		gva_t gva = BIG + i * MIB2;
 
 		set_pde(&g, gva, MIB2 | LARGE);
+		if (i == RMAP_RECYCLE_THRESHOLD)
+			expect_eq(guest_fault(&g, 0, gva, 0, &fault), RET_PF_RETRY);
 		expect_eq(guest_load(&g, 0, gva + PAGE_SIZE), MIB2 + PAGE_SIZE);
 		if (huge_leaves(&g, MIB2) > peak)
 			peak = huge_leaves(&g, MIB2);

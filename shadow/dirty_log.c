@@ -273,38 +273,34 @@ static void take_word(struct harvest *h, uint64_t marks, struct zap_batch *batch
 				 h->word * WORD_BITS + (unsigned int)__builtin_ctzl(marks), batch);
 }
 
-/* mmu_lock: take marks and rights until all is done (true), or it is enough for one section. */
-static bool take_some(struct harvest *h, struct zap_batch *batch)
+/* mmu_lock: take marks and rights until all is done, or it is enough for one section. */
+static void take_some(struct harvest *h, struct zap_batch *batch)
 {
-	for (unsigned int seen = 0; h->word < h->end; h->word++) {
+	for (unsigned int seen = 0; seen < WORDS_IN_A_ROW && h->word < h->end; seen++, h->word++) {
 		uint64_t marks = wanted(h);
 
-		if (seen++ == WORDS_IN_A_ROW)
-			return false;
 		if (!marks)
 			continue;
 		if (ZAP_BATCH_FRAMES - batch->nr_frames < WORD_BITS)
-			return false;
+			return;
 		take_word(h, marks, batch);
 	}
-	return true;
 }
 
 static void harvest(struct harvest *h)
 {
 	struct zap_batch batch;
-	bool done = false;
 
 	lockdep_assert_held(&h->shadow->slots_lock);
 	zap_batch_init(&batch);
-	while (!done) {
+	for (;;) {
 		/* A store that was over when we began is marked: no lock is needed to see that. */
 		while (h->word < h->end && !wanted(h))
 			h->word++;
 		if (h->word == h->end)
 			return;
 		spin_lock(&h->shadow->mmu_lock);
-		done = take_some(h, &batch);
+		take_some(h, &batch);
 		zap_batch_close(h->shadow, &batch);
 		spin_unlock(&h->shadow->mmu_lock);
 		zap_batch_flush(h->shadow, &batch);

@@ -65,16 +65,10 @@ void dirty_ring_push(struct dirty_ring *ring, unsigned int slot, uint64_t rel_gf
 
 /* ---- they come and go ---- */
 
-static void ring_destroy(struct dirty_ring *ring)
-{
-	if (ring->gfns)
-		kvfree(ring->gfns, ring->size * sizeof(*ring->gfns));
-}
-
 static void rings_free(struct dirty_ring *rings, unsigned int nr)
 {
 	for (unsigned int i = 0; i < nr; i++)
-		ring_destroy(&rings[i]);
+		kvfree(rings[i].gfns, rings[i].size * sizeof(*rings[i].gfns));
 	kfree(rings);
 }
 

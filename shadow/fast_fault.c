@@ -106,7 +106,6 @@ static spte_t *find_leaf(struct shadow *shadow, const struct shadow_page *root, 
 	struct machine *machine = shadow->machine;
 	spte_t *table = root->spt;
 
-	*huge = false;
 	for (int level = root->role.level; level > 1; level--) {
 		spte_t *sptep = &table[table_index(gva, level)];
 		/* Acquire: pairs with shadow_page_link(). */

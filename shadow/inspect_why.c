@@ -16,14 +16,12 @@
 /* What the tables of one root have for the address. */
 struct view_path {
 	struct shadow_role role;
-	gfn_t gfn;
 	uint64_t vcpus;
 	bool reserved; /* the machine's own */
 	int lowest;    /* level of the last table on the way */
 	struct {
 		gfn_t gfn;
 		pfn_t table;
-		struct shadow_role role;
 		spte_t spte;
 	} at[TABLE_LEVELS + 1];
 };
@@ -58,7 +56,6 @@ struct why {
 static void follow(struct why *why, struct shadow_page *sp, struct view_path *path)
 {
 	path->role = sp->role;
-	path->gfn = sp->gfn;
 	path->vcpus = root_vcpus(why->shadow, sp);
 	for (int level = sp->role.level; sp; level--) {
 		spte_t spte = READ_ONCE(sp->spt[table_index(why->gva, level)]);
@@ -66,7 +63,6 @@ static void follow(struct why *why, struct shadow_page *sp, struct view_path *pa
 		path->lowest = level;
 		path->at[level].gfn = sp->gfn;
 		path->at[level].table = sp->table;
-		path->at[level].role = sp->role;
 		path->at[level].spte = spte;
 		if ((spte & SPTE_PRESENT) && !spte_present(spte))
 			path->reserved = true;

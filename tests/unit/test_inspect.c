@@ -52,6 +52,20 @@ TEST(inspect, nothing_is_mapped)
 	guest_mem_destroy(&g);
 }
 
+/* A table that the host has emptied stays, and is no line of pages. */
+TEST(inspect, a_table_of_nothing)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_write(&g, PAGE, 1);
+	map(&g, GVA, PAGE, GUEST_PTE_RW);
+	expect_eq(mm_zap_range(g.mm, guest_hva(PAGE), PAGE_SIZE), 1);
+	dump(&g);
+	expect_str_contains(sink.text, " wux unsync\ntables: 4, pages: 0\n");
+	guest_mem_destroy(&g);
+}
+
 /* Leaves that follow each other in all three spaces, with the same rights, are a line. */
 TEST(inspect, what_follows_is_one_line)
 {

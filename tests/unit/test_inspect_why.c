@@ -423,3 +423,40 @@ TEST(inspect_why, before_and_after)
 			   "so     no access: the address space is gone\n");
 	guest_mem_destroy(&g);
 }
+
+/* Where the guest's tables lead nowhere nothing is said of any page: not of one that is a table. */
+TEST(inspect_why, no_page_and_no_table)
+{
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	guest_write(&g, 0, PAGE | GUEST_PTE_RW);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, OTHER, 2), GUEST_PTE_RW); /* gfn 0 */
+	expect_eq(guest_load(&g, 0, OTHER), 1);
+	expect_eq(shadow_load_cr3(g.shadow, 0, g.cr3), 0); /* it is in step now */
+	explain(&g, NOT_HERE);
+	expect_str_contains(sink.text, "guest  level 1 gfn 0x3c entry 8 is 0\nshadow supervisor");
+	expect(!strstr(sink.text, "is a table of level"));
+	destroy(&g);
+}
+
+/* More roots of a table than are told of; those that are not are counted. */
+TEST(inspect_why, more_views_than_fit)
+{
+	const struct guest_mem_config three = {.no_identity = true, .nr_cpus = 3};
+	struct guest_mem g;
+
+	fixture(&g, &three);
+	for (unsigned int i = 0; i < 3 * 4; i++) {
+		struct guest_cpu cpu = *shadow_get_cpu(g.shadow, i / 4);
+
+		cpu.cr0 = i & 1 ? cpu.cr0 | GUEST_CR0_WP : cpu.cr0 & ~GUEST_CR0_WP;
+		cpu.cr4 = i & 2 ? cpu.cr4 | GUEST_CR4_SMEP : cpu.cr4 & ~GUEST_CR4_SMEP;
+		cpu.cr4 = i & 4 ? cpu.cr4 | GUEST_CR4_SMAP : cpu.cr4 & ~GUEST_CR4_SMAP;
+		cpu.efer = i & 8 ? cpu.efer & ~GUEST_EFER_NXE : cpu.efer | GUEST_EFER_NXE;
+		expect_eq(shadow_set_cpu(g.shadow, i / 4, &cpu), 0);
+	}
+	explain(&g, GVA);
+	expect_str_contains(sink.text, "\nshadow and 4 more views\nso ");
+	guest_mem_destroy(&g);
+}

@@ -334,6 +334,21 @@ TEST(inspect_why, stale_entries)
 	destroy(&g);
 }
 
+/* And a right that it gave, and no CPU knows of. */
+TEST(inspect_why, stale_rights)
+{
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	guest_map(&g, g.cr3, NOT_HERE, PAGE, GUEST_PTE_P | GUEST_PTE_NX);
+	guest_load(&g, 0, NOT_HERE);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, NOT_HERE, 1), PAGE | GUEST_PTE_P | GUEST_PTE_A);
+	expect_str_contains(verdict(&g, NOT_HERE), "; a fetch faults once");
+	expect_eq(guest_try(&g, 0, MODEL_FETCH, NOT_HERE, NULL), RET_PF_FIXED);
+	expect_str_contains(verdict(&g, NOT_HERE), "; a fetch works");
+	destroy(&g);
+}
+
 /* Looking brings nothing in and sets no bit. */
 TEST(inspect_why, it_leaves_no_trace)
 {

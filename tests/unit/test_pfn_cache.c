@@ -281,7 +281,10 @@ TEST(pfn_cache, window_opens_in_a_refresh)
 
 static void refresh_in_the_start(void *arg)
 {
-	expect_eq(refresh(arg), -EAGAIN);
+	struct meanwhile *m = arg;
+
+	m->seen++;
+	expect_eq(refresh(m->r), -EAGAIN);
 }
 
 /* A start is counted as open before it looks at the caches. The other way round a refresh in
@@ -294,8 +297,9 @@ TEST(pfn_cache, refresh_in_a_start)
 	fixture(&r, &config);
 	m.r = &r;
 	expect_eq(activate(&r, GFN), 0);
-	shadow_set_hook(r.g.shadow, SHADOW_HOOK_INVALIDATE_COUNTED, refresh_in_the_start, &r);
+	shadow_set_hook(r.g.shadow, SHADOW_HOOK_INVALIDATE_COUNTED, refresh_in_the_start, &m);
 	open_window(&m, guest_hva(PAGE), guest_hva(PAGE) + PAGE_SIZE);
+	expect_eq(m.seen, 1);
 	expect_eq(load(&r, GFN), 0);
 	close_window(&m);
 	done(&r);

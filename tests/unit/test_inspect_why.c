@@ -4,6 +4,7 @@
  * to the test by the access itself.
  */
 #include "tests/support/audit_fixture.h"
+#include "tests/support/hoard.h"
 #include "tests/support/sink.h"
 
 #define NOT_HERE (GVA + 8 * PAGE_SIZE)
@@ -474,4 +475,46 @@ TEST(inspect_why, more_views_than_fit)
 	explain(&g, GVA);
 	expect_str_contains(sink.text, "\nshadow and 4 more views\nso ");
 	guest_mem_destroy(&g);
+}
+
+static bool is_a_table(struct guest_mem *g, pfn_t pfn)
+{
+	struct shadow_page *sp;
+	bool found = false;
+
+	spin_lock(&g->shadow->mmu_lock);
+	list_for_each_entry(sp, &g->shadow->pages, link)
+		found |= sp->table == pfn;
+	spin_unlock(&g->shadow->mmu_lock);
+	return found;
+}
+
+/* Frame 0, as any: an entry that is 0 does not name it, though the table is there. */
+TEST(inspect_why, an_empty_entry_names_no_table)
+{
+	struct hoard hoard;
+	struct guest_cpu cpu;
+	struct guest_mem g;
+	gpa_t gpa = 0;
+
+	fixture(&g, &config);
+	while (mm_lookup_pfn(g.mm, guest_hva(gpa)) != 0)
+		gpa += PAGE_SIZE;
+	/* Of the frames that are free it is the first. */
+	hoard_frames(&hoard, g.phys);
+	phys_put(g.phys, hoard.pfns[--hoard.nr]);
+	expect_eq(mm_migrate_range(g.mm, guest_hva(gpa), PAGE_SIZE), 1);
+	hoard_release(&hoard);
+	cpu = *shadow_get_cpu(g.shadow, 0);
+	for (unsigned int i = 0; i < 8 && !is_a_table(&g, 0); i++) {
+		cpu.cr4 = i & 1 ? cpu.cr4 | GUEST_CR4_SMEP : cpu.cr4 & ~GUEST_CR4_SMEP;
+		cpu.cr4 = i & 2 ? cpu.cr4 | GUEST_CR4_SMAP : cpu.cr4 & ~GUEST_CR4_SMAP;
+		cpu.cr0 = i & 4 ? cpu.cr0 | GUEST_CR0_WP : cpu.cr0 & ~GUEST_CR0_WP;
+		expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), 0);
+		guest_load(&g, 0, GVA);
+	}
+	expect(is_a_table(&g, 0));
+	explain(&g, NOT_HERE);
+	expect_str_contains(sink.text, " entry 8 is 0\nso ");
+	destroy(&g);
 }

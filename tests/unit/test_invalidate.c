@@ -8,6 +8,7 @@
 
 #include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
+#include "tests/support/asleep.h"
 #include "tests/support/guest_fixture.h"
 #include "tests/support/park.h"
 #include "tests/support/step.h"
@@ -325,6 +326,7 @@ TEST(invalidate, exit_of_the_mm)
 struct exiting {
 	struct guest_mem *g;
 	struct kthread thread;
+	atomic_t over;
 };
 
 static void run_exit(void *arg)
@@ -332,6 +334,7 @@ static void run_exit(void *arg)
 	struct exiting *exiting = arg;
 
 	mmput(exiting->g->mm);
+	atomic_set(&exiting->over, 1);
 }
 
 static void exit_before_lock(void *arg)
@@ -341,12 +344,14 @@ static void exit_before_lock(void *arg)
 	expect_eq(kthread_run(&exiting->thread, "exit", run_exit, exiting), 0);
 	while (!READ_ONCE(exiting->g->shadow->dead))
 		sched_yield();
+	until_others_sleep();
+	expect(!atomic_read(&exiting->over));
 }
 
 /* In the middle of a fault, with the frame in hand: exit waits for it, and it installs none. */
 TEST(invalidate, exit_under_a_fault)
 {
-	struct exiting exiting;
+	struct exiting exiting = {.over = ATOMIC_INIT(0)};
 	struct shadow_fault fault;
 	struct guest_mem g;
 

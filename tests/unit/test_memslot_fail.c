@@ -7,6 +7,7 @@
 
 #include <gnomon/shadow_dirty.h>
 
+#include "shadow/huge.h"
 #include "tests/support/fail_alloc.h"
 #include "tests/support/memslot_fixture.h"
 
@@ -76,6 +77,8 @@ TEST(memslot_fail, each_change_at_each_site)
 		{"delete", 0, SLOT_GFN, 0, true, 1},
 		{"move", SLOT_PAGES, SLOT_GFN + 2, 0, true, 2},
 		{"flags", SLOT_PAGES, SLOT_GFN, MEMSLOT_READONLY, true, 1},
+		{"create, 4 MiB", 2 * HUGE_PAGES, SLOT_GFN, 0, false, 7},
+		{"create, 4 MiB, logged", 2 * HUGE_PAGES, SLOT_GFN, MEMSLOT_LOG_DIRTY, false, 9},
 		{"create, logged", SLOT_PAGES, SLOT_GFN, MEMSLOT_LOG_DIRTY, false, 7},
 		{"move, logged", SLOT_PAGES, SLOT_GFN + 2, MEMSLOT_LOG_DIRTY, true, 4},
 		{"logged", SLOT_PAGES, SLOT_GFN, MEMSLOT_LOG_DIRTY, true, 3},

@@ -259,6 +259,26 @@ TEST(huge_audit, a_table_in_it)
 	end(&p);
 }
 
+/* While a slot comes to be logged its entries may be there still; and not once it is. */
+TEST(huge_audit, in_a_slot_that_is_logged)
+{
+	struct memslot_region logged = {.npages = huge_config.nr_pages,
+					.hva = GUEST_MEM_HVA,
+					.flags = MEMSLOT_LOG_DIRTY};
+	struct memslot *slot;
+	struct guest_mem g;
+
+	huge_fixture(&g);
+	expect_eq(shadow_set_memslot(g.shadow, &logged), 0);
+	slot = g.shadow->slots->by_id[0];
+	slot->flags = 0; /* so that there will be one */
+	map_huge(&g, MIB2);
+	slot->flags = MEMSLOT_LOG_DIRTY;
+	expect_found(&g, SHADOW_BAD_HUGE, "huge: slot 0 has no 2 MiB of gfn 0x200");
+	slot->flags = 0;
+	huge_done(&g);
+}
+
 /* What the guest's entry gave, and gives. */
 TEST(huge_audit, against_the_guest)
 {

@@ -98,6 +98,27 @@ TEST(audit_leaf, slot_by_another_id)
 	destroy(&g);
 }
 
+/* Two slots that show one piece of memory, and the index by it has the first one twice. */
+TEST(audit_leaf, slot_that_is_not_found_by_its_memory)
+{
+	struct memslot_region twin = {.id = 1, .base_gfn = 0x9000, .hva = GUEST_MEM_HVA};
+	struct memslots *slots;
+	struct guest_mem g;
+
+	fixture(&g, &config);
+	twin.npages = g.nr_pages;
+	expect_eq(shadow_set_memslot(g.shadow, &twin), 0);
+	slots = shadow_memslots(g.shadow);
+	for (unsigned int i = 0; i < 2; i++) {
+		struct memslot *lost = slots->by_hva[i];
+
+		slots->by_hva[i] = slots->by_hva[!i];
+		expect_found(&g, SHADOW_BAD_SLOT, "slot: the indexes of the memslots differ");
+		slots->by_hva[i] = lost;
+	}
+	destroy(&g);
+}
+
 TEST(audit_leaf, rmap_misses_a_leaf)
 {
 	struct guest_mem g;

@@ -358,3 +358,51 @@ TEST(memslot_gate, storm)
 	expect_balanced(&g);
 	memslot_fixture_done(&g);
 }
+
+/* ---- what a callback may not take ---- */
+
+struct taker {
+	struct mmu_notifier mn;
+	struct guest_mem *g;
+};
+
+static int take_slots_lock(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	struct taker *taker = container_of(mn, struct taker, mn);
+
+	(void)range;
+	shadow_set_zap_policy(taker->g->shadow, SHADOW_ZAP_ALL);
+	return 0;
+}
+
+static const struct mmu_notifier_ops taker_ops = {.invalidate_range_start = take_slots_lock};
+
+static void open_a_window(void *arg)
+{
+	struct guest_mem *g = arg;
+
+	mm_zap_range(g->mm, guest_hva(0), PAGE_SIZE);
+}
+
+/* A change waits for windows with slots_lock: whoever takes that inside a callback waits for
+ * himself, some day. Lockdep says so on any other. */
+TEST(memslot_gate, slots_lock_in_a_callback)
+{
+#ifndef CONFIG_LOCKDEP
+	skip("built without CONFIG_LOCKDEP");
+#else
+	struct taker taker = {.mn.ops = &taker_ops};
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	taker.g = &g;
+	guest_write(&g, 0, 1);
+	expect_eq(mmu_notifier_register(&taker.mn, g.mm), 0);
+	expect_eq(place(&g, SLOT_GFN), 0);
+	expect_bug(open_a_window, &g,
+		   "the order seen before is shadow->slots_lock -> "
+		   "mmu_notifier_invalidate_range_start:");
+	mmu_notifier_unregister(&taker.mn, g.mm);
+	memslot_fixture_done(&g);
+#endif
+}

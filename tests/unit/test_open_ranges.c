@@ -88,3 +88,18 @@ TEST(open_ranges, against_a_count_for_each_page)
 	at_random(OPEN_RANGES + 1);
 	at_random(4 * OPEN_RANGES);
 }
+
+/* What did not fit once, and is over, is not covered when something else does not fit. */
+TEST(open_ranges, the_rest_begins_anew)
+{
+	struct open_ranges open = {0};
+
+	for (hva_t i = 0; i < OPEN_RANGES; i++)
+		open_ranges_add(&open, 1000 + i, 1001 + i);
+	open_ranges_add(&open, 1, 2);
+	expect(open_ranges_cover(&open, 1));
+	open_ranges_remove(&open, 1, 2);
+	open_ranges_add(&open, 5, 6);
+	expect(open_ranges_cover(&open, 5));
+	expect(!open_ranges_cover(&open, 1) && !open_ranges_cover(&open, 4));
+}

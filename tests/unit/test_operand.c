@@ -168,6 +168,40 @@ TEST(operand, second_page_is_refused_by_the_host)
 	expect_eq(mm_mprotect(g.mm, guest_hva(GPA_B), PAGE_SIZE, MM_PROT_READ), 0);
 	expect_nothing(&g, -ENXIO, SECOND, &fault);
 	expect_eq(fault.hva, guest_hva(GPA_B));
+	/* Both are: the first is told. */
+	expect_eq(mm_mprotect(g.mm, guest_hva(GPA_A), PAGE_SIZE, MM_PROT_READ), 0);
+	expect_nothing(&g, -ENXIO, SECOND - 4, &fault);
+	expect_eq(fault.hva, guest_hva(GPA_A) + PAGE_SIZE - 4);
+	guest_mem_destroy(&g);
+}
+
+TEST(operand, a_table_is_refused_by_the_host)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+	hva_t table;
+
+	fixture(&g);
+	table = guest_hva(guest_pte_gpa(&g, g.cr3, SECOND, 1) & PAGE_MASK);
+	expect_eq(mm_munmap(g.mm, table, PAGE_SIZE), 0);
+	expect_nothing(&g, -ENXIO, SECOND - 4, &fault);
+	expect_eq(fault.hva & PAGE_MASK, table);
+	guest_mem_destroy(&g);
+}
+
+TEST(operand, the_address_space_is_gone)
+{
+	struct shadow_operand operand;
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	fixture(&g);
+	mmput(g.mm);
+	memset(&fault, 0x5a, sizeof(fault));
+	expect_eq(shadow_operand_get(g.shadow, 0, GVA, 8, 0, &operand, &fault), -ENXIO);
+	expect_eq(fault.gva, GVA);
+	expect_eq(fault.hva, INVALID_HVA);
+	g.mm = NULL;
 	guest_mem_destroy(&g);
 }
 

@@ -340,6 +340,23 @@ TEST(audit, entry_in_a_retired_table)
 	expect_bug(retire_what_is_not_empty, NULL, "an empty table goes: retired: entry 5");
 }
 
+static void plant_in_unused(void *arg)
+{
+	const struct guest_mem_config audited = {.no_identity = true, .audit = true};
+	struct guest_mem g;
+
+	(void)arg;
+	fixture(&g, &audited);
+	g.shadow->vcpu[0].cache.page[0]->spt[5] = make_leaf_spte(1, 0);
+	guest_mem_destroy(&g);
+}
+
+/* One that a vCPU had in store. */
+TEST(audit, entry_in_an_unused_table)
+{
+	expect_bug(plant_in_unused, NULL, "an empty table goes: retired: entry 5");
+}
+
 /* In a child, with all of its own: frames are shared memory. */
 static void plant_while_audits_are_on(void *arg)
 {

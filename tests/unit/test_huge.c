@@ -113,6 +113,20 @@ TEST(huge, of_one_gib)
 	huge_done(&g);
 }
 
+/* The tables of its pieces are none of the guest's: where they begin may be 2 MiB. */
+TEST(huge, beside_one_gib)
+{
+	const gva_t gva = 7UL << 30;
+	struct guest_mem g;
+
+	huge_fixture(&g);
+	map_huge(&g, 0);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, gva, 3), LARGE);
+	expect_eq(guest_load(&g, 0, gva + MIB2), MIB2);
+	expect_eq(huge_leaves(&g, 0), 1);
+	huge_done(&g);
+}
+
 /* A guest that shows one large page in two places, with other rights in each. */
 TEST(huge, mapped_twice)
 {

@@ -80,6 +80,22 @@ TEST(large_page, of_one_gib)
 	guest_mem_destroy(&g);
 }
 
+/* The tables of its pieces are ours, and none of the guest's: the page where they begin may be
+ * stored to. */
+TEST(large_page, of_one_gib_protects_nothing)
+{
+	const gva_t gva = 7UL << 30;
+	struct guest_mem g;
+
+	large_fixture(&g);
+	guest_map(&g, g.cr3, BIG, 0, GUEST_PTE_RW);
+	guest_store(&g, 0, BIG, 0);
+	guest_write(&g, guest_pte_gpa(&g, g.cr3, gva, 3), LARGE);
+	expect_eq(guest_load(&g, 0, gva + MIB2), MIB2);
+	expect_eq(model_store(g.model, 0, BIG, 0), 0);
+	destroy(&g);
+}
+
 /* INVLPG of any address in it is INVLPG of all of it. */
 TEST(large_page, invlpg_drops_every_piece)
 {

@@ -9,6 +9,7 @@
 
 #include "shadow/huge.h"
 #include "tests/support/fail_alloc.h"
+#include "tests/support/hoard.h"
 #include "tests/support/memslot_fixture.h"
 
 static const struct guest_mem_config config = {.audit = true};
@@ -97,9 +98,13 @@ TEST(memslot_fail, each_change_at_each_site)
 /* A vCPU whose root is obsolete, and no memory for a new one: it says so, and goes on later. */
 TEST(memslot_fail, no_memory_for_a_new_root)
 {
+	int64_t live_before;
 	unsigned int sites = 0;
 	struct guest_mem g;
 
+	guest_mem_create(&g, &config);
+	guest_mem_destroy(&g);
+	live_before = atomic64_read(&allocs.live);
 	memslot_fixture(&g, &config);
 	guest_store(&g, 0, 0x3000, 3);
 	for (;; sites++) {
@@ -120,6 +125,30 @@ TEST(memslot_fail, no_memory_for_a_new_root)
 	}
 	expect_ge(sites, 1);
 	memslot_fixture_done(&g);
+	expect_eq(atomic64_read(&allocs.live), live_before);
+}
+
+/* Or no frame. */
+TEST(memslot_fail, no_frame_for_a_new_root)
+{
+	static struct hoard hoard;
+	struct shadow_fault fault;
+	int64_t live_before;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_mem_destroy(&g);
+	live_before = atomic64_read(&allocs.live);
+	memslot_fixture(&g, &config);
+	guest_store(&g, 0, 0x3000, 3);
+	expect_eq(place(&g, SLOT_GFN), 0);
+	expect_eq(delete_slot(&g, SLOT), 0);
+	hoard_frames(&hoard, g.phys);
+	expect_eq(guest_fault(&g, 0, 0x3000, 0, &fault), RET_PF_NO_MEMORY);
+	hoard_release(&hoard);
+	expect_eq(guest_load(&g, 0, 0x3000), 3);
+	memslot_fixture_done(&g);
+	expect_eq(atomic64_read(&allocs.live), live_before);
 }
 
 /* Rings are all there, or none is. */

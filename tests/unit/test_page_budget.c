@@ -4,6 +4,7 @@
  * CPU's root does not, and whoever faults gets on.
  */
 #include <errno.h>
+#include <sched.h>
 
 #include "shadow/shadow_internal.h"
 
@@ -576,4 +577,76 @@ TEST(page_budget, each_step_asserts_the_lock)
 		expect_bug(steps[i].fn, &g, steps[i].by);
 	}
 	destroy(&g);
+}
+
+/* ---- who changes the budget ---- */
+
+typedef void (*budgeter_t)(struct guest_mem *g);
+
+struct budgeting {
+	struct guest_mem *g;
+	budgeter_t call;
+	atomic_t began;
+};
+
+static void grow(struct guest_mem *g)
+{
+	shadow_budget_grow(g->shadow);
+}
+
+static void set_budget(struct guest_mem *g)
+{
+	expect_eq(shadow_set_page_budget(g->shadow, 2 * BIG), 0);
+}
+
+/* The machine has no table. */
+static void fault_without_a_table(struct guest_mem *g)
+{
+	struct shadow_fault fault;
+
+	guest_fault(g, 0, region(NR_REGIONS - 1), 0, &fault);
+}
+
+static const budgeter_t budgeters[] = {grow, set_budget, fault_without_a_table};
+
+static void run_budgeting(void *arg)
+{
+	struct budgeting *b = arg;
+
+	atomic_set(&b->began, 1);
+	b->call(b->g);
+}
+
+/* Whoever has mmu_lock may count on it: others wait for it, and look again when they have it. */
+TEST(page_budget, changes_with_the_lock)
+{
+	static struct hoard hoard;
+
+	for (unsigned int i = 0; i < 3 * 40; i++) {
+		struct budgeting b = {.call = budgeters[i % 3]};
+		struct kthread thread;
+		struct guest_mem g;
+
+		fixture(&g);
+		b.g = &g;
+		expect_eq(guest_load(&g, 0, region(0)), 0);
+		expect_eq(shadow_set_page_budget(g.shadow, BIG), 0);
+		hoard_frames(&hoard, g.phys);
+		spin_lock(&g.shadow->mmu_lock);
+		WRITE_ONCE(g.shadow->page_budget, BIG - 1);
+		expect_eq(kthread_run(&thread, "budget", run_budgeting, &b), 0);
+		while (!atomic_read(&b.began))
+			sched_yield();
+		for (unsigned int looks = 0; looks < 20; looks++) {
+			expect_eq(READ_ONCE(g.shadow->page_budget), BIG - 1);
+			expect_eq(READ_ONCE(g.shadow->page_limit), BIG);
+			sched_yield();
+		}
+		WRITE_ONCE(g.shadow->page_budget, BIG);
+		spin_unlock(&g.shadow->mmu_lock);
+		kthread_join(&thread);
+		expect_ge(g.shadow->page_limit, g.shadow->page_budget);
+		hoard_release(&hoard);
+		destroy(&g);
+	}
 }

@@ -3,87 +3,12 @@
  * Caches of frames: good while the page is where it is, and never a moment longer. The races are
  * replayed by hooks; a case with real threads is at the end.
  */
-#include <errno.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <gnomon/swap.h>
 
-#include "notifier/mm_internal.h"
-#include "notifier/sync/thread.h"
-#include "tests/support/asleep.h"
-#include "tests/support/memslot_fixture.h"
-
-#define PAGE 0x3000UL
-#define GFN  (PAGE >> PAGE_SHIFT)
-#define WORD 0x57a3b00000000001UL
-
-static const struct guest_mem_config config = {.audit = true};
-static const struct guest_mem_config private_config = {.audit = true, .private_ram = true};
-
-struct rig {
-	struct guest_mem g;
-	spinlock_t lock;
-	struct gfn_to_pfn_cache gpc;
-};
-
-static void rig_init(struct rig *r)
-{
-	spin_lock_init(&r->lock);
-	gpc_init(&r->gpc, r->g.shadow, &r->lock);
-}
-
-static void fixture(struct rig *r, const struct guest_mem_config *of)
-{
-	guest_mem_create(&r->g, of);
-	guest_write(&r->g, PAGE, WORD);
-	rig_init(r);
-}
-
-static void done(struct rig *r)
-{
-	gpc_deactivate(&r->gpc);
-	guest_mem_destroy(&r->g);
-}
-
-static int activate(struct rig *r, gfn_t gfn)
-{
-	int id = srcu_read_lock(&r->g.shadow->slots_srcu);
-	int ret = gpc_activate(&r->gpc, gfn);
-
-	srcu_read_unlock(&r->g.shadow->slots_srcu, id);
-	return ret;
-}
-
-static int refresh(struct rig *r)
-{
-	int id = srcu_read_lock(&r->g.shadow->slots_srcu);
-	int ret = gpc_refresh(&r->gpc);
-
-	srcu_read_unlock(&r->g.shadow->slots_srcu, id);
-	return ret;
-}
-
-/* The word at the page's beginning, by way of the cache; 0: it is not good. */
-static uint64_t load(struct rig *r, gfn_t gfn)
-{
-	int id = srcu_read_lock(&r->g.shadow->slots_srcu);
-	uint64_t value = 0;
-
-	spin_lock(&r->lock);
-	if (gpc_check(&r->gpc, gfn))
-		value = READ_ONCE(*(uint64_t *)r->gpc.khva);
-	spin_unlock(&r->lock);
-	srcu_read_unlock(&r->g.shadow->slots_srcu, id);
-	return value;
-}
-
-/* It is good, and has the frame that the host has there now. */
-static void expect_now(struct rig *r, gfn_t gfn, hva_t hva, uint64_t value)
-{
-	expect_eq(load(r, gfn), value);
-	expect(r->gpc.khva == phys_map(r->g.phys, mm_lookup_pfn(r->g.mm, hva)));
-}
+#include "tests/support/pfn_cache_fixture.h"
 
 /* ---- what ends it ---- */
 
@@ -109,6 +34,19 @@ TEST(pfn_cache, good_until_the_page_moves)
 	expect_eq(load(&r, GFN), 0);
 	expect_eq(refresh(&r), 0);
 	expect_now(&r, GFN, guest_hva(PAGE), WORD);
+	done(&r);
+}
+
+/* Nor where the host has none. */
+TEST(pfn_cache, of_no_memory)
+{
+	struct rig r;
+
+	fixture(&r, &config);
+	expect_eq(activate(&r, GFN), 0);
+	expect_eq(mm_munmap(r.g.mm, guest_hva(PAGE), PAGE_SIZE), 0);
+	expect_eq(refresh(&r), -EFAULT);
+	expect_eq(load(&r, GFN), 0);
 	done(&r);
 }
 
@@ -177,6 +115,23 @@ TEST(pfn_cache, rom_is_not_writable)
 	memslot_fixture_done(&r.g);
 }
 
+/* One that is not used any more is out of everybody's sight. */
+TEST(pfn_cache, deactivated)
+{
+	struct rig r;
+
+	fixture(&r, &config);
+	expect_eq(activate(&r, GFN), 0);
+	expect(!list_empty(&r.g.shadow->gpc_list));
+	gpc_deactivate(&r.gpc);
+	expect(list_empty(&r.g.shadow->gpc_list));
+	expect_eq(load(&r, GFN), 0);
+	expect_eq(r.gpc.uhva, INVALID_HVA);
+	expect_eq(activate(&r, GFN), 0);
+	expect_now(&r, GFN, guest_hva(PAGE), WORD);
+	done(&r);
+}
+
 /* ---- a refresh, and an invalidation ---- */
 
 struct meanwhile {
@@ -213,6 +168,42 @@ TEST(pfn_cache, refresh_meets_an_invalidation)
 	m.times = 1;
 	expect_eq(refresh(&r), 0);
 	expect_eq(m.seen, 6);
+	expect_now(&r, GFN, guest_hva(PAGE), WORD);
+	done(&r);
+}
+
+struct user {
+	struct rig *r;
+	struct kthread thread;
+	atomic_t stop;
+};
+
+static void run_loads(void *arg)
+{
+	struct user *u = arg;
+
+	while (!atomic_read(&u->stop)) {
+		uint64_t value = load(u->r, GFN);
+
+		if (value && value != WORD)
+			fail("a frame that is not the page's any more: %#lx", value);
+	}
+}
+
+/* Between two look-ups it is no better than before the first. */
+TEST(pfn_cache, refresh_meets_one_invalidation_after_another)
+{
+	struct user user = {.stop = ATOMIC_INIT(0)};
+	struct meanwhile m = {.times = 20000};
+	struct rig r;
+
+	fixture(&r, &config);
+	m.r = user.r = &r;
+	expect_eq(kthread_run(&user.thread, "user", run_loads, &user), 0);
+	shadow_set_hook(r.g.shadow, SHADOW_HOOK_CACHE_BEFORE_VALID, migrate_meanwhile, &m);
+	expect_eq(activate(&r, GFN), 0);
+	atomic_set(&user.stop, 1);
+	kthread_join(&user.thread);
 	expect_now(&r, GFN, guest_hva(PAGE), WORD);
 	done(&r);
 }

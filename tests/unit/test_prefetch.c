@@ -54,6 +54,7 @@ TEST(prefetch, the_group_and_no_more)
 	fixture(&g, 2 * GROUP);
 	guest_load(&g, 0, page(3));
 	expect_eq(stats_of(&g).prefetched, GROUP - 1);
+	expect_eq(stats_of(&g).refaults, 0);
 	expect_eq(*leaf_of(&g, page(GROUP)), 0);
 	expect_eq(*leaf_of(&g, page(0) - PAGE_SIZE), 0);
 	for (unsigned int i = 0; i < GROUP; i++) {
@@ -70,6 +71,42 @@ TEST(prefetch, the_group_and_no_more)
 	expect_ge(mm_zap_range(g.mm, guest_hva(page(0)), GROUP * PAGE_SIZE), 1);
 	for (unsigned int i = 0; i < GROUP; i++)
 		expect_eq(*leaf_of(&g, page(i)), 0);
+	done(&g);
+}
+
+/* Those that the host had taken come back with the one that is asked for: each counts, once. */
+TEST(prefetch, refaults)
+{
+	struct mmu_notifier_range range;
+	struct guest_mem g;
+
+	fixture(&g, GROUP);
+	guest_load(&g, 0, page(3));
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, MMU_NOTIFIER_RANGE_BLOCKABLE, g.mm,
+				guest_hva(page(0)), guest_hva(page(GROUP)));
+	mmu_notifier_invalidate_range_start(&range);
+	mmu_notifier_invalidate_range_end(&range);
+	for (int round = 0; round < 2; round++) {
+		guest_load(&g, 0, page(3));
+		expect_eq(stats_of(&g).refaults, GROUP);
+		guest_reload_afresh(&g, 0);
+	}
+	done(&g);
+}
+
+/* Without the notes that an audit takes. */
+TEST(prefetch, unaudited)
+{
+	struct guest_mem_config unaudited = config;
+	struct guest_mem g;
+
+	unaudited.audit = false;
+	guest_mem_create(&g, &unaudited);
+	expect_eq(shadow_set_prefetch(g.shadow, GROUP), 0);
+	for (unsigned int i = 0; i < GROUP; i++)
+		use(&g, i);
+	guest_load(&g, 0, page(3));
+	expect_eq(stats_of(&g).prefetched, GROUP - 1);
 	done(&g);
 }
 

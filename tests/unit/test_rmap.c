@@ -253,3 +253,37 @@ TEST(rmap, adding_what_it_cannot_hold_is_a_bug)
 	expect_bug(add_without_a_spare, &m, "the cache was topped up");
 	remove_one(&m, 0);
 }
+
+/* ---- its lock ---- */
+
+#ifdef CONFIG_LOCKDEP
+static void look_again(spte_t *sptep, void *arg)
+{
+	struct rmap_head *head = arg;
+
+	(void)sptep;
+	rmap_each_lockless(head, look_again, head);
+}
+
+static void look_within_a_look(void *arg)
+{
+	struct rmap_head *head = arg;
+
+	rmap_each_lockless(head, look_again, head);
+}
+#endif
+
+/* It is no lock that a thread can take twice: it would wait for itself. */
+TEST(rmap, a_look_within_a_look_is_a_bug)
+{
+#ifndef CONFIG_LOCKDEP
+	skip("built without CONFIG_LOCKDEP");
+#else
+	struct rmap_head head = {0};
+	spte_t spte = 0;
+
+	rmap_add(&head, &spte, NULL);
+	expect_bug(look_within_a_look, &head, "is held by this thread already");
+	rmap_remove(&head, &spte);
+#endif
+}

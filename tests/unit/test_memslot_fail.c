@@ -180,3 +180,21 @@ TEST(memslot_fail, no_memory_for_rings)
 	memslot_fixture_done(&g);
 	expect_eq(atomic64_read(&allocs.live), live_before);
 }
+
+/* What a page needed that was mapped twice is given back when it is mapped no more. */
+TEST(memslot_fail, nothing_is_kept_of_an_rmap)
+{
+	int64_t live_before;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_mem_destroy(&g);
+	live_before = atomic64_read(&allocs.live);
+	memslot_fixture(&g, &config);
+	guest_map(&g, g.cr3, 1UL << 40, 0x3000, GUEST_PTE_RW);
+	guest_store(&g, 0, 0x3000, 3);
+	expect_eq(guest_load(&g, 0, 1UL << 40), 3);
+	expect_eq(mm_zap_range(g.mm, guest_hva(0x3000), PAGE_SIZE), 1);
+	memslot_fixture_done(&g);
+	expect_eq(atomic64_read(&allocs.live), live_before);
+}

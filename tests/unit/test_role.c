@@ -179,3 +179,22 @@ TEST(role, the_most_that_a_table_may_grant)
 		expect_eq(role_rights(role), found);
 	}
 }
+
+/* Of the pieces of a large page all is known: a clean one is not writable, and all have one key. */
+TEST(role, what_pieces_of_a_large_page_may_grant)
+{
+	for (unsigned int i = 0; i < 2 * 2; i++) {
+		struct guest_cpu cpu = kernel;
+		struct shadow_role role;
+
+		cpu.cr4 |= GUEST_CR4_PKE;
+		cpu.pkru = PKRU_AD;
+		role = guest_view(&cpu, false);
+		role.direct = 1;
+		role.access = ACC_ALL;
+		role.dirty = i % 2;
+		role.pkey = i / 2 ? KEY : 0;
+		expect_eq(role_rights(role), leaf_rights(role, ACC_ALL, role.pkey, role.dirty));
+		expect_eq(!(role_rights(role) & W), !role.dirty || role.pkey);
+	}
+}

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -49,6 +50,9 @@ void test_run_body(void (*body)(void))
 	const char *value = getenv("GNOMON_TEST_TIMEOUT");
 	int seconds = value ? atoi(value) : 0;
 
+	/* Criterion's workers are sessions of their own: one whose thread spins would outlive a
+	 * run that ends with the first failure. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (seconds > 0) {
 		signal(SIGALRM, on_alarm);
 		alarm(seconds);

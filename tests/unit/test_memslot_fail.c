@@ -198,3 +198,49 @@ TEST(memslot_fail, nothing_is_kept_of_an_rmap)
 	memslot_fixture_done(&g);
 	expect_eq(atomic64_read(&allocs.live), live_before);
 }
+
+/* A shadow MMU of another mm, the first one that wants to be told of anything there; or none. */
+TEST(memslot_fail, no_memory_for_a_shadow_mmu)
+{
+	unsigned int sites = 0;
+	bool failed = true;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	for (; failed; sites++) {
+		int64_t live = atomic64_read(&allocs.live);
+		struct mm_struct *child;
+		struct shadow *shadow;
+		int ret;
+
+		expect_eq(mm_fork(g.mm, &child), 0);
+		alloc_fail_at(sites);
+		ret = shadow_create(&shadow, child, model_to_machine(g.model), 1);
+		failed = alloc_failed();
+		expect_eq(ret, failed ? -ENOMEM : 0);
+		if (!failed)
+			shadow_destroy(shadow);
+		mmput(child);
+		mmu_notifier_synchronize();
+		expect_eq(atomic64_read(&allocs.live), live);
+	}
+	expect_ge(sites, 5); /* itself, two sets of slots, who is told, and none */
+	guest_mem_destroy(&g);
+}
+
+/* All that it had, of whatever kind, is given back with it. */
+TEST(memslot_fail, nothing_is_kept_of_a_shadow_mmu)
+{
+	int64_t live_before;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_mem_destroy(&g);
+	live_before = atomic64_read(&allocs.live);
+	memslot_fixture(&g, &config);
+	for (gpa_t gpa = 0; gpa < 16 * PAGE_SIZE; gpa += PAGE_SIZE)
+		guest_store(&g, 0, gpa, 1);
+	expect_eq(place(&g, SLOT_GFN), 0);
+	memslot_fixture_done(&g);
+	expect_eq(atomic64_read(&allocs.live), live_before);
+}

@@ -199,6 +199,24 @@ TEST(memslot_fail, nothing_is_kept_of_an_rmap)
 	expect_eq(atomic64_read(&allocs.live), live_before);
 }
 
+/* The chunk that a fault may need is there before, or it is no fault that could be served. */
+TEST(memslot_fail, no_memory_for_an_rmap)
+{
+	const gva_t alias = 0x100000; /* by the table of leaves that maps all of RAM */
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	guest_map(&g, g.cr3, alias, 0x3000, GUEST_PTE_RW);
+	guest_store(&g, 0, 0x3000, 3);
+	expect_eq(guest_load(&g, 0, alias), 3);
+	alloc_fail_at(0);
+	expect_eq(guest_fault(&g, 0, 0x5000, PFERR_WRITE, &fault), RET_PF_NO_MEMORY);
+	expect(alloc_failed());
+	guest_store(&g, 0, 0x5000, 5);
+	memslot_fixture_done(&g);
+}
+
 /* A shadow MMU of another mm, the first one that wants to be told of anything there; or none. */
 TEST(memslot_fail, no_memory_for_a_shadow_mmu)
 {

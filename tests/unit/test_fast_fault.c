@@ -247,6 +247,31 @@ TEST(fast_fault, four_tries)
 	destroy(&race.g);
 }
 
+/* Another CPU maps the page first, and an age has it tracked before we come to mmu_lock: it has all
+ * the rights that we want, and is none that a CPU could walk to. */
+static void map_and_make_old(void *arg)
+{
+	struct guest_mem *g = arg;
+
+	shadow_set_hook(g->shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, NULL, NULL);
+	expect_eq(guest_load(g, 1, PAGE), 7);
+	expect(make_old(g, PAGE));
+}
+
+TEST(fast_fault, tracked_before_the_lock)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_store(&g, 0, PAGE, 7);
+	expect_eq(mm_zap_range(g.mm, guest_hva(PAGE), PAGE_SIZE), 1);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, map_and_make_old, &g);
+	expect_eq(fault_at(&g, PAGE, 0), RET_PF_FIXED);
+	expect(spte_walkable(*leaf_of(&g, PAGE)));
+	expect_eq(guest_load(&g, 0, PAGE), 7);
+	destroy(&g);
+}
+
 /* ---- tables that go ---- */
 
 #define LOOKS 1000

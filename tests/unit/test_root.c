@@ -89,6 +89,24 @@ TEST(invlpg, after_a_change_at_each_level)
 	}
 }
 
+/* A table that the host has out of memory says nothing, so nothing of it is kept. */
+TEST(invlpg, of_a_table_that_is_away)
+{
+	struct guest_mem g;
+
+	fixture(&g);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	shadow_invlpg(g.shadow, 0, GVA);
+	expect_ne(*leaf_of(&g, GVA), 0);
+	expect_eq(mm_zap_range(g.mm, guest_hva(guest_pte_gpa(&g, g.cr3, GVA, 1) & PAGE_MASK),
+			       PAGE_SIZE),
+		  1);
+	shadow_invlpg(g.shadow, 0, GVA);
+	expect_eq(*leaf_of(&g, GVA), 0);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	guest_mem_destroy(&g);
+}
+
 TEST(invlpg, of_nothing)
 {
 	struct guest_mem g;

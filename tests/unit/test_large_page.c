@@ -123,6 +123,27 @@ TEST(large_page, invlpg_drops_every_piece)
 	guest_mem_destroy(&g);
 }
 
+/* What the guest has not edited stays, dirty or with a key. */
+TEST(large_page, invlpg_of_what_is_in_step)
+{
+	for (uint64_t key = 0; key < 4; key += 3) {
+		struct guest_cpu cpu;
+		struct guest_mem g;
+
+		large_fixture(&g);
+		cpu = *shadow_get_cpu(g.shadow, 0);
+		cpu.cr4 |= GUEST_CR4_PKE;
+		expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), 0);
+		set_pde(&g, BIG, MIB2 | LARGE | key << 59);
+		guest_store(&g, 0, BIG, 1);
+		for (unsigned int i = 0; i < 2; i++) {
+			shadow_invlpg(g.shadow, 0, BIG);
+			expect_eq(model_store(g.model, 0, BIG, 1), 0);
+		}
+		destroy(&g);
+	}
+}
+
 /* One large page under two entries that differ in rights, key or dirtiness: what is the one's is
  * not the other's. */
 TEST(large_page, mapped_twice)

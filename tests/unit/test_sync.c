@@ -329,6 +329,35 @@ TEST(sync, many_tables)
 	destroy(&g);
 }
 
+/* More of them than a batch has room for, each with a writable leaf that is to be protected. */
+TEST(sync, many_tables_that_are_writable)
+{
+	const unsigned int tables = ZAP_BATCH_FRAMES + 12;
+	struct guest_mem g;
+	uint64_t synced;
+
+	guest_mem_create(&g, &config);
+	guest_write(&g, P1, 1);
+	for (unsigned int i = 0; i < tables; i++) {
+		gva_t gva = GVA + i * MIB2;
+
+		guest_map(&g, g.cr3, gva, P1, LEAF);
+		guest_map(&g, g.cr3, WINDOW + i * PAGE_SIZE,
+			  guest_pte_gpa(&g, g.cr3, gva, 1) & PAGE_MASK, GUEST_PTE_RW);
+		expect_eq(guest_load(&g, 0, gva), 1);
+		guest_store(&g, 0, WINDOW + i * PAGE_SIZE + 8, 0);
+	}
+	reload(&g, 0);
+	synced = stats_of(&g).synced;
+	expect_ge(synced, tables);
+	/* All of them are in step now. */
+	for (unsigned int i = 0; i < tables; i++)
+		expect_eq(model_store(g.model, 0, WINDOW + i * PAGE_SIZE + 8, 0), -EFAULT);
+	reload(&g, 0);
+	expect_eq(stats_of(&g).synced, synced);
+	destroy(&g);
+}
+
 /* However many ways lead to a table, it is looked at once: with each fault that links what is above
  * it, and in a flush. */
 TEST(sync, table_with_many_links)

@@ -331,13 +331,16 @@ TEST(huge, goes_with_any_page_of_it)
 	for (unsigned int i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
 		gva_t gva = BIG + pages[i] * PAGE_SIZE;
 		struct guest_mem g;
+		uint64_t shot;
 		pfn_t old;
 
 		huge_fixture(&g);
 		map_huge(&g, MIB2);
 		old = mm_lookup_pfn(g.mm, guest_hva(MIB2 + pages[i] * PAGE_SIZE));
 		expect_eq(model_cached(g.model, old), 2);
+		shot = stats_of(&g).shootdowns;
 		expect_eq(migrate_mapping_page(g.ram, HUGE_PAGES + pages[i]), 0);
+		expect_eq(stats_of(&g).shootdowns - shot, 1);
 		expect_eq(huge_leaves(&g, MIB2), 0);
 		for (pfn_t pfn = HUGE_PAGES; pfn < 2 * HUGE_PAGES; pfn++)
 			expect_eq(model_cached(g.model, pfn), 0);

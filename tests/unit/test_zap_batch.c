@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A batch of what was zapped, by itself: it is numbered under the locks, it waits for those before
+ * it, and nothing of what was in its memory before is in it (tlb.c).
+ */
+#include <sched.h>
+#include <string.h>
+
+#include "notifier/sync/thread.h"
+#include "shadow/shadow_internal.h"
+#include "tests/support/guest_fixture.h"
+
+#define LOOKS  20
+#define ROUNDS 40
+
+/* An audit would look at the list of batches, and so wait for its lock. */
+static const struct guest_mem_config config = {.nr_cpus = 1};
+
+static void close_batch(struct guest_mem *g, struct zap_batch *batch)
+{
+	spin_lock(&g->shadow->mmu_lock);
+	zap_batch_close(g->shadow, batch);
+	spin_unlock(&g->shadow->mmu_lock);
+}
+
+static void flush_unclosed(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct zap_batch batch;
+
+	memset(&batch, 0x5a, sizeof(batch));
+	zap_batch_init(&batch);
+	zap_batch_flush(g->shadow, &batch);
+}
+
+TEST(zap_batch, flushed_before_it_is_closed)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	expect_bug(flush_unclosed, &g, "the batch was closed under mmu_lock");
+	destroy(&g);
+}
+
+/* Where there is no other one there is nobody to wait for, whatever its number. */
+TEST(zap_batch, waits_for_nobody)
+{
+	struct guest_mem g;
+	struct zap_batch batch;
+
+	guest_mem_create(&g, &config);
+	zap_batch_init(&batch);
+	close_batch(&g, &batch);
+	batch.number = ~0UL;
+	zap_batch_flush(g.shadow, &batch);
+	expect_eq(stats_of(&g).batches_waited, 0);
+	destroy(&g);
+}
+
+struct flusher {
+	struct guest_mem *g;
+	struct zap_batch *closed; /* NULL: it closes its own */
+	struct kthread thread;
+	atomic_t began, over; /* what is to wait for the lock: the close, or the flush */
+};
+
+static void run_flush(void *arg)
+{
+	struct flusher *f = arg;
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	atomic_set(&f->began, 1);
+	if (!f->closed) {
+		close_batch(f->g, &batch);
+		atomic_set(&f->over, 1);
+	}
+	zap_batch_flush(f->g->shadow, f->closed ?: &batch);
+	atomic_set(&f->over, 1);
+}
+
+/* Whoever has batch_lock has all numbers and the list: none is given, and none is compared. */
+TEST(zap_batch, numbers_are_the_locks)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	for (unsigned int i = 0; i < 3 * ROUNDS; i++) {
+		struct flusher f = {.g = &g};
+		struct zap_batch batch;
+		bool listed = i % 3 == 2;
+
+		zap_batch_init(&batch);
+		if (listed)
+			zap_batch_add(&batch, 0);
+		if (i % 3) {
+			close_batch(&g, &batch);
+			f.closed = &batch;
+		}
+		spin_lock(&g.shadow->batch_lock);
+		expect_eq(kthread_run(&f.thread, "flush", run_flush, &f), 0);
+		while (!atomic_read(&f.began))
+			sched_yield();
+		for (unsigned int looks = 0; looks < LOOKS; looks++) {
+			expect(!atomic_read(&f.over));
+			expect_eq(list_empty(&g.shadow->batches), !listed);
+			sched_yield();
+		}
+		spin_unlock(&g.shadow->batch_lock);
+		kthread_join(&f.thread);
+	}
+	destroy(&g);
+}

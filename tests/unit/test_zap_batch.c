@@ -8,6 +8,7 @@
 
 #include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
+#include "tests/support/asleep.h"
 #include "tests/support/guest_fixture.h"
 
 #define LOOKS  20
@@ -77,6 +78,28 @@ static void run_flush(void *arg)
 	}
 	zap_batch_flush(f->g->shadow, f->closed ?: &batch);
 	atomic_set(&f->over, 1);
+}
+
+/* It waits for one that was closed before, and is counted for it. */
+TEST(zap_batch, waits_for_an_earlier_one)
+{
+	struct guest_mem g;
+	struct zap_batch earlier, later;
+	struct flusher f = {.g = &g, .closed = &later};
+
+	guest_mem_create(&g, &config);
+	zap_batch_init(&earlier);
+	zap_batch_init(&later);
+	zap_batch_add(&earlier, 0);
+	close_batch(&g, &earlier);
+	close_batch(&g, &later);
+	expect_eq(kthread_run(&f.thread, "flush", run_flush, &f), 0);
+	until_others_sleep();
+	expect(!atomic_read(&f.over));
+	zap_batch_flush(g.shadow, &earlier);
+	kthread_join(&f.thread);
+	expect_eq(stats_of(&g).batches_waited, 1);
+	destroy(&g);
 }
 
 /* Whoever has batch_lock has all numbers and the list: none is given, and none is compared. */

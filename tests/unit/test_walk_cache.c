@@ -235,6 +235,26 @@ TEST(walk_cache, a_table_in_use_is_young)
 	destroy(&g);
 }
 
+/* A walk by cached tables asks the host for none of them: any other marks their pages. */
+TEST(walk_cache, asks_nobody)
+{
+	struct guest_mem g;
+	pte_t *ptep[5];
+
+	fixture(&g, &walk_config);
+	walk(&g, GVA, 0);
+	walk(&g, GVA, 0);
+	for (int level = 1; level <= 4; level++) {
+		ptep[level] = pgtable_lookup(g.mm->pgtable,
+					     guest_hva(table_gfn(&g, level) << PAGE_SHIFT));
+		*ptep[level] &= ~PTE_ACCESSED;
+	}
+	walk(&g, GVA, 0);
+	for (int level = 1; level <= 4; level++)
+		expect(!(pte_load(ptep[level]) & PTE_ACCESSED));
+	destroy(&g);
+}
+
 /* Instruction fetch and operands walk with it, too; and who only looks leaves no trace. */
 TEST(walk_cache, every_walk_of_the_vcpu)
 {

@@ -34,12 +34,24 @@ static void flush_unclosed(void *arg)
 	zap_batch_flush(g->shadow, &batch);
 }
 
+static void flush_twice(void *arg)
+{
+	struct guest_mem *g = arg;
+	struct zap_batch batch;
+
+	zap_batch_init(&batch);
+	close_batch(g, &batch);
+	zap_batch_flush(g->shadow, &batch);
+	zap_batch_flush(g->shadow, &batch);
+}
+
 TEST(zap_batch, flushed_before_it_is_closed)
 {
 	struct guest_mem g;
 
 	guest_mem_create(&g, &config);
 	expect_bug(flush_unclosed, &g, "the batch was closed under mmu_lock");
+	expect_bug(flush_twice, &g, "the batch was closed under mmu_lock");
 	destroy(&g);
 }
 

@@ -240,10 +240,13 @@ TEST(walk_cache, asks_nobody)
 {
 	struct guest_mem g;
 	pte_t *ptep[5];
+	gpa_t gpte;
 
 	fixture(&g, &walk_config);
+	gpte = guest_pte_gpa(&g, g.cr3, GVA, 1);
 	walk(&g, GVA, 0);
 	walk(&g, GVA, 0);
+	guest_write(&g, gpte, guest_read(&g, gpte) & ~GUEST_PTE_A); /* a walk is to set it */
 	for (int level = 1; level <= 4; level++) {
 		ptep[level] = pgtable_lookup(g.mm->pgtable,
 					     guest_hva(table_gfn(&g, level) << PAGE_SHIFT));
@@ -252,6 +255,7 @@ TEST(walk_cache, asks_nobody)
 	walk(&g, GVA, 0);
 	for (int level = 1; level <= 4; level++)
 		expect(!(pte_load(ptep[level]) & PTE_ACCESSED));
+	expect(guest_read(&g, gpte) & GUEST_PTE_A);
 	destroy(&g);
 }
 

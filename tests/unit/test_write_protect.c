@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
 #include "tests/support/guest_fixture.h"
 #include "tests/support/test.h"
@@ -552,4 +553,41 @@ TEST(write_protect, alias_of_a_table_of_leaves)
 	expect_eq(guest_load(&g, 0, GVA), 1);
 	expect_eq(shadow_audit_at(g.shadow, SHADOW_AUDIT_IN_SYNC, NULL, 0), 0);
 	destroy(&g);
+}
+
+/* ---- a right that goes while a CPU is at the leaf ---- */
+
+struct marker {
+	spte_t spte;
+	atomic_t stop;
+	uint64_t marks;
+};
+
+/* As a CPU does that uses the page, and whoever asks for its age. */
+static void run_marks(void *arg)
+{
+	struct marker *m = arg;
+
+	while (!atomic_read(&m->stop)) {
+		spte_t spte = READ_ONCE(m->spte);
+
+		try_cmpxchg(&m->spte, &spte, spte ^ SPTE_ACCESSED);
+		WRITE_ONCE(m->marks, m->marks + 1);
+	}
+}
+
+TEST(write_protect, while_the_leaf_is_marked)
+{
+	const spte_t leaf = make_leaf_spte(7, ACC_ALL);
+	struct marker m = {.spte = leaf};
+	struct kthread thread;
+
+	expect_eq(kthread_run(&thread, "marks", run_marks, &m), 0);
+	for (uint64_t i = 0; i < 1000000 || READ_ONCE(m.marks) < 3000000; i++) {
+		WRITE_ONCE(m.spte, leaf);
+		expect(leaf_lose_write(&m.spte));
+		expect(!spte_writable(READ_ONCE(m.spte)));
+	}
+	atomic_set(&m.stop, 1);
+	kthread_join(&thread);
 }

@@ -436,6 +436,30 @@ TEST(write_protect, flooded)
 	destroy(&g);
 }
 
+/* In two views; and the store that is one too many for the first changes a link of both. */
+TEST(write_protect, flooded_in_two_views)
+{
+	struct guest_cpu cpu;
+	struct guest_mem g;
+	gpa_t pte;
+
+	fixture(&g);
+	cpu = *shadow_get_cpu(g.shadow, 1);
+	cpu.user = true;
+	expect_eq(shadow_set_cpu(g.shadow, 1, &cpu), 0);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	expect_eq(guest_load(&g, 1, GVA), 1);
+	pte = guest_pte_gpa(&g, g.cr3, GVA, 2);
+	for (int i = 0; i < 3; i++)
+		guest_edit(&g, pte + 16 + 8 * i, 0);
+	expect_eq(stats_of(&g).flooded, 0);
+	guest_edit(&g, pte, 0);
+	expect_eq(stats_of(&g).flooded, 2);
+	for (unsigned int i = 0; i < 2; i++)
+		expect_eq(guest_try(&g, i, MODEL_LOAD, GVA, NULL), RET_PF_GUEST);
+	destroy(&g);
+}
+
 /* A root that a CPU runs on stays, and is compared at the next flush. */
 TEST(write_protect, flooded_root)
 {

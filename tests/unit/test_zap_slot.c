@@ -3,8 +3,10 @@
  * The two policies of a delete: what goes and what stays, locks that are dropped in between, what a
  * vCPU may do meanwhile; and under the same seed a guest cannot tell them apart (R-18).
  */
+#include <sched.h>
 #include <stdlib.h>
 
+#include "notifier/sync/thread.h"
 #include "tests/support/memslot_fixture.h"
 
 #define REGION	(1UL << 21) /* that one table of leaves maps */
@@ -96,6 +98,56 @@ TEST(zap_slot, large_slots_have_breaks)
 	expect_ge(breaks, 2);
 	expect_unreached(&g);
 	memslot_fixture_done(&g);
+}
+
+/* Tables in ROM become tables in RAM: no walk has marked them, and all go, ten at a time. */
+TEST(zap_slot, tables_of_a_slot)
+{
+	unsigned int breaks = 0;
+	struct guest_mem g;
+	uint64_t retired;
+
+	wide_fixture(&g, SHADOW_ZAP_SLOT);
+	expect_eq(set_slot(&g, 0, 0, g.nr_pages, GUEST_MEM_HVA, MEMSLOT_READONLY), 0);
+	for (uint64_t i = 0; i < REGIONS; i++)
+		expect_eq(guest_load(&g, 0, WIDE + i * REGION), i);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_ZAP_BREAK, count_break, &breaks);
+	retired = stats_of(&g).tables_retired;
+	expect_eq(set_slot(&g, 0, 0, g.nr_pages, GUEST_MEM_HVA, 0), 0);
+	expect_ge(stats_of(&g).tables_retired - retired, REGIONS);
+	expect_ge(breaks, REGIONS / 10);
+	memslot_fixture_done(&g);
+}
+
+static void run_delete(void *arg)
+{
+	expect_eq(delete_slot(arg, SLOT), 0);
+}
+
+/* All that there is becomes obsolete at one moment, to whoever has mmu_lock. */
+TEST(zap_slot, obsolete_under_the_lock)
+{
+	for (unsigned int round = 0; round < 20; round++) {
+		uint64_t generation;
+		struct kthread thread;
+		struct guest_mem g;
+
+		memslot_fixture(&g, &config);
+		expect_eq(place(&g, SLOT_GFN), 0);
+		generation = shadow_memslots_generation(g.shadow);
+		spin_lock(&g.shadow->mmu_lock);
+		expect_eq(kthread_run(&thread, "slots", run_delete, &g), 0);
+		while (shadow_memslots_generation(g.shadow) == generation)
+			sched_yield();
+		for (unsigned int looks = 0; looks < 20; looks++) {
+			expect(!shadow_page_obsolete(g.shadow, g.shadow->vcpu[0].root));
+			sched_yield();
+		}
+		spin_unlock(&g.shadow->mmu_lock);
+		kthread_join(&thread);
+		expect(shadow_page_obsolete(g.shadow, g.shadow->vcpu[0].root));
+		memslot_fixture_done(&g);
+	}
 }
 
 /* ---- in the middle of the zap of all ---- */

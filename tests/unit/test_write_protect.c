@@ -406,6 +406,25 @@ TEST(write_protect, unprotected)
 	}
 }
 
+/* A page that is one of the tables that it is mapped by: it becomes one on the way down. */
+TEST(write_protect, the_page_is_its_own_table)
+{
+	for (int level = 2; level <= 4; level++) {
+		const gva_t gva = 5UL << 39;
+		struct guest_mem g;
+		gpa_t table;
+
+		fixture(&g);
+		guest_map(&g, g.cr3, gva, P1, GUEST_PTE_RW);
+		table = guest_pte_gpa(&g, g.cr3, gva, level) & PAGE_MASK;
+		guest_map(&g, g.cr3, gva, table, GUEST_PTE_RW | GUEST_PTE_A | GUEST_PTE_D);
+		expect_eq(guest_load(&g, 0, gva), guest_read(&g, table));
+		expect_eq(fault_at(&g, gva, PFERR_WRITE), RET_PF_WRITE_PROTECTED);
+		expect_eq(model_store(g.model, 0, gva, 0), -EFAULT);
+		destroy(&g);
+	}
+}
+
 TEST(write_protect, flooded)
 {
 	struct guest_mem g;

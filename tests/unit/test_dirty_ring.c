@@ -401,3 +401,62 @@ TEST(dirty_ring, a_vcpu_waits)
 	}
 	memslot_fixture_done(&g);
 }
+
+/* ---- a vCPU, and somebody who collects ---- */
+
+struct collecting {
+	struct guest_mem *g;
+	struct collector c;
+	struct kthread vcpu;
+	atomic_t stop;
+	uint64_t stored[SLOT_PAGES]; /* the vCPU's */
+};
+
+static void run_dirty(void *arg)
+{
+	struct collecting *s = arg;
+
+	for (uint64_t i = 0; !atomic_read(&s->stop); i++) {
+		uint64_t page = i % SLOT_PAGES;
+		enum ret_pf ret = guest_try(s->g, 0, MODEL_STORE, slot_gva(SLOT_GFN + page), NULL);
+
+		if (ret == RET_PF_FIXED)
+			s->stored[page]++;
+		else
+			expect_eq(ret, RET_PF_DIRTY_RING_FULL);
+	}
+}
+
+/*
+ * The entries go round many times, from the vCPU to who collects, to who frees them, and back; with
+ * ThreadSanitizer this says whether each has done with one before the next begins.
+ */
+TEST(dirty_ring, round_and_round)
+{
+	struct collecting s = {.stop = ATOMIC_INIT(0)};
+	struct guest_mem g;
+	uint64_t taken[SLOT_PAGES] = {0}, total = 0;
+
+	fixture(&g, &s.c);
+	shadow_set_audit(g.shadow, SHADOW_AUDIT_OFF);
+	s.g = &g;
+	expect_eq(kthread_run(&s.vcpu, "vcpu", run_dirty, &s), 0);
+	while (total < 100 * ENTRIES) {
+		int64_t page;
+
+		while ((page = take(&g, &s.c, 0)) >= 0) {
+			expect_le(page, SLOT_PAGES - 1);
+			taken[page]++;
+			total++;
+		}
+		shadow_reset_dirty_rings(g.shadow);
+		sched_yield();
+	}
+	atomic_set(&s.stop, 1);
+	kthread_join(&s.vcpu);
+	for (uint64_t page = 0; page < SLOT_PAGES; page++) {
+		expect_ge(taken[page], 1);
+		expect_ge(s.stored[page], 1);
+	}
+	memslot_fixture_done(&g);
+}

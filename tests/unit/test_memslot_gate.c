@@ -359,6 +359,106 @@ TEST(memslot_gate, storm)
 	memslot_fixture_done(&g);
 }
 
+/* ---- the counts and their locks ---- */
+
+struct windower {
+	struct guest_mem *g;
+	bool closes;
+	struct mmu_notifier_range range;
+	struct kthread thread;
+	atomic_t began;
+};
+
+static void run_window(void *arg)
+{
+	struct windower *w = arg;
+	const struct mmu_notifier_ops *ops = &shadow_mmu_notifier_ops;
+
+	atomic_set(&w->began, 1);
+	if (w->closes)
+		ops->invalidate_range_end(&w->g->shadow->notifier, &w->range);
+	else
+		ops->invalidate_range_start(&w->g->shadow->notifier, &w->range);
+}
+
+/* Of windows that are open: whoever has a lock finds what it guards as it was, whether one opens or
+ * closes. */
+TEST(memslot_gate, windows_are_counted_under_their_locks)
+{
+	for (unsigned int i = 0; i < 4 * 20; i++) {
+		struct windower w = {.closes = i % 2};
+		struct guest_mem g;
+		spinlock_t *lock;
+		unsigned long seq;
+
+		memslot_fixture(&g, &config);
+		w.g = &g;
+		mmu_notifier_range_init(&w.range, MMU_NOTIFY_CLEAR, 0, g.mm, guest_hva(0),
+					guest_hva(PAGE_SIZE));
+		if (w.closes)
+			shadow_mmu_notifier_ops.invalidate_range_start(&g.shadow->notifier,
+								       &w.range);
+		lock = i / 2 % 2 ? &g.shadow->mmu_lock : &g.shadow->mn_invalidate_lock;
+		spin_lock(lock);
+		seq = g.shadow->invalidate_seq;
+		expect_eq(kthread_run(&w.thread, "window", run_window, &w), 0);
+		while (!atomic_read(&w.began))
+			sched_yield();
+		for (unsigned int looks = 0; looks < 20; looks++) {
+			if (lock == &g.shadow->mmu_lock) {
+				expect_eq(READ_ONCE(g.shadow->invalidate_seq), seq);
+				expect_eq(READ_ONCE(g.shadow->invalidate_in_progress), w.closes);
+			} else {
+				expect_eq(READ_ONCE(g.shadow->mn_active_invalidate_count),
+					  w.closes);
+			}
+			sched_yield();
+		}
+		spin_unlock(lock);
+		kthread_join(&w.thread);
+		if (!w.closes)
+			shadow_mmu_notifier_ops.invalidate_range_end(&g.shadow->notifier, &w.range);
+		memslot_fixture_done(&g);
+	}
+}
+
+struct asker {
+	struct guest_mem *g;
+	struct kthread thread;
+	atomic_t began, over;
+};
+
+static void run_ask(void *arg)
+{
+	struct asker *a = arg;
+
+	atomic_set(&a->began, 1);
+	expect(!mn_invalidation_open(a->g->shadow, guest_hva(0)));
+	atomic_set(&a->over, 1);
+}
+
+TEST(memslot_gate, windows_are_looked_at_under_the_lock)
+{
+	struct guest_mem g;
+
+	memslot_fixture(&g, &config);
+	for (unsigned int i = 0; i < 20; i++) {
+		struct asker a = {.g = &g};
+
+		spin_lock(&g.shadow->mn_invalidate_lock);
+		expect_eq(kthread_run(&a.thread, "asks", run_ask, &a), 0);
+		while (!atomic_read(&a.began))
+			sched_yield();
+		for (unsigned int looks = 0; looks < 20; looks++) {
+			expect(!atomic_read(&a.over));
+			sched_yield();
+		}
+		spin_unlock(&g.shadow->mn_invalidate_lock);
+		kthread_join(&a.thread);
+	}
+	memslot_fixture_done(&g);
+}
+
 /* ---- what a callback may not take ---- */
 
 struct taker {

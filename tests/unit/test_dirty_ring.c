@@ -402,28 +402,45 @@ TEST(dirty_ring, a_vcpu_waits)
 	memslot_fixture_done(&g);
 }
 
-/* ---- a vCPU, and somebody who collects ---- */
+/* ---- a vCPU, somebody who collects, and somebody who frees ---- */
 
-struct collecting {
+struct rounds {
 	struct guest_mem *g;
 	struct collector c;
-	struct kthread vcpu;
-	atomic_t stop;
-	uint64_t stored[SLOT_PAGES]; /* the vCPU's */
+	struct kthread vcpu, collector;
+	atomic_t stop, taken;
+	uint64_t stored[SLOT_PAGES], dirty[SLOT_PAGES]; /* the vCPU's, and the collector's */
 };
 
 static void run_dirty(void *arg)
 {
-	struct collecting *s = arg;
+	struct rounds *r = arg;
 
-	for (uint64_t i = 0; !atomic_read(&s->stop); i++) {
+	for (uint64_t i = 0; !atomic_read(&r->stop); i++) {
 		uint64_t page = i % SLOT_PAGES;
-		enum ret_pf ret = guest_try(s->g, 0, MODEL_STORE, slot_gva(SLOT_GFN + page), NULL);
+		enum ret_pf ret = guest_try(r->g, 0, MODEL_STORE, slot_gva(SLOT_GFN + page), NULL);
 
 		if (ret == RET_PF_FIXED)
-			s->stored[page]++;
+			r->stored[page]++;
 		else
 			expect_eq(ret, RET_PF_DIRTY_RING_FULL);
+	}
+}
+
+static void run_collect(void *arg)
+{
+	struct rounds *r = arg;
+
+	while (!atomic_read(&r->stop)) {
+		int64_t page = take(r->g, &r->c, 0);
+
+		if (page < 0) {
+			sched_yield();
+			continue;
+		}
+		expect_le(page, SLOT_PAGES - 1);
+		r->dirty[page]++;
+		atomic_inc(&r->taken);
 	}
 }
 
@@ -433,30 +450,22 @@ static void run_dirty(void *arg)
  */
 TEST(dirty_ring, round_and_round)
 {
-	struct collecting s = {.stop = ATOMIC_INIT(0)};
+	struct rounds r = {.stop = ATOMIC_INIT(0)};
 	struct guest_mem g;
-	uint64_t taken[SLOT_PAGES] = {0}, total = 0;
 
-	fixture(&g, &s.c);
+	fixture(&g, &r.c);
 	shadow_set_audit(g.shadow, SHADOW_AUDIT_OFF);
-	s.g = &g;
-	expect_eq(kthread_run(&s.vcpu, "vcpu", run_dirty, &s), 0);
-	while (total < 100 * ENTRIES) {
-		int64_t page;
-
-		while ((page = take(&g, &s.c, 0)) >= 0) {
-			expect_le(page, SLOT_PAGES - 1);
-			taken[page]++;
-			total++;
-		}
+	r.g = &g;
+	expect_eq(kthread_run(&r.vcpu, "vcpu", run_dirty, &r), 0);
+	expect_eq(kthread_run(&r.collector, "collector", run_collect, &r), 0);
+	while (atomic_read(&r.taken) < 200 * (int)ENTRIES)
 		shadow_reset_dirty_rings(g.shadow);
-		sched_yield();
-	}
-	atomic_set(&s.stop, 1);
-	kthread_join(&s.vcpu);
+	atomic_set(&r.stop, 1);
+	kthread_join(&r.vcpu);
+	kthread_join(&r.collector);
 	for (uint64_t page = 0; page < SLOT_PAGES; page++) {
-		expect_ge(taken[page], 1);
-		expect_ge(s.stored[page], 1);
+		expect_ge(r.dirty[page], 1);
+		expect_ge(r.stored[page], 1);
 	}
 	memslot_fixture_done(&g);
 }

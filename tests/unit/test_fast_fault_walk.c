@@ -42,3 +42,50 @@ TEST(fast_fault_walk, litmus)
 		   wait_for_walks);
 	guest_mem_destroy(&guest);
 }
+
+/* ---- what is done in a walk ---- */
+
+struct table {
+	atomic_t linked, stop;
+	uint64_t used; /* by who walks while it is linked, and by who waited after he unlinked it */
+	int64_t walks;
+};
+
+static void use_in_walks(void *arg)
+{
+	struct table *table = arg;
+	struct shadow_vcpu *vcpu = &guest.shadow->vcpu[1];
+
+	while (!atomic_read(&table->stop)) {
+		walk_begin(vcpu);
+		if (atomic_read_acquire(&table->linked)) {
+			table->used++;
+			WRITE_ONCE(table->walks, table->walks + 1);
+		}
+		walk_end(vcpu);
+	}
+}
+
+/* It is over before the table is another's: no use is lost, and ThreadSanitizer knows why. */
+TEST(fast_fault_walk, what_is_done_is_done)
+{
+	const struct guest_mem_config config = {.nr_cpus = 2};
+	struct table table = {.walks = 0};
+	struct kthread thread;
+	uint64_t mine = 0;
+
+	guest_mem_create(&guest, &config);
+	expect_eq(kthread_run(&thread, "walks", use_in_walks, &table), 0);
+	while (mine < 2000 || READ_ONCE(table.walks) < 2000) {
+		atomic_set(&table.linked, 0);
+		shadow_wait_for_walks(guest.shadow);
+		table.used++;
+		mine++;
+		atomic_set_release(&table.linked, 1);
+		relax(mine % 64);
+	}
+	atomic_set(&table.stop, 1);
+	kthread_join(&thread);
+	expect_eq(table.used, mine + (uint64_t)table.walks);
+	guest_mem_destroy(&guest);
+}

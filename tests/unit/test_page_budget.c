@@ -581,54 +581,54 @@ TEST(page_budget, each_step_asserts_the_lock)
 
 /* ---- who changes the budget ---- */
 
-typedef void (*budgeter_t)(struct guest_mem *g);
+#define ROUNDS (NR_REGIONS - 1)
 
 struct budgeting {
 	struct guest_mem *g;
-	budgeter_t call;
+	void (*call)(struct budgeting *b);
+	unsigned int region; /* not mapped yet */
 	atomic_t began;
 };
 
-static void grow(struct guest_mem *g)
+static void grow(struct budgeting *b)
 {
-	shadow_budget_grow(g->shadow);
+	shadow_budget_grow(b->g->shadow);
 }
 
-static void set_budget(struct guest_mem *g)
+static void set_budget(struct budgeting *b)
 {
-	expect_eq(shadow_set_page_budget(g->shadow, 2 * BIG), 0);
+	expect_eq(shadow_set_page_budget(b->g->shadow, 2 * BIG), 0);
 }
 
 /* The machine has no table. */
-static void fault_without_a_table(struct guest_mem *g)
+static void fault_without_a_table(struct budgeting *b)
 {
 	struct shadow_fault fault;
 
-	guest_fault(g, 0, region(NR_REGIONS - 1), 0, &fault);
+	guest_fault(b->g, 0, region(b->region), 0, &fault);
 }
 
-static const budgeter_t budgeters[] = {grow, set_budget, fault_without_a_table};
+static void (*const budgeters[])(struct budgeting *) = {grow, set_budget, fault_without_a_table};
 
 static void run_budgeting(void *arg)
 {
 	struct budgeting *b = arg;
 
 	atomic_set(&b->began, 1);
-	b->call(b->g);
+	b->call(b);
 }
 
 /* Whoever has mmu_lock may count on it: others wait for it, and look again when they have it. */
 TEST(page_budget, changes_with_the_lock)
 {
 	static struct hoard hoard;
+	struct guest_mem g;
 
-	for (unsigned int i = 0; i < 3 * 40; i++) {
-		struct budgeting b = {.call = budgeters[i % 3]};
+	fixture(&g);
+	for (unsigned int i = 0; i < 3 * ROUNDS; i++) {
+		struct budgeting b = {.g = &g, .call = budgeters[i % 3], .region = 1 + i / 3};
 		struct kthread thread;
-		struct guest_mem g;
 
-		fixture(&g);
-		b.g = &g;
 		expect_eq(guest_load(&g, 0, region(0)), 0);
 		expect_eq(shadow_set_page_budget(g.shadow, BIG), 0);
 		hoard_frames(&hoard, g.phys);
@@ -647,6 +647,6 @@ TEST(page_budget, changes_with_the_lock)
 		kthread_join(&thread);
 		expect_ge(g.shadow->page_limit, g.shadow->page_budget);
 		hoard_release(&hoard);
-		destroy(&g);
 	}
+	destroy(&g);
 }

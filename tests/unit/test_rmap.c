@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
 #include "tests/support/test.h"
 
@@ -286,4 +287,54 @@ TEST(rmap, a_look_within_a_look_is_a_bug)
 	expect_bug(look_within_a_look, &head, "is held by this thread already");
 	rmap_remove(&head, &spte);
 #endif
+}
+
+/* ---- looks beside changes ---- */
+
+struct beside {
+	struct rmap_head head;
+	atomic_t stop;
+	uint64_t written[MAX], looks;
+};
+
+/* What was written of an entry before it was added is there for who finds it. */
+static void look_at_entry(spte_t *sptep, void *arg)
+{
+	struct beside *b = arg;
+
+	expect_ne(b->written[sptep - sptes], 0);
+}
+
+static void run_looks(void *arg)
+{
+	struct beside *b = arg;
+
+	while (!atomic_read(&b->stop)) {
+		rmap_each_lockless(&b->head, look_at_entry, b);
+		WRITE_ONCE(b->looks, b->looks + 1);
+	}
+}
+
+/* With ThreadSanitizer this says whether the lock is one, and the first entry told of as others. */
+TEST(rmap, looks_beside_changes)
+{
+	struct beside b = {.looks = 0};
+	struct rmap_desc *spare = NULL;
+	struct kthread thread;
+
+	expect_eq(kthread_run(&thread, "looks", run_looks, &b), 0);
+	for (unsigned int round = 0; round < 500 || READ_ONCE(b.looks) < 500; round++) {
+		unsigned int nr = 1 + round % MAX;
+
+		for (unsigned int i = 0; i < nr; i++) {
+			b.written[i] = round + 1;
+			spare = spare ?: rmap_desc_alloc();
+			rmap_add(&b.head, &sptes[i], &spare);
+		}
+		for (unsigned int i = 0; i < nr; i++)
+			rmap_remove(&b.head, &sptes[i]);
+	}
+	atomic_set(&b.stop, 1);
+	kthread_join(&thread);
+	rmap_desc_free(spare);
 }

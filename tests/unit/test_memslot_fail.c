@@ -7,6 +7,7 @@
 
 #include <gnomon/shadow_dirty.h>
 
+#include "notifier/srcu_internal.h"
 #include "shadow/huge.h"
 #include "tests/support/fail_alloc.h"
 #include "tests/support/hoard.h"
@@ -246,6 +247,23 @@ TEST(memslot_fail, no_memory_for_a_shadow_mmu)
 		expect_eq(atomic64_read(&allocs.live), live);
 	}
 	expect_ge(sites, 5); /* itself, two sets of slots, who is told, and none */
+	guest_mem_destroy(&g);
+}
+
+/* All domains of SRCU are taken. */
+TEST(memslot_fail, no_domain_for_a_shadow_mmu)
+{
+	static struct srcu_struct taken[SRCU_MAX_DOMAINS];
+	unsigned int nr = 0;
+	struct shadow *shadow;
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	while (nr < SRCU_MAX_DOMAINS && !init_srcu_struct(&taken[nr]))
+		nr++;
+	expect_eq(shadow_create(&shadow, g.mm, model_to_machine(g.model), 1), -ENOMEM);
+	while (nr)
+		expect_eq(cleanup_srcu_struct(&taken[--nr]), 0);
 	guest_mem_destroy(&g);
 }
 

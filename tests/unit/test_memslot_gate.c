@@ -461,6 +461,7 @@ TEST(memslot_gate, windows_are_looked_at_under_the_lock)
 
 /* ---- what a callback may not take ---- */
 
+#ifdef CONFIG_LOCKDEP
 struct taker {
 	struct mmu_notifier mn;
 	struct guest_mem *g;
@@ -483,6 +484,7 @@ static void open_a_window(void *arg)
 
 	mm_zap_range(g->mm, guest_hva(0), PAGE_SIZE);
 }
+#endif
 
 /* A change waits for windows with slots_lock: whoever takes that inside a callback waits for
  * himself, some day. Lockdep says so on any other. */

@@ -163,3 +163,37 @@ TEST(pfn_cache_locks, good_or_not_while_it_is_locked)
 		done(&r);
 	}
 }
+
+static void run_leave(void *arg)
+{
+	struct rig *r = arg;
+	int id = srcu_read_lock(&r->g.shadow->slots_srcu);
+
+	spin_lock(&r->lock);
+	expect(gpc_check(&r->gpc, GFN));
+	*(uint64_t *)r->gpc.khva = WORD + 1;
+	spin_unlock(&r->lock);
+	expect_eq(gpc_activate(&r->gpc, GFN + 1), 0);
+	srcu_read_unlock(&r->g.shadow->slots_srcu, id);
+}
+
+/* A start takes no lock of a cache that is of another page by now, and yet sees what was stored
+ * when it was of this one. With ThreadSanitizer this says how. */
+TEST(pfn_cache_locks, who_has_left_has_stored)
+{
+	const hva_t hva = guest_hva(PAGE);
+	struct kthread thread;
+	struct rig r;
+	uint64_t *word;
+
+	fixture(&r, &config);
+	expect_eq(activate(&r, GFN), 0);
+	word = (uint64_t *)r.gpc.khva;
+	expect_eq(kthread_run(&thread, "leaves", run_leave, &r), 0);
+	while (READ_ONCE(r.gpc.uhva) == hva)
+		sched_yield();
+	gfn_to_pfn_cache_invalidate_start(r.g.shadow, hva, hva + PAGE_SIZE);
+	expect_eq(*word, WORD + 1);
+	kthread_join(&thread);
+	done(&r);
+}

@@ -402,6 +402,42 @@ TEST(dirty_ring, a_vcpu_waits)
 	memslot_fixture_done(&g);
 }
 
+/* ---- an entry that is free ---- */
+
+static void run_push(void *arg)
+{
+	struct dirty_ring *ring = arg;
+
+	while (dirty_ring_full(ring))
+		sched_yield();
+	dirty_ring_push(ring, SLOT, 7);
+}
+
+/* Who finds room writes to an entry that was read before it was free: by the index alone, which
+ * ThreadSanitizer looks at here. */
+TEST(dirty_ring, an_entry_is_read_before_it_is_free)
+{
+	struct shadow_dirty_gfn *entry;
+	struct dirty_ring *ring;
+	struct kthread thread;
+	struct collector c;
+	struct guest_mem g;
+
+	fixture(&g, &c);
+	ring = vcpu_ring(&g.shadow->vcpu[0]);
+	for (unsigned int i = 0; i < ENTRIES; i++)
+		dirty_ring_push(ring, SLOT, i % SLOT_PAGES);
+	expect_eq(kthread_run(&thread, "pushes", run_push, ring), 0);
+	while (take(&g, &c, 0) >= 0)
+		;
+	expect_eq(shadow_reset_dirty_rings(g.shadow), ENTRIES);
+	kthread_join(&thread);
+	entry = &shadow_dirty_ring(g.shadow, 0)[0];
+	expect(shadow_dirty_gfn_filled(entry));
+	expect_eq(entry->offset, 7);
+	memslot_fixture_done(&g);
+}
+
 /* ---- a vCPU, somebody who collects, and somebody who frees ---- */
 
 struct rounds {

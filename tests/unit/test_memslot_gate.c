@@ -359,6 +359,60 @@ TEST(memslot_gate, storm)
 	memslot_fixture_done(&g);
 }
 
+/* ---- who has read the old set ---- */
+
+struct reading {
+	struct guest_mem *g;
+	uint64_t generation, read;
+	struct kthread reader, changer;
+	atomic_t inside;
+};
+
+static uint64_t beside_the_set; /* what belongs to it, for readers to look at */
+
+static void run_reader(void *arg)
+{
+	struct reading *r = arg;
+	int id = srcu_read_lock(&r->g->shadow->slots_srcu);
+	const struct memslots *slots = shadow_memslots(r->g->shadow);
+
+	atomic_set(&r->inside, 1);
+	while (shadow_memslots(r->g->shadow) == slots)
+		sched_yield();
+	r->read = beside_the_set;
+	srcu_read_unlock(&r->g->shadow->slots_srcu, id);
+}
+
+static void run_place(void *arg)
+{
+	struct reading *r = arg;
+
+	expect_eq(place(r->g, SLOT_GFN), 0);
+}
+
+/* Whoever finds the new generation finds nobody left who reads the set before it, and may do with
+ * what was that set's as he likes. With ThreadSanitizer this says how he knows. */
+TEST(memslot_gate, nobody_reads_the_old_set)
+{
+	struct guest_mem g;
+	struct reading r = {.g = &g};
+
+	memslot_fixture(&g, &config);
+	beside_the_set = 1;
+	r.generation = shadow_memslots_generation(g.shadow);
+	expect_eq(kthread_run(&r.reader, "reader", run_reader, &r), 0);
+	while (!atomic_read(&r.inside))
+		sched_yield();
+	expect_eq(kthread_run(&r.changer, "slots", run_place, &r), 0);
+	while (shadow_memslots_generation(g.shadow) != r.generation + 2)
+		sched_yield();
+	beside_the_set = 2;
+	kthread_join(&r.reader);
+	kthread_join(&r.changer);
+	expect_eq(r.read, 1);
+	memslot_fixture_done(&g);
+}
+
 /* ---- the counts and their locks ---- */
 
 struct windower {

@@ -3,6 +3,9 @@
  * An invalidation that comes and goes when a fault has its frame, and has looked for the last time
  * before mmu_lock: by the file itself, whose last step before that is the look at the log.
  */
+#include <sched.h>
+
+#include "notifier/sync/thread.h"
 #include "shadow/dirty.h"
 #include "tests/support/guest_fixture.h"
 
@@ -45,4 +48,58 @@ TEST(fault_late, migrated_before_the_lock)
 	expect(!to_migrate);
 	expect_eq(guest_load(&guest, 0, PAGE), 7);
 	destroy(&guest);
+}
+
+/* ---- and one that is over when it begins ---- */
+
+static uint64_t left_by_the_host, found;
+
+static void run_window(void *arg)
+{
+	struct mmu_notifier_range *range = arg;
+	struct mmu_notifier *notifier = &guest.shadow->notifier;
+
+	shadow_mmu_notifier_ops.invalidate_range_start(notifier, range);
+	left_by_the_host = 7;
+	shadow_mmu_notifier_ops.invalidate_range_end(notifier, range);
+}
+
+static void look(void *arg)
+{
+	(void)arg;
+	found = left_by_the_host;
+}
+
+/* Whoever begins with the sequence that a window has left reads what the host has: faults, and
+ * accesses that we carry out. With ThreadSanitizer this says how. */
+TEST(fault_late, after_a_window)
+{
+	for (unsigned int operands = 0; operands < 2; operands++) {
+		const struct guest_mem_config config = {.nr_cpus = 1};
+		struct mmu_notifier_range range;
+		struct shadow_operand operand;
+		struct shadow_fault fault;
+		struct kthread thread;
+		unsigned long seq;
+
+		guest_mem_create(&guest, &config);
+		left_by_the_host = found = 0;
+		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, guest.mm, guest_hva(PAGE),
+					guest_hva(PAGE + PAGE_SIZE));
+		shadow_set_hook(guest.shadow, SHADOW_HOOK_WALK_BEFORE_MARK, look, NULL);
+		seq = READ_ONCE(guest.shadow->invalidate_seq);
+		expect_eq(kthread_run(&thread, "window", run_window, &range), 0);
+		while (READ_ONCE(guest.shadow->invalidate_seq) == seq)
+			sched_yield();
+		if (operands) {
+			expect_eq(shadow_operand_get(guest.shadow, 0, PAGE, 8, 0, &operand, &fault),
+				  0);
+			shadow_operand_put(guest.shadow, &operand);
+		} else {
+			guest_fault(&guest, 0, PAGE, 0, &fault);
+		}
+		expect_eq(found, 7);
+		kthread_join(&thread);
+		destroy(&guest);
+	}
 }

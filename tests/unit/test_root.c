@@ -520,3 +520,59 @@ TEST(cpu, five_levels)
 	expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), -EINVAL);
 	destroy(&g);
 }
+
+/* ---- which root a CPU is on ---- */
+
+struct loading {
+	struct guest_mem *g;
+	uint64_t cr3, left; /* before the CPU loads it */
+	atomic_t about_to, locked;
+};
+
+static void about_to_load(void *arg)
+{
+	struct loading *l = arg;
+
+	atomic_set(&l->about_to, 1);
+	while (!atomic_read(&l->locked))
+		sched_yield();
+	l->left = 1;
+}
+
+static void run_load(void *arg)
+{
+	struct loading *l = arg;
+
+	expect_eq(shadow_load_cr3(l->g->shadow, 0, l->cr3), 0);
+}
+
+/* Who sees that the CPU has loaded another root sees all that it did before, on the one that it
+ * left. With ThreadSanitizer this says how. */
+TEST(cr3, seen_on_another_root)
+{
+	struct shadow_vcpu *vcpu;
+	struct shadow_page *old;
+	struct guest_mem g;
+	struct loading l = {.g = &g};
+	struct kthread thread;
+
+	fixture(&g);
+	expect_eq(guest_load(&g, 0, GVA), 1);
+	vcpu = &g.shadow->vcpu[0];
+	old = vcpu->root;
+	l.cr3 = guest_new_table(&g);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_ROOT_BEFORE_LOAD, about_to_load, &l);
+	expect_eq(kthread_run(&thread, "vcpu", run_load, &l), 0);
+	while (!atomic_read(&l.about_to))
+		sched_yield();
+	spin_lock(&g.shadow->mmu_lock);
+	expect(root_in_use(g.shadow, old));
+	atomic_set(&l.locked, 1);
+	while (READ_ONCE(vcpu->loaded) == old)
+		sched_yield();
+	(void)root_in_use(g.shadow, old);
+	expect_eq(l.left, 1);
+	spin_unlock(&g.shadow->mmu_lock);
+	kthread_join(&thread);
+	guest_mem_destroy(&g);
+}

@@ -56,4 +56,10 @@ static inline void hook_edit_table(void *arg)
 		guest_write(edit->g, edit->pte, edit->value);
 }
 
+/* How often a hook was called. */
+static inline void hook_count(void *arg)
+{
+	++*(unsigned int *)arg;
+}
+
 #endif

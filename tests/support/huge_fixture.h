@@ -34,11 +34,16 @@ static inline void touch_in_order(struct guest_mem *g)
 		expect_eq(mm_lookup_pfn(g->mm, guest_hva(gpa)), gpa >> PAGE_SHIFT);
 }
 
-static inline void huge_fixture(struct guest_mem *g)
+static inline void huge_fixture_of(struct guest_mem *g, const struct guest_mem_config *config)
 {
-	guest_mem_init(g, &huge_config);
+	guest_mem_init(g, config);
 	touch_in_order(g);
 	guest_mem_attach(g);
+}
+
+static inline void huge_fixture(struct guest_mem *g)
+{
+	huge_fixture_of(g, &huge_config);
 }
 
 static inline void huge_done(struct guest_mem *g)

@@ -15,7 +15,6 @@
 #define WORD 0x57a3b00000000001UL
 
 static const struct guest_mem_config config = {.audit = true};
-static const struct guest_mem_config private_config = {.audit = true, .private_ram = true};
 
 struct rig {
 	struct guest_mem g;

@@ -3,10 +3,8 @@
  * The auditor, of tables and links: it finds what is planted, calls it by its name, and is silent
  * otherwise.
  */
-#include <sched.h>
-
-#include "notifier/sync/thread.h"
 #include "tests/support/audit_fixture.h"
+#include "tests/support/beside.h"
 
 static const struct guest_mem_config config = {.no_identity = true};
 
@@ -380,40 +378,27 @@ TEST(audit, after_every_operation)
 	expect_bug(plant_while_audits_are_on, NULL, "a consistent shadow MMU: frame:");
 }
 
-struct setter {
-	struct guest_mem *g;
-	atomic_t began;
-};
-
-static void run_set_audit(void *arg)
+static void audit_no_more(void *arg)
 {
-	struct setter *setter = arg;
+	struct guest_mem *g = arg;
 
-	atomic_set(&setter->began, 1);
-	shadow_set_audit(setter->g->shadow, SHADOW_AUDIT_OFF);
+	shadow_set_audit(g->shadow, SHADOW_AUDIT_OFF);
 }
 
 /* Who has mmu_lock audits at one level from its beginning to its end. */
 TEST(audit, the_level_is_the_locks)
 {
+	struct beside beside;
 	struct guest_mem g;
 
 	fixture(&g, &config);
 	for (unsigned int round = 0; round < 40; round++) {
-		struct setter setter = {.g = &g};
-		struct kthread thread;
-
 		shadow_set_audit(g.shadow, SHADOW_AUDIT_STRUCTURAL);
 		spin_lock(&g.shadow->mmu_lock);
-		expect_eq(kthread_run(&thread, "audit", run_set_audit, &setter), 0);
-		while (!atomic_read(&setter.began))
-			sched_yield();
-		for (unsigned int looks = 0; looks < 20; looks++) {
-			expect_eq(READ_ONCE(g.shadow->audit), SHADOW_AUDIT_STRUCTURAL);
-			sched_yield();
-		}
+		beside_start(&beside, audit_no_more, &g);
+		for_each_look() expect_eq(READ_ONCE(g.shadow->audit), SHADOW_AUDIT_STRUCTURAL);
 		spin_unlock(&g.shadow->mmu_lock);
-		kthread_join(&thread);
+		kthread_join(&beside.thread);
 		expect_eq(g.shadow->audit, SHADOW_AUDIT_OFF);
 	}
 	destroy(&g);

@@ -374,11 +374,6 @@ TEST(dirty_log, the_host_moves_the_page)
 	memslot_fixture_done(&g);
 }
 
-static void count(void *arg)
-{
-	++*(unsigned int *)arg;
-}
-
 /* A slot is harvested in pieces, and mmu_lock dropped between them with nothing owed. */
 TEST(dirty_log, in_pieces)
 {
@@ -391,7 +386,7 @@ TEST(dirty_log, in_pieces)
 	memslot_fixture(&g, &wide);
 	for (uint64_t n = 0; n < pages; n++)
 		guest_store(&g, 0, n << PAGE_SHIFT, n);
-	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_BREAK, count, &breaks);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_BREAK, hook_count, &breaks);
 	expect_eq(log_ram(&g, true), 0);
 	expect_ge(breaks, pages / ZAP_BATCH_FRAMES);
 	for (uint64_t n = 0; n < pages; n += 3)
@@ -421,8 +416,8 @@ TEST(dirty_log, few_marks_far_apart)
 	guest_store(&g, 0, 0, 1);
 	guest_store(&g, 0, last, 1);
 	harvest(&g, 0);
-	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_BREAK, count, &breaks);
-	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_TAKEN, count, &taken);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_BREAK, hook_count, &breaks);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_TAKEN, hook_count, &taken);
 	expect_eq(harvest(&g, 0), 0);
 	expect_eq(breaks, 0);
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "notifier/sync/thread.h"
-#include "tests/support/asleep.h"
+#include "tests/support/beside.h"
 #include "tests/support/dirty_fixture.h"
 
 #define ENTRIES 16u
@@ -160,11 +160,6 @@ TEST(dirty_ring, what_no_cpu_stored)
 	memslot_fixture_done(&g);
 }
 
-static void count(void *arg)
-{
-	++*(unsigned int *)arg;
-}
-
 /* However many are given back, they are free at once: in sections, and none where there is none. */
 TEST(dirty_ring, reset_in_sections)
 {
@@ -178,7 +173,7 @@ TEST(dirty_ring, reset_in_sections)
 	expect_eq(log_ram(&g, true), 0);
 	for (gpa_t n = 0; n < pages; n++)
 		guest_store(&g, 0, n << PAGE_SHIFT, n);
-	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_BREAK, count, &breaks);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_DIRTY_BREAK, hook_count, &breaks);
 	expect_eq(shadow_reset_dirty_rings(g.shadow), 0);
 	expect_eq(breaks, 0);
 	for (unsigned int n = 0; n < pages; n++) {
@@ -192,54 +187,47 @@ TEST(dirty_ring, reset_in_sections)
 
 /* ---- beside a change of the slots ---- */
 
-struct beside {
+struct ring_call {
 	struct guest_mem *g;
-	long (*call)(struct shadow *shadow);
-	struct kthread thread;
-	atomic_t over;
-	bool began;
-	long ret;
+	void (*call)(void *g);
+	struct beside beside;
 };
 
-static long enable(struct shadow *shadow)
+static void enable(void *arg)
 {
-	return shadow_enable_dirty_rings(shadow, ENTRIES);
+	struct guest_mem *g = arg;
+
+	expect_eq(shadow_enable_dirty_rings(g->shadow, ENTRIES), 0);
 }
 
-static void run_call(void *arg)
+static void reset(void *arg)
 {
-	struct beside *b = arg;
+	struct guest_mem *g = arg;
 
-	b->ret = b->call(b->g->shadow);
-	atomic_set(&b->over, 1);
+	expect_eq(shadow_reset_dirty_rings(g->shadow), 0);
 }
 
-static void call_beside(void *arg)
+static void call_meanwhile(void *arg)
 {
-	struct beside *b = arg;
+	struct ring_call *r = arg;
 
-	if (b->began)
-		return;
-	b->began = true;
-	expect_eq(kthread_run(&b->thread, "beside", run_call, b), 0);
-	until_others_sleep();
-	expect(!atomic_read(&b->over));
+	beside_start(&r->beside, r->call, r->g);
+	beside_sleeps(&r->beside);
 }
 
 /* What slots are logged decides whether there may be rings, and what a reset may look at. */
 TEST(dirty_ring, wait_for_a_change_of_the_slots)
 {
-	struct beside beside[] = {{.call = enable}, {.call = shadow_reset_dirty_rings}};
 	struct guest_mem g;
+	struct ring_call calls[] = {{.g = &g, .call = enable}, {.g = &g, .call = reset}};
 
 	memslot_fixture(&g, &config);
 	for (unsigned int i = 0; i < 2; i++) {
-		beside[i].g = &g;
 		expect_eq(place(&g, SLOT_GFN), 0);
-		shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP, call_beside, &beside[i]);
+		shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP, call_meanwhile, &calls[i]);
 		expect_eq(delete_slot(&g, SLOT), 0);
-		kthread_join(&beside[i].thread);
-		expect_eq(beside[i].ret, 0);
+		shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP, NULL, NULL);
+		kthread_join(&calls[i].beside.thread);
 	}
 	memslot_fixture_done(&g);
 }

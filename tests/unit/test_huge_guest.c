@@ -526,9 +526,7 @@ TEST(huge_guest, tracked)
 	uint64_t faults;
 
 	config.no_accessed_bits = true;
-	guest_mem_init(&g, &config);
-	touch_in_order(&g);
-	guest_mem_attach(&g);
+	huge_fixture_of(&g, &config);
 	map_huge(&g, MIB2);
 	for (int store = 0; store <= 1; store++) {
 		expect(ask(&g, MIB2 + PAGE_SIZE, true, true));
@@ -583,9 +581,7 @@ TEST(huge_guest, becomes_a_table_under_the_fault)
 	uint64_t value;
 
 	config.no_accessed_bits = true;
-	guest_mem_init(&g, &config);
-	touch_in_order(&g);
-	guest_mem_attach(&g);
+	huge_fixture_of(&g, &config);
 	map_huge(&g, MIB2);
 	expect(ask(&g, MIB2 + PAGE_SIZE, true, true));
 	split.g = &g;

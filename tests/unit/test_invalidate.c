@@ -8,7 +8,7 @@
 
 #include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
-#include "tests/support/asleep.h"
+#include "tests/support/beside.h"
 #include "tests/support/guest_fixture.h"
 #include "tests/support/park.h"
 #include "tests/support/step.h"
@@ -324,46 +324,39 @@ TEST(invalidate, exit_of_the_mm)
 }
 
 struct exiting {
-	struct guest_mem *g;
-	struct kthread thread;
-	atomic_t over;
+	struct guest_mem g;
+	struct beside beside;
 };
 
-static void run_exit(void *arg)
+static void put_mm(void *mm)
 {
-	struct exiting *exiting = arg;
-
-	mmput(exiting->g->mm);
-	atomic_set(&exiting->over, 1);
+	mmput(mm);
 }
 
 static void exit_before_lock(void *arg)
 {
-	struct exiting *exiting = arg;
+	struct exiting *e = arg;
 
-	expect_eq(kthread_run(&exiting->thread, "exit", run_exit, exiting), 0);
-	while (!READ_ONCE(exiting->g->shadow->dead))
+	beside_start(&e->beside, put_mm, e->g.mm);
+	while (!READ_ONCE(e->g.shadow->dead))
 		sched_yield();
-	until_others_sleep();
-	expect(!atomic_read(&exiting->over));
+	beside_sleeps(&e->beside);
 }
 
 /* In the middle of a fault, with the frame in hand: exit waits for it, and it installs none. */
 TEST(invalidate, exit_under_a_fault)
 {
-	struct exiting exiting = {.over = ATOMIC_INIT(0)};
 	struct shadow_fault fault;
-	struct guest_mem g;
+	struct exiting e;
 
-	guest_mem_create(&g, &config);
-	guest_store(&g, 0, 0x1000, 1);
-	exiting.g = &g;
-	shadow_set_hook(g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, exit_before_lock, &exiting);
-	expect_eq(guest_fault(&g, 0, 0x2000, PFERR_WRITE, &fault), RET_PF_HALTED);
-	kthread_join(&exiting.thread);
-	expect_eq(shadow_audit(g.shadow, NULL, 0), 0);
-	g.mm = NULL;
-	destroy(&g);
+	guest_mem_create(&e.g, &config);
+	guest_store(&e.g, 0, 0x1000, 1);
+	shadow_set_hook(e.g.shadow, SHADOW_HOOK_FAULT_BEFORE_LOCK, exit_before_lock, &e);
+	expect_eq(guest_fault(&e.g, 0, 0x2000, PFERR_WRITE, &fault), RET_PF_HALTED);
+	kthread_join(&e.beside.thread);
+	expect_eq(shadow_audit(e.g.shadow, NULL, 0), 0);
+	e.g.mm = NULL;
+	destroy(&e.g);
 }
 
 /* The same while CPUs run, who pin nothing: they stop, and none looks at what exit frees. */

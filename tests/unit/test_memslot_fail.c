@@ -15,6 +15,16 @@
 
 static const struct guest_mem_config config = {.audit = true};
 
+/* What is made once for all mms is made, and nothing else. */
+static int64_t live_of_nothing(void)
+{
+	struct guest_mem g;
+
+	guest_mem_create(&g, &config);
+	guest_mem_destroy(&g);
+	return atomic64_read(&allocs.live);
+}
+
 struct change {
 	const char *what;
 	uint64_t npages;
@@ -86,11 +96,8 @@ TEST(memslot_fail, each_change_at_each_site)
 		{"logged", SLOT_PAGES, SLOT_GFN, MEMSLOT_LOG_DIRTY, true, 3},
 	};
 	enum shadow_zap_policy policy;
-	struct guest_mem g;
 
-	/* What is made once for all mms is made now. */
-	guest_mem_create(&g, &config);
-	guest_mem_destroy(&g);
+	live_of_nothing();
 	for (unsigned int i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
 		for_each_policy(policy) fails_everywhere(&changes[i], policy);
 	}
@@ -99,13 +106,10 @@ TEST(memslot_fail, each_change_at_each_site)
 /* A vCPU whose root is obsolete, and no memory for a new one: it says so, and goes on later. */
 TEST(memslot_fail, no_memory_for_a_new_root)
 {
-	int64_t live_before;
+	int64_t live_before = live_of_nothing();
 	unsigned int sites = 0;
 	struct guest_mem g;
 
-	guest_mem_create(&g, &config);
-	guest_mem_destroy(&g);
-	live_before = atomic64_read(&allocs.live);
 	memslot_fixture(&g, &config);
 	guest_store(&g, 0, 0x3000, 3);
 	for (;; sites++) {
@@ -134,12 +138,9 @@ TEST(memslot_fail, no_frame_for_a_new_root)
 {
 	static struct hoard hoard;
 	struct shadow_fault fault;
-	int64_t live_before;
+	int64_t live_before = live_of_nothing();
 	struct guest_mem g;
 
-	guest_mem_create(&g, &config);
-	guest_mem_destroy(&g);
-	live_before = atomic64_read(&allocs.live);
 	memslot_fixture(&g, &config);
 	guest_store(&g, 0, 0x3000, 3);
 	expect_eq(place(&g, SLOT_GFN), 0);
@@ -155,13 +156,10 @@ TEST(memslot_fail, no_frame_for_a_new_root)
 /* Rings are all there, or none is. */
 TEST(memslot_fail, no_memory_for_rings)
 {
-	int64_t live_before;
+	int64_t live_before = live_of_nothing();
 	unsigned int sites = 0;
 	struct guest_mem g;
 
-	guest_mem_create(&g, &config);
-	guest_mem_destroy(&g);
-	live_before = atomic64_read(&allocs.live);
 	memslot_fixture(&g, &config);
 	for (;; sites++) {
 		int64_t live = atomic64_read(&allocs.live);
@@ -185,12 +183,9 @@ TEST(memslot_fail, no_memory_for_rings)
 /* What a page needed that was mapped twice is given back when it is mapped no more. */
 TEST(memslot_fail, nothing_is_kept_of_an_rmap)
 {
-	int64_t live_before;
+	int64_t live_before = live_of_nothing();
 	struct guest_mem g;
 
-	guest_mem_create(&g, &config);
-	guest_mem_destroy(&g);
-	live_before = atomic64_read(&allocs.live);
 	memslot_fixture(&g, &config);
 	guest_map(&g, g.cr3, 1UL << 40, 0x3000, GUEST_PTE_RW);
 	guest_store(&g, 0, 0x3000, 3);
@@ -270,12 +265,9 @@ TEST(memslot_fail, no_domain_for_a_shadow_mmu)
 /* All that it had, of whatever kind, is given back with it. */
 TEST(memslot_fail, nothing_is_kept_of_a_shadow_mmu)
 {
-	int64_t live_before;
+	int64_t live_before = live_of_nothing();
 	struct guest_mem g;
 
-	guest_mem_create(&g, &config);
-	guest_mem_destroy(&g);
-	live_before = atomic64_read(&allocs.live);
 	memslot_fixture(&g, &config);
 	for (gpa_t gpa = 0; gpa < 16 * PAGE_SIZE; gpa += PAGE_SIZE)
 		guest_store(&g, 0, gpa, 1);

@@ -10,6 +10,7 @@
 
 #include "notifier/sync/thread.h"
 #include "tests/support/asleep.h"
+#include "tests/support/beside.h"
 #include "tests/support/memslot_fixture.h"
 
 static const struct guest_mem_config config = {.audit = true, .nr_cpus = 2};
@@ -415,24 +416,23 @@ TEST(memslot_gate, nobody_reads_the_old_set)
 
 /* ---- the counts and their locks ---- */
 
-struct windower {
+struct plain_window {
 	struct guest_mem *g;
-	bool closes;
 	struct mmu_notifier_range range;
-	struct kthread thread;
-	atomic_t began;
 };
 
-static void run_window(void *arg)
+static void start_window(void *arg)
 {
-	struct windower *w = arg;
-	const struct mmu_notifier_ops *ops = &shadow_mmu_notifier_ops;
+	struct plain_window *w = arg;
 
-	atomic_set(&w->began, 1);
-	if (w->closes)
-		ops->invalidate_range_end(&w->g->shadow->notifier, &w->range);
-	else
-		ops->invalidate_range_start(&w->g->shadow->notifier, &w->range);
+	shadow_mmu_notifier_ops.invalidate_range_start(&w->g->shadow->notifier, &w->range);
+}
+
+static void end_window(void *arg)
+{
+	struct plain_window *w = arg;
+
+	shadow_mmu_notifier_ops.invalidate_range_end(&w->g->shadow->notifier, &w->range);
 }
 
 /* Of windows that are open: whoever has a lock finds what it guards as it was, whether one opens or
@@ -440,75 +440,58 @@ static void run_window(void *arg)
 TEST(memslot_gate, windows_are_counted_under_their_locks)
 {
 	for (unsigned int i = 0; i < 4 * 20; i++) {
-		struct windower w = {.closes = i % 2};
+		struct beside beside;
 		struct guest_mem g;
+		struct plain_window w = {.g = &g};
+		bool closes = i % 2;
 		spinlock_t *lock;
 		unsigned long seq;
 
 		memslot_fixture(&g, &config);
-		w.g = &g;
 		mmu_notifier_range_init(&w.range, MMU_NOTIFY_CLEAR, 0, g.mm, guest_hva(0),
 					guest_hva(PAGE_SIZE));
-		if (w.closes)
-			shadow_mmu_notifier_ops.invalidate_range_start(&g.shadow->notifier,
-								       &w.range);
+		if (closes)
+			start_window(&w);
 		lock = i / 2 % 2 ? &g.shadow->mmu_lock : &g.shadow->mn_invalidate_lock;
 		spin_lock(lock);
 		seq = g.shadow->invalidate_seq;
-		expect_eq(kthread_run(&w.thread, "window", run_window, &w), 0);
-		while (!atomic_read(&w.began))
-			sched_yield();
-		for (unsigned int looks = 0; looks < 20; looks++) {
+		beside_start(&beside, closes ? end_window : start_window, &w);
+		for_each_look()
+		{
 			if (lock == &g.shadow->mmu_lock) {
 				expect_eq(READ_ONCE(g.shadow->invalidate_seq), seq);
-				expect_eq(READ_ONCE(g.shadow->invalidate_in_progress), w.closes);
+				expect_eq(READ_ONCE(g.shadow->invalidate_in_progress), closes);
 			} else {
-				expect_eq(READ_ONCE(g.shadow->mn_active_invalidate_count),
-					  w.closes);
+				expect_eq(READ_ONCE(g.shadow->mn_active_invalidate_count), closes);
 			}
-			sched_yield();
 		}
 		spin_unlock(lock);
-		kthread_join(&w.thread);
-		if (!w.closes)
-			shadow_mmu_notifier_ops.invalidate_range_end(&g.shadow->notifier, &w.range);
+		kthread_join(&beside.thread);
+		if (!closes)
+			end_window(&w);
 		memslot_fixture_done(&g);
 	}
 }
 
-struct asker {
-	struct guest_mem *g;
-	struct kthread thread;
-	atomic_t began, over;
-};
-
-static void run_ask(void *arg)
+static void ask_for_windows(void *arg)
 {
-	struct asker *a = arg;
+	struct guest_mem *g = arg;
 
-	atomic_set(&a->began, 1);
-	expect(!mn_invalidation_open(a->g->shadow, guest_hva(0)));
-	atomic_set(&a->over, 1);
+	expect(!mn_invalidation_open(g->shadow, guest_hva(0)));
 }
 
 TEST(memslot_gate, windows_are_looked_at_under_the_lock)
 {
+	struct beside beside;
 	struct guest_mem g;
 
 	memslot_fixture(&g, &config);
 	for (unsigned int i = 0; i < 20; i++) {
-		struct asker a = {.g = &g};
-
 		spin_lock(&g.shadow->mn_invalidate_lock);
-		expect_eq(kthread_run(&a.thread, "asks", run_ask, &a), 0);
-		while (!atomic_read(&a.began))
-			sched_yield();
-		for (unsigned int looks = 0; looks < 20; looks++) {
-			expect(!atomic_read(&a.over));
-			sched_yield();
-		}
+		beside_start(&beside, ask_for_windows, &g);
+		for_each_look() expect(!atomic_read(&beside.over));
 		spin_unlock(&g.shadow->mn_invalidate_lock);
-		kthread_join(&a.thread);
+		kthread_join(&beside.thread);
 	}
 	memslot_fixture_done(&g);
 }

@@ -9,6 +9,7 @@
 
 #include "notifier/sync/thread.h"
 #include "tests/support/asleep.h"
+#include "tests/support/beside.h"
 #include "tests/support/memslot_fixture.h"
 #include "tests/support/park.h"
 
@@ -143,34 +144,36 @@ TEST(memslot_races, obsolete_root)
 	}
 }
 
-/* The policy is that of a whole change: whoever sets it waits for one that is under way. */
-static void run_set_policy(void *arg)
-{
-	struct scene *s = arg;
+struct policy_setter {
+	struct guest_mem g;
+	struct beside beside;
+};
 
-	shadow_set_zap_policy(s->g.shadow, SHADOW_ZAP_SLOT);
-	atomic_set(&s->held, 0);
+static void set_policy(void *arg)
+{
+	struct policy_setter *setter = arg;
+
+	shadow_set_zap_policy(setter->g.shadow, SHADOW_ZAP_SLOT);
 }
 
 static void set_policy_meanwhile(void *arg)
 {
-	struct scene *s = arg;
+	struct policy_setter *setter = arg;
 
-	expect_eq(kthread_run(&s->cpu, "policy", run_set_policy, s), 0);
-	until_others_sleep();
-	expect(atomic_read(&s->held));
+	beside_start(&setter->beside, set_policy, setter);
+	beside_sleeps(&setter->beside);
 }
 
+/* The policy is that of a whole change: whoever sets it waits for one that is under way. */
 TEST(memslot_races, policy_of_a_change)
 {
-	struct scene s = {.held = ATOMIC_INIT(1)};
+	struct policy_setter s;
 
 	memslot_fixture(&s.g, &config);
 	expect_eq(place(&s.g, SLOT_GFN), 0);
 	shadow_set_hook(s.g.shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP, set_policy_meanwhile, &s);
 	expect_eq(delete_slot(&s.g, SLOT), 0);
-	kthread_join(&s.cpu);
-	expect(!atomic_read(&s.held));
+	kthread_join(&s.beside.thread);
 	memslot_fixture_done(&s.g);
 }
 

@@ -10,6 +10,7 @@
 
 #include "notifier/sync/lockdep.h"
 #include "notifier/sync/thread.h"
+#include "tests/support/beside.h"
 #include "tests/support/guest_fixture.h"
 #include "tests/support/hoard.h"
 #include "tests/support/park.h"
@@ -585,38 +586,33 @@ TEST(page_budget, each_step_asserts_the_lock)
 
 struct budgeting {
 	struct guest_mem *g;
-	void (*call)(struct budgeting *b);
 	unsigned int region; /* not mapped yet */
-	atomic_t began;
 };
 
-static void grow(struct budgeting *b)
+static void grow(void *arg)
 {
+	struct budgeting *b = arg;
+
 	shadow_budget_grow(b->g->shadow);
 }
 
-static void set_budget(struct budgeting *b)
+static void set_budget(void *arg)
 {
+	struct budgeting *b = arg;
+
 	expect_eq(shadow_set_page_budget(b->g->shadow, 2 * BIG), 0);
 }
 
 /* The machine has no table. */
-static void fault_without_a_table(struct budgeting *b)
+static void fault_without_a_table(void *arg)
 {
+	struct budgeting *b = arg;
 	struct shadow_fault fault;
 
 	guest_fault(b->g, 0, region(b->region), 0, &fault);
 }
 
-static void (*const budgeters[])(struct budgeting *) = {grow, set_budget, fault_without_a_table};
-
-static void run_budgeting(void *arg)
-{
-	struct budgeting *b = arg;
-
-	atomic_set(&b->began, 1);
-	b->call(b);
-}
+static void (*const budgeters[])(void *arg) = {grow, set_budget, fault_without_a_table};
 
 /* Whoever has mmu_lock may count on it: others wait for it, and look again when they have it. */
 TEST(page_budget, changes_with_the_lock)
@@ -626,25 +622,23 @@ TEST(page_budget, changes_with_the_lock)
 
 	fixture(&g);
 	for (unsigned int i = 0; i < 3 * ROUNDS; i++) {
-		struct budgeting b = {.g = &g, .call = budgeters[i % 3], .region = 1 + i / 3};
-		struct kthread thread;
+		struct budgeting b = {.g = &g, .region = 1 + i / 3};
+		struct beside beside;
 
 		expect_eq(guest_load(&g, 0, region(0)), 0);
 		expect_eq(shadow_set_page_budget(g.shadow, BIG), 0);
 		hoard_frames(&hoard, g.phys);
 		spin_lock(&g.shadow->mmu_lock);
 		WRITE_ONCE(g.shadow->page_budget, BIG - 1);
-		expect_eq(kthread_run(&thread, "budget", run_budgeting, &b), 0);
-		while (!atomic_read(&b.began))
-			sched_yield();
-		for (unsigned int looks = 0; looks < 20; looks++) {
+		beside_start(&beside, budgeters[i % 3], &b);
+		for_each_look()
+		{
 			expect_eq(READ_ONCE(g.shadow->page_budget), BIG - 1);
 			expect_eq(READ_ONCE(g.shadow->page_limit), BIG);
-			sched_yield();
 		}
 		WRITE_ONCE(g.shadow->page_budget, BIG);
 		spin_unlock(&g.shadow->mmu_lock);
-		kthread_join(&thread);
+		kthread_join(&beside.thread);
 		expect_ge(g.shadow->page_limit, g.shadow->page_budget);
 		hoard_release(&hoard);
 	}

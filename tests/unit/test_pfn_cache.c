@@ -10,6 +10,8 @@
 
 #include "tests/support/pfn_cache_fixture.h"
 
+static const struct guest_mem_config private_config = {.audit = true, .private_ram = true};
+
 /* ---- what ends it ---- */
 
 TEST(pfn_cache, good_until_the_page_moves)

@@ -8,6 +8,7 @@
 
 #include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
+#include "tests/support/beside.h"
 #include "tests/support/guest_fixture.h"
 #include "tests/support/hoard.h"
 #include "tests/support/park.h"
@@ -446,45 +447,33 @@ TEST(cpu, no_change_of_view_drops_nothing)
 	destroy(&g);
 }
 
-struct setter {
-	struct guest_mem *g;
-	atomic_t began;
-};
-
-static void run_set_pkru(void *arg)
+static void set_pkru(void *arg)
 {
-	struct setter *setter = arg;
-	struct guest_cpu cpu = *shadow_get_cpu(setter->g->shadow, 0);
+	struct guest_mem *g = arg;
+	struct guest_cpu cpu = *shadow_get_cpu(g->shadow, 0);
 
 	cpu.pkru = 1;
-	atomic_set(&setter->began, 1);
-	expect_eq(shadow_set_cpu(setter->g->shadow, 0, &cpu), 0);
+	expect_eq(shadow_set_cpu(g->shadow, 0, &cpu), 0);
 }
 
 /* Whoever explains an address looks at the state of a vCPU that may be running: under mmu_lock it
  * does not change. */
 TEST(cpu, state_is_the_locks)
 {
+	struct beside beside;
 	struct guest_mem g;
 
 	guest_mem_create(&g, &config);
 	for (unsigned int round = 0; round < 40; round++) {
 		struct guest_cpu cpu = *shadow_get_cpu(g.shadow, 0);
-		struct setter setter = {.g = &g};
-		struct kthread thread;
 
 		cpu.pkru = 0;
 		expect_eq(shadow_set_cpu(g.shadow, 0, &cpu), 0);
 		spin_lock(&g.shadow->mmu_lock);
-		expect_eq(kthread_run(&thread, "vcpu", run_set_pkru, &setter), 0);
-		while (!atomic_read(&setter.began))
-			sched_yield();
-		for (unsigned int looks = 0; looks < 20; looks++) {
-			expect_eq(READ_ONCE(g.shadow->vcpu[0].cpu.pkru), 0);
-			sched_yield();
-		}
+		beside_start(&beside, set_pkru, &g);
+		for_each_look() expect_eq(READ_ONCE(g.shadow->vcpu[0].cpu.pkru), 0);
 		spin_unlock(&g.shadow->mmu_lock);
-		kthread_join(&thread);
+		kthread_join(&beside.thread);
 		expect_eq(shadow_get_cpu(g.shadow, 0)->pkru, 1);
 	}
 	guest_mem_destroy(&g);

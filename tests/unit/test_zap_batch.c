@@ -3,16 +3,11 @@
  * A batch of what was zapped, by itself: it is numbered under the locks, it waits for those before
  * it, and nothing of what was in its memory before is in it (tlb.c).
  */
-#include <sched.h>
 #include <string.h>
 
-#include "notifier/sync/thread.h"
 #include "shadow/shadow_internal.h"
-#include "tests/support/asleep.h"
+#include "tests/support/beside.h"
 #include "tests/support/guest_fixture.h"
-
-#define LOOKS  20
-#define ROUNDS 40
 
 /* An audit would look at the list of batches, and so wait for its lock. */
 static const struct guest_mem_config config = {.nr_cpus = 1};
@@ -72,32 +67,30 @@ TEST(zap_batch, waits_for_nobody)
 
 struct flusher {
 	struct guest_mem *g;
-	struct zap_batch *closed; /* NULL: it closes its own */
-	struct kthread thread;
-	atomic_t began, over; /* what is to wait for the lock: the close, or the flush */
+	struct zap_batch *batch;
 };
+
+static void run_close(void *arg)
+{
+	struct flusher *f = arg;
+
+	close_batch(f->g, f->batch);
+}
 
 static void run_flush(void *arg)
 {
 	struct flusher *f = arg;
-	struct zap_batch batch;
 
-	zap_batch_init(&batch);
-	atomic_set(&f->began, 1);
-	if (!f->closed) {
-		close_batch(f->g, &batch);
-		atomic_set(&f->over, 1);
-	}
-	zap_batch_flush(f->g->shadow, f->closed ?: &batch);
-	atomic_set(&f->over, 1);
+	zap_batch_flush(f->g->shadow, f->batch);
 }
 
 /* It waits for one that was closed before, and is counted for it. */
 TEST(zap_batch, waits_for_an_earlier_one)
 {
-	struct guest_mem g;
 	struct zap_batch earlier, later;
-	struct flusher f = {.g = &g, .closed = &later};
+	struct beside beside;
+	struct guest_mem g;
+	struct flusher f = {.g = &g, .batch = &later};
 
 	guest_mem_create(&g, &config);
 	zap_batch_init(&earlier);
@@ -105,11 +98,10 @@ TEST(zap_batch, waits_for_an_earlier_one)
 	zap_batch_add(&earlier, 0);
 	close_batch(&g, &earlier);
 	close_batch(&g, &later);
-	expect_eq(kthread_run(&f.thread, "flush", run_flush, &f), 0);
-	until_others_sleep();
-	expect(!atomic_read(&f.over));
+	beside_start(&beside, run_flush, &f);
+	beside_sleeps(&beside);
 	zap_batch_flush(g.shadow, &earlier);
-	kthread_join(&f.thread);
+	kthread_join(&beside.thread);
 	expect_eq(stats_of(&g).batches_waited, 1);
 	destroy(&g);
 }
@@ -120,29 +112,28 @@ TEST(zap_batch, numbers_are_the_locks)
 	struct guest_mem g;
 
 	guest_mem_create(&g, &config);
-	for (unsigned int i = 0; i < 3 * ROUNDS; i++) {
-		struct flusher f = {.g = &g};
+	for (unsigned int i = 0; i < 3 * 40; i++) {
 		struct zap_batch batch;
-		bool listed = i % 3 == 2;
+		struct flusher f = {.g = &g, .batch = &batch};
+		bool closed = i % 3, listed = i % 3 == 2;
+		struct beside beside;
 
 		zap_batch_init(&batch);
 		if (listed)
 			zap_batch_add(&batch, 0);
-		if (i % 3) {
+		if (closed)
 			close_batch(&g, &batch);
-			f.closed = &batch;
-		}
 		spin_lock(&g.shadow->batch_lock);
-		expect_eq(kthread_run(&f.thread, "flush", run_flush, &f), 0);
-		while (!atomic_read(&f.began))
-			sched_yield();
-		for (unsigned int looks = 0; looks < LOOKS; looks++) {
-			expect(!atomic_read(&f.over));
+		beside_start(&beside, closed ? run_flush : run_close, &f);
+		for_each_look()
+		{
+			expect(!atomic_read(&beside.over));
 			expect_eq(list_empty(&g.shadow->batches), !listed);
-			sched_yield();
 		}
 		spin_unlock(&g.shadow->batch_lock);
-		kthread_join(&f.thread);
+		kthread_join(&beside.thread);
+		if (!closed)
+			zap_batch_flush(g.shadow, &batch);
 	}
 	destroy(&g);
 }

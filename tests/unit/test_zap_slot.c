@@ -3,10 +3,9 @@
  * The two policies of a delete: what goes and what stays, locks that are dropped in between, what a
  * vCPU may do meanwhile; and under the same seed a guest cannot tell them apart (R-18).
  */
-#include <sched.h>
 #include <stdlib.h>
 
-#include "notifier/sync/thread.h"
+#include "tests/support/beside.h"
 #include "tests/support/memslot_fixture.h"
 
 #define REGION	(1UL << 21) /* that one table of leaves maps */
@@ -32,11 +31,6 @@ static void wide_fixture(struct guest_mem *g, enum shadow_zap_policy policy)
 	expect_eq(guest_load(g, 1, slot_gva(SLOT_GFN)), stamp(0));
 }
 
-static void count_break(void *arg)
-{
-	++*(unsigned int *)arg;
-}
-
 TEST(zap_slot, what_goes)
 {
 	enum shadow_zap_policy policy;
@@ -48,7 +42,7 @@ TEST(zap_slot, what_goes)
 		struct guest_mem g;
 
 		wide_fixture(&g, policy);
-		shadow_set_hook(g.shadow, SHADOW_HOOK_ZAP_BREAK, count_break, &breaks);
+		shadow_set_hook(g.shadow, SHADOW_HOOK_ZAP_BREAK, hook_count, &breaks);
 		zapped = stats_of(&g).sptes_zapped;
 		retired = stats_of(&g).tables_retired;
 		expect_eq(delete_slot(&g, SLOT), 0);
@@ -78,7 +72,7 @@ TEST(zap_slot, large_slots_have_breaks)
 	struct guest_mem g;
 
 	wide_fixture(&g, SHADOW_ZAP_SLOT);
-	shadow_set_hook(g.shadow, SHADOW_HOOK_ZAP_BREAK, count_break, &breaks);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_ZAP_BREAK, hook_count, &breaks);
 	expect_eq(set_slot(&g, 2, 0x100000, 5 * 4096, 2 * SLOT_HVA, 0), 0);
 	expect_eq(delete_slot(&g, 2), 0);
 	expect_eq(breaks, 4);
@@ -111,7 +105,7 @@ TEST(zap_slot, tables_of_a_slot)
 	expect_eq(set_slot(&g, 0, 0, g.nr_pages, GUEST_MEM_HVA, MEMSLOT_READONLY), 0);
 	for (uint64_t i = 0; i < REGIONS; i++)
 		expect_eq(guest_load(&g, 0, WIDE + i * REGION), i);
-	shadow_set_hook(g.shadow, SHADOW_HOOK_ZAP_BREAK, count_break, &breaks);
+	shadow_set_hook(g.shadow, SHADOW_HOOK_ZAP_BREAK, hook_count, &breaks);
 	retired = stats_of(&g).tables_retired;
 	expect_eq(set_slot(&g, 0, 0, g.nr_pages, GUEST_MEM_HVA, 0), 0);
 	expect_ge(stats_of(&g).tables_retired - retired, REGIONS);
@@ -119,7 +113,7 @@ TEST(zap_slot, tables_of_a_slot)
 	memslot_fixture_done(&g);
 }
 
-static void run_delete(void *arg)
+static void delete_the_slot(void *arg)
 {
 	expect_eq(delete_slot(arg, SLOT), 0);
 }
@@ -128,23 +122,20 @@ static void run_delete(void *arg)
 TEST(zap_slot, obsolete_under_the_lock)
 {
 	for (unsigned int round = 0; round < 20; round++) {
+		struct beside beside;
 		uint64_t generation;
-		struct kthread thread;
 		struct guest_mem g;
 
 		memslot_fixture(&g, &config);
 		expect_eq(place(&g, SLOT_GFN), 0);
 		generation = shadow_memslots_generation(g.shadow);
 		spin_lock(&g.shadow->mmu_lock);
-		expect_eq(kthread_run(&thread, "slots", run_delete, &g), 0);
+		beside_start(&beside, delete_the_slot, &g);
 		while (shadow_memslots_generation(g.shadow) == generation)
 			sched_yield();
-		for (unsigned int looks = 0; looks < 20; looks++) {
-			expect(!shadow_page_obsolete(g.shadow, g.shadow->vcpu[0].root));
-			sched_yield();
-		}
+		for_each_look() expect(!shadow_page_obsolete(g.shadow, g.shadow->vcpu[0].root));
 		spin_unlock(&g.shadow->mmu_lock);
-		kthread_join(&thread);
+		kthread_join(&beside.thread);
 		expect(shadow_page_obsolete(g.shadow, g.shadow->vcpu[0].root));
 		memslot_fixture_done(&g);
 	}

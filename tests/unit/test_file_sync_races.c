@@ -35,8 +35,8 @@ static uint64_t offset_of(int word)
 struct secondary {
 	struct mmu_notifier mn;
 	spinlock_t lock;
-	unsigned long seq; /* under lock: windows that were opened, */
-	int open;	   /* and those that are */
+	unsigned long seq; /* under lock: windows that are over, */
+	int open;	   /* and those that are open */
 	bool present[NR_PAGES];
 	pfn_t pfn[NR_PAGES];
 };
@@ -56,7 +56,6 @@ static int secondary_start(struct mmu_notifier *mn, const struct mmu_notifier_ra
 	struct secondary *s = container_of(mn, struct secondary, mn);
 
 	spin_lock(&s->lock);
-	s->seq++;
 	s->open++;
 	for (uint64_t n = 0; n < NR_PAGES; n++) {
 		if (range->start < file_page(n + 1) && file_page(n) < range->end)
@@ -72,6 +71,7 @@ static void secondary_end(struct mmu_notifier *mn, const struct mmu_notifier_ran
 
 	(void)range;
 	spin_lock(&s->lock);
+	s->seq++;
 	s->open--;
 	spin_unlock(&s->lock);
 }
@@ -102,6 +102,19 @@ static bool secondary_store(struct storm *s, uint64_t n, uint64_t value)
 	return stored;
 }
 
+/*
+ * Windows count when they end, as in fault.c: if they counted as they began, this would go wrong.
+ *
+ *   fault                                     sync
+ *   -----                                     ----
+ *                                             window begins: seq 5, is open
+ *   seq is 5
+ *   hva_to_pfn: F, writable
+ *                                             entry := read-only; window ends
+ *   none open, seq is 5: present
+ *                                             writes F to the file, F is clean
+ *   stores to F: nobody knows
+ */
 static void secondary_fault(struct storm *s, uint64_t n)
 {
 	struct secondary *secondary = &s->secondary;

@@ -157,8 +157,7 @@ static void age_slot(struct age *age, struct memslot *slot, hva_t start, hva_t e
 {
 	uint64_t first, last, n;
 
-	if (!memslot_overlap(slot, start, end, &first, &last))
-		return;
+	memslot_overlap(slot, start, end, &first, &last);
 	age_huge(age, slot, first, last);
 	for_each_gfn(n, &slot->mapped, first, last)
 		age_rmap(age, &slot->rmap[n]);

@@ -90,8 +90,7 @@ static bool zap_range(struct shadow *shadow, struct zap_cursor *cursor, struct z
 		struct memslot *slot = slots->by_hva[cursor->slot];
 		uint64_t first, last, n;
 
-		if (!memslot_overlap(slot, cursor->start, cursor->end, &first, &last))
-			continue;
+		memslot_overlap(slot, cursor->start, cursor->end, &first, &last);
 		if (!zap_huge(shadow, slot, cursor, first, last, batch))
 			return false;
 		if (first < cursor->rel_gfn)

@@ -159,18 +159,15 @@ static inline hva_t memslot_hva(const struct memslot *slot, gfn_t gfn)
 	return slot->hva + ((gfn - slot->base_gfn) << PAGE_SHIFT);
 }
 
-/* The pages of @slot, counted from its first, that [start, end) touches: [*first, *last). False:
- * none. */
-static inline bool memslot_overlap(const struct memslot *slot, hva_t start, hva_t end,
+/* The pages of @slot, counted from its first, that [start, end) touches: [*first, *last). They
+ * meet, as for whoever goes by for_each_memslot_in(). */
+static inline void memslot_overlap(const struct memslot *slot, hva_t start, hva_t end,
 				   uint64_t *first, uint64_t *last)
 {
 	hva_t slot_end = slot->hva + (slot->npages << PAGE_SHIFT);
 
-	if (start >= slot_end || end <= slot->hva)
-		return false;
 	*first = start <= slot->hva ? 0 : (start - slot->hva) >> PAGE_SHIFT;
 	*last = end >= slot_end ? slot->npages : (end - slot->hva + PAGE_SIZE - 1) >> PAGE_SHIFT;
-	return true;
 }
 
 static inline hva_t memslot_gpa_hva(const struct memslot *slot, gpa_t gpa)

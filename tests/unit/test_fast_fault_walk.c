@@ -89,3 +89,59 @@ TEST(fast_fault_walk, what_is_done_is_done)
 	expect_eq(table.used, mine + (uint64_t)table.walks);
 	guest_mem_destroy(&guest);
 }
+
+/* ---- what a walk comes to ---- */
+
+struct chain {
+	struct shadow_page root; /* of level 2 */
+	struct shadow_page *child;
+	struct shadow_page links[TABLE_ENTRIES]; /* @child, for each entry of @root that links it */
+	bool ready;
+};
+
+static void link_again(void *arg)
+{
+	struct chain *chain = arg;
+
+	smp_store_release(&chain->ready, true);
+	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
+		chain->child->spt[i] = i + 1;
+		chain->links[i] = *chain->child;
+		shadow_page_link(&chain->links[i], &chain->root.spt[i], NULL);
+		relax(i % 64);
+	}
+}
+
+/* Who comes to a table by its link finds in it what was there before; a plain load, for
+ * ThreadSanitizer to judge. And no barrier of a walk's, or of anything else, helps. */
+TEST(fast_fault_walk, table_before_its_link)
+{
+	const struct guest_mem_config config = {.nr_cpus = 1};
+	static struct chain chain;
+	struct shadow_page *root;
+	struct kthread thread;
+
+	guest_mem_create(&guest, &config);
+	root = shadow_page_alloc(guest.shadow, 2);
+	chain.child = shadow_page_alloc(guest.shadow, 1);
+	expect(root && chain.child);
+	chain.root = *root;
+	chain.root.role.level = 2;
+	expect_eq(kthread_run(&thread, "links", link_again, &chain), 0);
+	while (!smp_load_acquire(&chain.ready))
+		cpu_relax();
+	for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
+		bool huge = false;
+		spte_t *leaf;
+
+		do {
+			leaf = find_leaf(guest.shadow, &chain.root, i << 21 | i << 12, &huge);
+		} while (!leaf);
+		expect(!huge);
+		expect_eq(*leaf, i + 1);
+	}
+	kthread_join(&thread);
+	shadow_page_free_unused(guest.shadow, chain.child);
+	shadow_page_free_unused(guest.shadow, root);
+	guest_mem_destroy(&guest);
+}

@@ -66,6 +66,7 @@ static _Noreturn void bug_child(int fd, void (*fn)(void *arg), void *arg)
 {
 	const struct rlimit no_core = {0, 0};
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* not inherited; nor is the alarm */
 	setrlimit(RLIMIT_CORE, &no_core);
 	signal(SIGILL, SIG_DFL);
 	signal(SIGTRAP, SIG_DFL);

@@ -4,7 +4,8 @@
  * may still be reading, and says in y which x is over. A section that loaded an x finds y no
  * further. What would break it is a mark of the reader that is still in its store buffer when the
  * updater looks: so the reader fills that first, with stores to lines that it has thrown out of its
- * cache, and the section fits into the time that they take.
+ * cache, and the section fits into the time that they take. Or an x that is still in the updater's
+ * when he has looked: so he fills his, every other time.
  */
 #ifndef TESTS_SUPPORT_LITMUS_H
 #define TESTS_SUPPORT_LITMUS_H
@@ -17,24 +18,31 @@
 static uint64_t litmus_x __attribute__((aligned(128)));
 static uint64_t litmus_y __attribute__((aligned(128)));
 static atomic_t litmus_stop;
-static atomic64_t litmus_sections, litmus_violations;
+static atomic64_t litmus_sections, litmus_violations, litmus_moved;
+
+static inline __attribute__((always_inline)) void litmus_fill_store_buffer(unsigned int value)
+{
+	static __thread char cold[16][4096 + 64] __attribute__((aligned(64)));
+
+	for (int i = 0; i < 16; i++)
+		__builtin_ia32_clflush(cold[i]);
+	for (int i = 0; i < 16; i++)
+		WRITE_ONCE(cold[i][0], (char)value);
+}
 
 /* The body of a reader's thread. @leave takes what @enter gave. */
 static inline __attribute__((always_inline)) void litmus_read(int (*enter)(void *arg),
 							      void (*leave)(void *arg, int cookie),
 							      void *arg)
 {
-	static __thread char cold[16][4096 + 64] __attribute__((aligned(64)));
 	unsigned int seed = 1;
+	uint64_t last = 0;
 
 	while (!atomic_read(&litmus_stop)) {
 		uint64_t x, y;
 		int cookie;
 
-		for (int i = 0; i < 16; i++)
-			__builtin_ia32_clflush(cold[i]);
-		for (int i = 0; i < 16; i++)
-			WRITE_ONCE(cold[i][0], (char)seed);
+		litmus_fill_store_buffer(seed);
 		cookie = enter(arg);
 		x = READ_ONCE(litmus_x);
 		relax(seed++ % 12);
@@ -42,8 +50,21 @@ static inline __attribute__((always_inline)) void litmus_read(int (*enter)(void 
 		leave(arg, cookie);
 		if (y > x)
 			atomic64_inc(&litmus_violations);
+		if (x != last)
+			atomic64_inc(&litmus_moved);
+		last = x;
 		atomic64_inc(&litmus_sections);
 	}
+}
+
+/* Readers had a processor to themselves, or there is none for them and it is enough all the same.
+ */
+static inline bool litmus_enough(int64_t want)
+{
+	int64_t sections = atomic64_read(&litmus_sections);
+
+	return sections >= want &&
+	       (atomic64_read(&litmus_moved) >= want / 10 || sections >= 5 * want);
 }
 
 /*
@@ -57,8 +78,9 @@ static inline void run_litmus(void (*reader)(void *arg), void *arg, int nr_reade
 	expect(nr_readers <= 3);
 	for (int n = 0; n < nr_readers; n++)
 		expect_eq(kthread_run(&readers[n], "litmus", reader, arg), 0);
-	for (uint64_t i = 1; (int64_t)i <= want / 20 || atomic64_read(&litmus_sections) < want;
-	     i++) {
+	for (uint64_t i = 1; (int64_t)i <= want / 20 || !litmus_enough(want); i++) {
+		if (i % 2)
+			litmus_fill_store_buffer((unsigned int)i);
 		WRITE_ONCE(litmus_x, i);
 		wait(i);
 	}

@@ -119,7 +119,7 @@ TEST(dirty_ring, reset_in_turn)
 	expect_eq(model_store(g.model, 0, slot_gva(SLOT_GFN + 1), 1), -EFAULT);
 	expect_eq(model_store(g.model, 0, slot_gva(SLOT_GFN + 2), 1), 0);
 	/* Rubbish in an entry is nobody's page. */
-	ring[2].slot = 7000;
+	ring[2].slot = UINT32_MAX;
 	shadow_dirty_gfn_done(&ring[2]);
 	expect_eq(shadow_reset_dirty_rings(g.shadow), 1);
 	memslot_fixture_done(&g);
@@ -207,6 +207,13 @@ static void reset(void *arg)
 	expect_eq(shadow_reset_dirty_rings(g->shadow), 0);
 }
 
+static void set_mode(void *arg)
+{
+	struct guest_mem *g = arg;
+
+	expect_eq(shadow_set_dirty_log_mode(g->shadow, 0), 0);
+}
+
 static void call_meanwhile(void *arg)
 {
 	struct ring_call *r = arg;
@@ -215,14 +222,17 @@ static void call_meanwhile(void *arg)
 	beside_sleeps(&r->beside);
 }
 
-/* What slots are logged decides whether there may be rings, and what a reset may look at. */
+/* What slots are logged decides whether there may be rings, and what a reset may look at; and a
+ * slot begins to be logged in one mode. */
 TEST(dirty_ring, wait_for_a_change_of_the_slots)
 {
 	struct guest_mem g;
-	struct ring_call calls[] = {{.g = &g, .call = enable}, {.g = &g, .call = reset}};
+	struct ring_call calls[] = {{.g = &g, .call = enable},
+				    {.g = &g, .call = reset},
+				    {.g = &g, .call = set_mode}};
 
 	memslot_fixture(&g, &config);
-	for (unsigned int i = 0; i < 2; i++) {
+	for (unsigned int i = 0; i < ARRAY_SIZE(calls); i++) {
 		expect_eq(place(&g, SLOT_GFN), 0);
 		shadow_set_hook(g.shadow, SHADOW_HOOK_SLOT_BEFORE_ZAP, call_meanwhile, &calls[i]);
 		expect_eq(delete_slot(&g, SLOT), 0);

@@ -462,6 +462,21 @@ TEST(huge, with_the_rights_of_its_page)
 	huge_done(&g);
 }
 
+/* It is in the same entry that it gains one. */
+TEST(huge, more_rights_in_place)
+{
+	struct shadow_fault fault;
+	struct guest_mem g;
+
+	huge_fixture(&g);
+	set_pde(&g, BIG, MIB2 | LARGE | GUEST_PTE_A);
+	guest_load(&g, 0, BIG);
+	expect_eq(guest_fault(&g, 0, BIG, PFERR_WRITE, &fault), RET_PF_FIXED);
+	expect_eq(huge_leaves(&g, MIB2), 1);
+	expect_eq(stats_of(&g).huge_made, 1);
+	huge_done(&g);
+}
+
 /* A page that more than a thousand entries map loses them all before the next. */
 TEST(huge, mapped_too_often)
 {

@@ -497,7 +497,7 @@ TEST(huge_guest, ages)
 	}
 }
 
-/* A range of two regions is young if either is. */
+/* A range of two regions is young if either is, and only what was used is. */
 TEST(huge_guest, ages_of_two)
 {
 	const hva_t start = guest_hva(MIB2), end = guest_hva(3 * MIB2);
@@ -514,6 +514,9 @@ TEST(huge_guest, ages_of_two)
 		guest_load(&g, 0, BIG + used * MIB2 + PAGE_SIZE);
 		expect(mmu_notifier_clear_flush_young(g.mm, start, end));
 	}
+	guest_load(&g, 0, BIG);
+	expect(mmu_notifier_clear_flush_young(g.mm, start, guest_hva(2 * MIB2 + PAGE_SIZE)));
+	expect(!ask(&g, 2 * MIB2 + 5 * PAGE_SIZE, true, true));
 	huge_done(&g);
 }
 

@@ -13,22 +13,13 @@
 #include "notifier/sync/atomic.h"
 #include "notifier/sync/thread.h"
 #include "tests/support/relax.h"
+#include "tests/support/store_buffer.h"
 #include "tests/support/test.h"
 
 static uint64_t litmus_x __attribute__((aligned(128)));
 static uint64_t litmus_y __attribute__((aligned(128)));
 static atomic_t litmus_stop;
 static atomic64_t litmus_sections, litmus_violations, litmus_moved;
-
-static inline __attribute__((always_inline)) void litmus_fill_store_buffer(unsigned int value)
-{
-	static __thread char cold[16][4096 + 64] __attribute__((aligned(64)));
-
-	for (int i = 0; i < 16; i++)
-		__builtin_ia32_clflush(cold[i]);
-	for (int i = 0; i < 16; i++)
-		WRITE_ONCE(cold[i][0], (char)value);
-}
 
 /* The body of a reader's thread. @leave takes what @enter gave. */
 static inline __attribute__((always_inline)) void litmus_read(int (*enter)(void *arg),
@@ -42,7 +33,8 @@ static inline __attribute__((always_inline)) void litmus_read(int (*enter)(void 
 		uint64_t x, y;
 		int cookie;
 
-		litmus_fill_store_buffer(seed);
+		store_buffer_evict();
+		store_buffer_fill();
 		cookie = enter(arg);
 		x = READ_ONCE(litmus_x);
 		relax(seed++ % 12);
@@ -57,8 +49,7 @@ static inline __attribute__((always_inline)) void litmus_read(int (*enter)(void 
 	}
 }
 
-/* Readers had a processor to themselves, or there is none for them and it is enough all the same.
- */
+/* Readers had a processor to themselves; or there is none to be had, and it is enough. */
 static inline bool litmus_enough(int64_t want)
 {
 	int64_t sections = atomic64_read(&litmus_sections);
@@ -79,8 +70,10 @@ static inline void run_litmus(void (*reader)(void *arg), void *arg, int nr_reade
 	for (int n = 0; n < nr_readers; n++)
 		expect_eq(kthread_run(&readers[n], "litmus", reader, arg), 0);
 	for (uint64_t i = 1; (int64_t)i <= want / 20 || !litmus_enough(want); i++) {
-		if (i % 2)
-			litmus_fill_store_buffer((unsigned int)i);
+		if (i % 2) {
+			store_buffer_evict();
+			store_buffer_fill();
+		}
 		WRITE_ONCE(litmus_x, i);
 		wait(i);
 	}

@@ -8,6 +8,7 @@
 
 #include "tests/support/relax.h"
 #include "tests/support/srcu_probe.h"
+#include "tests/support/store_buffer.h"
 #include "tests/support/test.h"
 
 static void before_count(void);
@@ -415,7 +416,6 @@ static void begin_grace_periods(void *arg)
 
 TEST(srcu_gp, snap_and_begin)
 {
-	static char cold[16][4096 + 64] __attribute__((aligned(64)));
 	struct sweep sweep = sweep_start(100000);
 	struct kthread other;
 	int64_t i;
@@ -426,11 +426,9 @@ TEST(srcu_gp, snap_and_begin)
 		unsigned long seq = d->gp_seq, snap;
 
 		WRITE_ONCE(unpublished, 0);
-		for (int n = 0; n < 16; n++)
-			__builtin_ia32_clflush(cold[n]);
+		store_buffer_evict();
 		meet(&arrivals, i, 2);
-		for (int n = 0; n < 16; n++)
-			WRITE_ONCE(cold[n][0], 1);
+		store_buffer_fill();
 		WRITE_ONCE(unpublished, 1);
 		snap = srcu_snap(d);
 		meet(&arrivals, i + 1, 2);

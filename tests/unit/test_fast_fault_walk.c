@@ -7,6 +7,7 @@
 #include <sched.h>
 
 #include "shadow/fast_fault.c"
+#include "tests/support/beside.h"
 #include "tests/support/guest_fixture.h"
 #include "tests/support/litmus.h"
 
@@ -47,11 +48,13 @@ TEST(fast_fault_walk, litmus)
 
 /* ---- what is done in a walk ---- */
 
+#define WALKS 300
+
 struct table {
-	atomic_t linked, stop;
-	bool walked, wanted; /* by hints, which order nothing: somebody walks, somebody waits */
+	atomic_t linked; /* 0, or the round in which it is */
+	atomic_t stop;
 	uint64_t used; /* by who walks while it is linked, and by who waited after he unlinked it */
-	int64_t walks;
+	int walks;     /* that came while it was linked */
 };
 
 static void use_in_walks(void *arg)
@@ -60,14 +63,16 @@ static void use_in_walks(void *arg)
 	struct shadow_vcpu *vcpu = &guest.shadow->vcpu[1];
 
 	while (!atomic_read(&table->stop)) {
+		int round;
+
 		walk_begin(vcpu);
-		if (atomic_read_acquire(&table->linked)) {
-			WRITE_ONCE(table->walked, true);
-			while (!READ_ONCE(table->wanted) && !atomic_read(&table->stop))
+		round = atomic_read_acquire(&table->linked);
+		if (round) {
+			WRITE_ONCE(table->walks, table->walks + 1);
+			while (atomic_read(&table->linked) == round)
 				sched_yield();
 			sched_yield(); /* until his barrier is behind him, as a rule */
 			table->used++;
-			WRITE_ONCE(table->walks, table->walks + 1);
 		}
 		walk_end(vcpu);
 	}
@@ -75,54 +80,48 @@ static void use_in_walks(void *arg)
 
 /*
  * It is over before the table is another's: no use is lost, and ThreadSanitizer knows why. It would
- * not if the barrier of who waits came after the use; so a walk waits until he is about to.
+ * not if the barrier of who waits came after the use; so a walk waits until he is about to: what it
+ * sees of him, and he of it, orders nothing.
  */
 TEST(fast_fault_walk, what_is_done_is_done)
 {
 	const struct guest_mem_config config = {.nr_cpus = 2};
 	struct table table = {.walks = 0};
 	struct kthread thread;
-	uint64_t mine = 0;
 
 	guest_mem_create(&guest, &config);
 	expect_eq(kthread_run(&thread, "walks", use_in_walks, &table), 0);
-	while (mine < 300 || READ_ONCE(table.walks) < 300) {
-		while (mine && !READ_ONCE(table.walked))
+	for (int round = 1; round <= WALKS; round++) {
+		atomic_set_release(&table.linked, round);
+		while (READ_ONCE(table.walks) < round)
 			sched_yield();
 		atomic_set(&table.linked, 0);
-		WRITE_ONCE(table.wanted, true);
 		shadow_wait_for_walks(guest.shadow);
 		table.used++;
-		mine++;
-		WRITE_ONCE(table.wanted, false);
-		WRITE_ONCE(table.walked, false);
-		atomic_set_release(&table.linked, 1);
-		relax(mine % 64);
 	}
 	atomic_set(&table.stop, 1);
 	kthread_join(&thread);
-	expect_eq(table.used, mine + (uint64_t)table.walks);
+	expect_eq(table.walks, WALKS);
+	expect_eq(table.used, 2 * WALKS);
 	guest_mem_destroy(&guest);
 }
 
 /* ---- what a walk comes to ---- */
 
 struct chain {
-	struct shadow_page root; /* of level 2 */
+	struct shadow_page *root; /* of level 2 */
 	struct shadow_page *child;
 	struct shadow_page links[TABLE_ENTRIES]; /* @child, for each entry of @root that links it */
-	bool ready;
 };
 
 static void link_again(void *arg)
 {
 	struct chain *chain = arg;
 
-	smp_store_release(&chain->ready, true);
 	for (unsigned int i = 0; i < TABLE_ENTRIES; i++) {
 		chain->child->spt[i] = i + 1;
-		chain->links[i] = *chain->child;
-		shadow_page_link(&chain->links[i], &chain->root.spt[i], NULL);
+		chain->links[i].table = chain->child->table;
+		shadow_page_link(&chain->links[i], &chain->root->spt[i], NULL);
 		relax(i % 64);
 	}
 }
@@ -133,30 +132,26 @@ TEST(fast_fault_walk, table_before_its_link)
 {
 	const struct guest_mem_config config = {.nr_cpus = 1};
 	static struct chain chain;
-	struct shadow_page *root;
-	struct kthread thread;
+	struct beside beside;
 
 	guest_mem_create(&guest, &config);
-	root = shadow_page_alloc(guest.shadow, 2);
+	chain.root = shadow_page_alloc(guest.shadow, 2);
 	chain.child = shadow_page_alloc(guest.shadow, 1);
-	expect(root && chain.child);
-	chain.root = *root;
-	chain.root.role.level = 2;
-	expect_eq(kthread_run(&thread, "links", link_again, &chain), 0);
-	while (!smp_load_acquire(&chain.ready))
-		cpu_relax();
+	expect(chain.root && chain.child);
+	chain.root->role.level = 2;
+	beside_start(&beside, link_again, &chain);
 	for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
 		bool huge = false;
 		spte_t *leaf;
 
 		do {
-			leaf = find_leaf(guest.shadow, &chain.root, i << 21 | i << 12, &huge);
+			leaf = find_leaf(guest.shadow, chain.root, i << 21 | i << 12, &huge);
 		} while (!leaf);
 		expect(!huge);
 		expect_eq(*leaf, i + 1);
 	}
-	kthread_join(&thread);
+	kthread_join(&beside.thread);
 	shadow_page_free_unused(guest.shadow, chain.child);
-	shadow_page_free_unused(guest.shadow, root);
+	shadow_page_free_unused(guest.shadow, chain.root);
 	guest_mem_destroy(&guest);
 }

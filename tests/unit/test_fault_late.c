@@ -70,8 +70,8 @@ static void look(void *arg)
 	found = left_by_the_host;
 }
 
-#define ROUNDS \
-	40 /* in some of them nothing else is on the way from the window to who comes after */
+/* In some of them nothing else is on the way from the window to who comes after. */
+#define ROUNDS 40
 
 /* Whoever begins with the sequence that a window has left reads what the host has: faults, and
  * accesses that we carry out. With ThreadSanitizer this says how. */

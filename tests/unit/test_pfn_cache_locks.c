@@ -151,8 +151,7 @@ static void run_leave(void *arg)
 }
 
 /* A start takes no lock of a cache that is of another page by now, and yet sees what was stored
- * when it was of this one. With ThreadSanitizer this says how, unless the thread is over already.
- */
+ * when it was of this one. ThreadSanitizer says how, unless the thread is over already. */
 TEST(pfn_cache_locks, who_has_left_has_stored)
 {
 	const hva_t hva = guest_hva(PAGE);

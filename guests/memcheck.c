@@ -31,10 +31,11 @@
 #define PASS_MASK      ((1ul << (64 - GPA_BITS)) - 1)
 #define STAMP_MIX      0x9e3779b97f4a7c15ul
 
-#define POLL_EVERY  256 /* pages between two looks at PORT_STOP */
-#define FILL_CHUNK  64	/* pages filled ... */
-#define FILL_VERIFY 256 /* ... between two rounds that verify so many */
-#define MAX_REPORTS 8	/* bad pages, then it ends */
+#define POLL_EVERY  256		/* pages between two looks at PORT_STOP ... */
+#define POLL_TICKS  (1ul << 26) /* ... but no more of the TSC than this: 20 to 40 ms */
+#define FILL_CHUNK  64		/* pages filled ... */
+#define FILL_VERIFY 256		/* ... between two rounds that verify so many */
+#define MAX_REPORTS 8		/* bad pages, then it ends */
 
 struct memcheck {
 	const struct boot_info *boot;
@@ -46,7 +47,9 @@ struct memcheck {
 	uint64_t inverse; /* of STAMP_MIX */
 	uint64_t pass;	  /* the one under way: 0 is the fill */
 	uint64_t bad_pages;
-	uint64_t unpolled; /* pages since the last look at PORT_STOP */
+	uint64_t filled;
+	uint64_t unpolled;  /* pages since the last look at PORT_STOP */
+	uint64_t polled_at; /* the TSC then */
 };
 
 /* splitmix64 */
@@ -141,32 +144,45 @@ static bool check_page(struct memcheck *m, uint64_t gpa, uint64_t pass)
 	return m->bad_pages < MAX_REPORTS;
 }
 
-static bool poll_stop(struct memcheck *m, uint64_t pages)
+/*
+ * After each page. A look costs more than dozens of pages that are mapped; but where the host takes
+ * pages away as fast as they come, or is slow, one page may take longer than many looks.
+ */
+static bool poll_stop(struct memcheck *m)
 {
-	m->unpolled += pages;
-	if (m->unpolled < POLL_EVERY)
+	if (++m->unpolled < POLL_EVERY && rdtsc() - m->polled_at < POLL_TICKS)
 		return false;
 	m->unpolled = 0;
+	m->polled_at = rdtsc();
 	return stop_requested();
 }
 
-/* Returns how many pages were filled: all, unless the host asked for the end or it came badly. */
-static uint64_t fill(struct memcheck *m)
+/* Verifies up to @nr of the pages filled, after @verified. False when that is the end. */
+static bool verify_filled(struct memcheck *m, uint64_t nr, uint64_t *verified)
+{
+	for (uint64_t i = 0; i < nr && i < m->filled; i++) {
+		*verified = *verified + 1 < m->filled ? *verified + 1 : 0;
+		if (!check_page(m, page_gpa(m, *verified), 0) || poll_stop(m))
+			return false;
+	}
+	return !m->bad_pages;
+}
+
+/* False when the host asked for the end, or it came badly. */
+static bool fill(struct memcheck *m)
 {
 	uint64_t verified = 0; /* where the last round of verifying ended */
 
-	for (uint64_t filled = 0; filled < m->nr_pages;) {
-		for (int i = 0; i < FILL_CHUNK && filled < m->nr_pages; i++)
-			stamp_page(m, page_gpa(m, filled++));
-		for (uint64_t i = 0; i < FILL_VERIFY && i < filled; i++) {
-			verified = verified + 1 < filled ? verified + 1 : 0;
-			if (!check_page(m, page_gpa(m, verified), 0))
-				return filled;
+	while (m->filled < m->nr_pages) {
+		for (int i = 0; i < FILL_CHUNK && m->filled < m->nr_pages; i++) {
+			stamp_page(m, page_gpa(m, m->filled++));
+			if (poll_stop(m))
+				return false;
 		}
-		if (m->bad_pages || poll_stop(m, FILL_CHUNK))
-			return filled;
+		if (!verify_filled(m, FILL_VERIFY, &verified))
+			return false;
 	}
-	return m->nr_pages;
+	return true;
 }
 
 static uint64_t gcd(uint64_t a, uint64_t b)
@@ -208,7 +224,7 @@ static bool verify_all(struct memcheck *m)
 		if (!check_page(m, gpa, m->pass - 1))
 			return false;
 		stamp_page(m, gpa);
-		if (poll_stop(m, 1))
+		if (poll_stop(m))
 			return false;
 	}
 	return true;
@@ -216,17 +232,16 @@ static bool verify_all(struct memcheck *m)
 
 static void run(struct memcheck *m)
 {
-	uint64_t filled, passes = 0;
+	uint64_t passes = 0;
 
-	filled = fill(m);
-	if (filled == m->nr_pages) {
+	if (fill(m)) {
 		for (m->pass = 1; verify_all(m) && !m->bad_pages; m->pass++) {
 			passes++;
 			pass();
 		}
 	}
-	printf("memcheck: %lu pages filled, %lu passes verified, %lu bad pages\n", filled, passes,
-	       m->bad_pages);
+	printf("memcheck: %lu pages filled, %lu passes verified, %lu bad pages\n", m->filled,
+	       passes, m->bad_pages);
 }
 
 int main(const struct boot_info *boot)
@@ -238,6 +253,7 @@ int main(const struct boot_info *boot)
 	m.hole_pages = (boot->image_end - boot->image_start) / PAGE_SIZE;
 	m.nr_pages = boot->reserved_start / PAGE_SIZE - m.hole_pages;
 	check(m.nr_pages > 0, "no RAM left to check");
+	m.polled_at = rdtsc();
 	m.key = next_random(&m.random);
 	for (int i = 0; i < 6; i++) /* Newton: each round doubles the number of good bits */
 		m.inverse *= 2 - STAMP_MIX * m.inverse;

@@ -345,7 +345,19 @@ static void run_stores(void *arg)
 	}
 }
 
-/* They come while a vCPU faults; with thread sanitizer this says whether it finds them made. */
+static void until_it_stores(struct storer *s)
+{
+	int before = atomic_read(&s->stores);
+
+	/* One of them may be counted late. */
+	while (atomic_read(&s->stores) - before < 2)
+		sched_yield();
+}
+
+/*
+ * They come while a vCPU faults; with thread sanitizer this says whether it finds them made. It has
+ * to look before the slots change, as it acquires those; that we wait for it releases nothing.
+ */
 TEST(dirty_ring, come_while_a_vcpu_runs)
 {
 	struct storer s = {.stop = ATOMIC_INIT(0)};
@@ -355,14 +367,11 @@ TEST(dirty_ring, come_while_a_vcpu_runs)
 	memslot_fixture(&g, &config);
 	s.g = &g;
 	expect_eq(kthread_run(&thread, "vcpu", run_stores, &s), 0);
-	while (!atomic_read(&s.stores))
-		sched_yield();
+	until_it_stores(&s);
 	expect_eq(shadow_enable_dirty_rings(g.shadow, ENTRIES), 0);
+	until_it_stores(&s);
 	expect_eq(log_ram(&g, true), 0);
-	/* One of them may be counted late. */
-	atomic_set(&s.stores, 0);
-	while (atomic_read(&s.stores) < 2)
-		sched_yield();
+	until_it_stores(&s);
 	atomic_set(&s.stop, 1);
 	kthread_join(&thread);
 	expect(shadow_dirty_gfn_filled(shadow_dirty_ring(g.shadow, 0)));

@@ -46,6 +46,24 @@ TEST(guest_walk_state, starts_afresh)
 	guest_mem_destroy(&g);
 }
 
+/* Of no vCPU: it has no cache of tables. */
+TEST(guest_walk_state, of_no_vcpu)
+{
+	struct guest_walk walk;
+	struct guest_cpu cpu;
+	struct guest_mem g;
+	uint32_t code;
+
+	fixture(&g);
+	cpu = cpu_of(&g);
+	spoil(&walk, &code);
+	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, &walk), OK);
+	expect_eq(walk.gva, GVA);
+	expect_eq(walk.gfn, PAGE >> PAGE_SHIFT);
+	expect_eq(walk.bad_hva, INVALID_HVA);
+	guest_mem_destroy(&g);
+}
+
 /* A look, where there is a page, where there is none, and where no table is. */
 TEST(guest_walk_state, a_look_starts_afresh)
 {

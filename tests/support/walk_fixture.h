@@ -4,6 +4,7 @@
 #define TESTS_SUPPORT_WALK_FIXTURE_H
 
 #include <errno.h>
+#include <string.h>
 
 #include "shadow/shadow_internal.h"
 #include "tests/model/guest_mem.h"
@@ -30,6 +31,12 @@ static inline void set_pte(struct guest_mem *g, int level, uint64_t value)
 	guest_write(g, guest_pte_gpa(g, g->cr3, GVA, level), value);
 }
 
+/* With nothing in it that is so by chance. */
+static inline void spoil_walk(struct guest_walk *walk)
+{
+	memset(walk, 0x5a, sizeof(*walk));
+}
+
 /* The walk alone, as a CPU of this state would do it: the error code, or OK. */
 #define OK (1u << 30)
 
@@ -39,8 +46,11 @@ static inline uint32_t walk_as(struct guest_mem *g, const struct guest_cpu *cpu,
 	int id = srcu_read_lock(&g->shadow->slots_srcu);
 	struct guest_walk scratch;
 	uint32_t code = OK;
-	int ret = guest_walk(g->shadow, cpu, GVA, access, walk ? walk : &scratch, &code);
+	int ret;
 
+	walk = walk ?: &scratch;
+	spoil_walk(walk);
+	ret = guest_walk(g->shadow, cpu, GVA, access, walk, &code);
 	srcu_read_unlock(&g->shadow->slots_srcu, id);
 	expect(ret == 0 || ret == -EFAULT);
 	return ret ? code : OK;

@@ -3,16 +3,13 @@
  * What a walk of the guest's tables leaves behind in its structure, and which edits of them it is
  * no longer good after.
  */
-#include <string.h>
-
 #include "tests/support/walk_fixture.h"
 
 /* ---- what a walk leaves behind ---- */
 
-/* With nothing in it that is so by chance. */
 static void spoil(struct guest_walk *walk, uint32_t *code)
 {
-	memset(walk, 0x5a, sizeof(*walk));
+	spoil_walk(walk);
 	*code = 0x5a5a5a5a;
 }
 
@@ -52,11 +49,9 @@ TEST(guest_walk_state, of_no_vcpu)
 	struct guest_walk walk;
 	struct guest_cpu cpu;
 	struct guest_mem g;
-	uint32_t code;
 
 	fixture(&g);
 	cpu = cpu_of(&g);
-	spoil(&walk, &code);
 	expect_eq(walk_as(&g, &cpu, PFERR_WRITE, &walk), OK);
 	expect_eq(walk.gva, GVA);
 	expect_eq(walk.gfn, PAGE >> PAGE_SHIFT);

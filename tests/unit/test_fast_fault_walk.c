@@ -57,8 +57,7 @@ struct table {
 	int walks;     /* that came while it was linked */
 };
 
-/* @walks walks in another thread. The table is unlinked when a walk has come to it, and then used.
- */
+/* @walks is another thread. When it has come to the table, that is unlinked, and then used. */
 static void use_after_walks(void (*walks)(void *table))
 {
 	const struct guest_mem_config config = {.nr_cpus = 2};

@@ -157,10 +157,10 @@ static bool poll_stop(struct memcheck *m)
 	return stop_requested();
 }
 
-/* Verifies up to @nr of the pages filled, after @verified. False when that is the end. */
-static bool verify_filled(struct memcheck *m, uint64_t nr, uint64_t *verified)
+/* Verifies some of the pages filled, after @verified. False when that is the end. */
+static bool verify_filled(struct memcheck *m, uint64_t *verified)
 {
-	for (uint64_t i = 0; i < nr && i < m->filled; i++) {
+	for (uint64_t i = 0; i < FILL_VERIFY && i < m->filled; i++) {
 		*verified = *verified + 1 < m->filled ? *verified + 1 : 0;
 		if (!check_page(m, page_gpa(m, *verified), 0) || poll_stop(m))
 			return false;
@@ -179,7 +179,7 @@ static bool fill(struct memcheck *m)
 			if (poll_stop(m))
 				return false;
 		}
-		if (!verify_filled(m, FILL_VERIFY, &verified))
+		if (!verify_filled(m, &verified))
 			return false;
 	}
 	return true;
